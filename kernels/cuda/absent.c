@@ -1,0 +1,11 @@
+/* Built without CUDA: the entry point exists and says so. */
+#include <stdio.h>
+
+#include "kernels/backend_private.h"
+
+struct backend *backend_cuda_open(int index, char *why, size_t why_size)
+{
+    (void)index;
+    snprintf(why, why_size, "this windrow was built without CUDA");
+    return NULL;
+}

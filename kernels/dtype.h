@@ -1,0 +1,74 @@
+/*
+ * Storage formats of tensor elements.
+ *
+ * Arithmetic is always done in fp32 (or double where a sum is long); a dtype only says how a value
+ * is stored. F16 exists for reading model files: no operation computes on it.
+ */
+#ifndef WINDROW_KERNELS_DTYPE_H
+#define WINDROW_KERNELS_DTYPE_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+enum dtype { DTYPE_F32, DTYPE_BF16, DTYPE_F16, DTYPE_I32, DTYPE_U8, DTYPE_COUNT };
+
+/* How a value becomes bf16: to the nearest (ties to even), or up or down at random so that the
+ * expected stored value equals the exact one. */
+enum rounding { ROUNDING_NEAREST, ROUNDING_STOCHASTIC };
+
+/* Bytes of one element. */
+static inline size_t dtype_size(enum dtype dtype)
+{
+    static const size_t sizes[DTYPE_COUNT] = { 4, 2, 2, 4, 1 };
+    return sizes[dtype];
+}
+
+/* "fp32", "bf16", "fp16", "int32", "uint8": the names recipes and messages use. */
+static inline const char *dtype_name(enum dtype dtype)
+{
+    static const char *const names[DTYPE_COUNT] = { "fp32", "bf16", "fp16", "int32", "uint8" };
+    return names[dtype];
+}
+
+static inline uint32_t float_bits(float value)
+{
+    uint32_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    return bits;
+}
+
+static inline float float_from_bits(uint32_t bits)
+{
+    float value;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+static inline float bf16_to_float(uint16_t value)
+{
+    return float_from_bits((uint32_t)value << 16);
+}
+
+/* Nearest, ties to even; NaN stays NaN (quiet). */
+static inline uint16_t bf16_from_float(float value)
+{
+    uint32_t bits = float_bits(value);
+    if ((bits & 0x7fffffffu) > 0x7f800000u) {
+        return (uint16_t)((bits >> 16) | 0x0040u);
+    }
+    return (uint16_t)((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
+}
+
+/* Stochastic: adds 16 uniform random bits below the kept mantissa, then cuts them off. A value
+ * that bf16 holds exactly is kept; NaN and infinity are kept. */
+static inline uint16_t bf16_from_float_stochastic(float value, uint32_t random16)
+{
+    uint32_t bits = float_bits(value);
+    if ((bits & 0x7f800000u) == 0x7f800000u) {
+        return bf16_from_float(value);
+    }
+    return (uint16_t)((bits + (random16 & 0xffffu)) >> 16);
+}
+
+#endif

@@ -1,0 +1,362 @@
+/*
+ * The manual of operations.
+ *
+ * Every operation takes tensors, returns nothing and latches errors in the backend (backend.h).
+ * kernels/ops.c checks shapes, dtypes and ranges once for all backends, counts FLOPs and bytes, and
+ * calls the backend's table, whose entries have the very same signatures.
+ *
+ * Letters: T tokens of a micro-batch (B rows of S tokens, T = B * S), C hidden size, H query heads,
+ * K key/value heads, D head size, F feed-forward size, V vocabulary, M rows and N columns of a
+ * weight matrix (M outputs, N inputs: y = x W^T), R selected rows or columns.
+ *
+ * Conventions
+ *  - Outputs come first. Tensors are contiguous; a tensor of any rank is seen as (rows, columns)
+ *    where columns is its last dimension, unless a shape is given.
+ *  - "float" tensors are fp32 or bf16, in any mixture unless said otherwise. Values are converted
+ *    to fp32, computed in fp32 (long sums in double on the cpu) and stored to nearest, except where
+ *    a rounding is an argument.
+ *  - "adds to" means y += result; otherwise the old contents of an output are not read.
+ *  - An output may not overlap an input except where "in place" or "may alias" is said.
+ *  - Every result is a pure function of the arguments: sums are taken in a fixed order whatever the
+ *    number of threads; random numbers are keyed by (seed, purpose, tensor, step, element).
+ *  - int32 inputs that index something are trusted on the device: the engine checks token ids,
+ *    positions and the like on the host before upload.
+ */
+#ifndef WINDROW_KERNELS_OPS_H
+#define WINDROW_KERNELS_OPS_H
+
+#include "kernels/backend.h"
+#include "kernels/random.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* ---- elementwise ------------------------------------------------------------------------- */
+
+void op_zero(struct backend *be, struct tensor *y);
+
+/* y = x, converting between fp32 and bf16 (to nearest). Same element count. */
+void op_copy(struct backend *be, struct tensor *y, const struct tensor *x);
+
+/* y += x. Same element count. */
+void op_add(struct backend *be, struct tensor *y, const struct tensor *x);
+
+/* y *= s. */
+void op_scale(struct backend *be, struct tensor *y, float s);
+
+/* sum (1) fp32 = sum of x, adding to it if `accumulate`. */
+void op_sum(struct backend *be, struct tensor *sum, const struct tensor *x, bool accumulate);
+
+/* sum (1) fp32 = sum of x^2, adding to it if `accumulate`. */
+void op_sum_squares(struct backend *be, struct tensor *sum, const struct tensor *x,
+                    bool accumulate);
+
+/* Decides, on the device, what becomes of an optimizer step.
+ *   norm = sqrt(sum_squares); control (3) fp32 = { factor, skip, norm } with
+ *   factor = min(1, clip / (norm + 1e-6)), or 1 if clip is 0;
+ *   skip = 1 if norm or the loss is not finite, else 0.
+ * sum_squares (1), loss (1) fp32. The optimizer operations below obey `control`, so that no
+ * answer has to come back to the host in the middle of a step. */
+enum { CONTROL_FACTOR, CONTROL_SKIP, CONTROL_NORM, CONTROL_COUNT };
+void op_clip(struct backend *be, struct tensor *control, const struct tensor *sum_squares,
+             const struct tensor *loss, float clip);
+
+/* ---- matrix product ---------------------------------------------------------------------- */
+
+/* c (m, n) = op(a) op(b) + beta c, where op transposes if asked; beta is 0 or 1.
+ *   transpose_a 0: a is (m, k); 1: a is (k, m).  transpose_b 0: b is (k, n); 1: b is (n, k).
+ * a and b have one dtype; c is fp32 or bf16. Products are summed in fp32.
+ * If a_columns > 0, only columns [a_first, a_first + a_columns) of `a` take part (before the
+ * transposition): one matrix of a packed linear layer. FLOPs: 2 m n k. */
+struct matmul {
+    struct tensor *c;
+    const struct tensor *a;
+    const struct tensor *b;
+    bool transpose_a;
+    bool transpose_b;
+    int64_t a_first;
+    int64_t a_columns;
+    float beta;
+};
+void op_matmul(struct backend *be, const struct matmul *args);
+
+/* ---- normalisation ----------------------------------------------------------------------- */
+
+/* RMSNorm (Zhang, Sennrich, "Root mean square layer normalization", NeurIPS 2019, eq. 4), per row:
+ *   rstd = 1 / sqrt(mean(x^2) + eps);  y = x * rstd * weight.
+ * y, x (T, C); weight (C); rstd (T) fp32. y may alias x. */
+struct rmsnorm_forward {
+    struct tensor *y;
+    struct tensor *rstd;
+    const struct tensor *x;
+    const struct tensor *weight;
+    float eps;
+};
+void op_rmsnorm_forward(struct backend *be, const struct rmsnorm_forward *args);
+
+/* With g = dy * weight:  dx += rstd * (g - x * rstd^2 * mean(g * x));  dweight += sum_t dy * x * rstd.
+ * dx ADDS: it holds the gradient of the residual stream already. dweight may be NULL (frozen). */
+struct rmsnorm_backward {
+    struct tensor *dx;
+    struct tensor *dweight;
+    const struct tensor *dy;
+    const struct tensor *x;
+    const struct tensor *weight;
+    const struct tensor *rstd;
+};
+void op_rmsnorm_backward(struct backend *be, const struct rmsnorm_backward *args);
+
+/* ---- rotary position embedding ------------------------------------------------------------ */
+
+/* In place on the first `heads` heads of each row of x (T, W), W >= heads * head_size (Su et al.,
+ * "RoFormer", arXiv 2104.09864, eq. 34; half-split order: element i pairs with i + D/2):
+ *   (a, b) -> (a cos - b sin, b cos + a sin), or with -sin if `inverse` (which is its backward).
+ * table (P, D) fp32: row p holds D/2 cosines, then D/2 sines; positions (T) int32, 0 <= p < P. */
+struct rope {
+    struct tensor *x;
+    const struct tensor *table;
+    const struct tensor *positions;
+    int64_t heads;
+    int64_t head_size;
+    bool inverse;
+};
+void op_rope(struct backend *be, const struct rope *args);
+
+/* ---- attention ------------------------------------------------------------------------------ */
+
+/* A row of qkv (T, (H + 2K) D) holds H query heads, then K key heads, then K value heads. Query head
+ * h reads key/value head h / (H / K) (grouped queries). */
+struct attention_shape {
+    int64_t batch;    /* B */
+    int64_t sequence; /* S */
+    int64_t heads;
+    int64_t kv_heads;
+    int64_t head_size;
+    float scale; /* of the scores, usually 1 / sqrt(D) */
+};
+
+/* Causal softmax attention, in memory linear in S. Token s of a row attends to tokens
+ * [starts, s] of the same row; starts (T) int32 holds the first token of its record, so packed
+ * records do not see each other; NULL means 0 everywhere.
+ * out (T, H D); lse (B, H, S) fp32: log of the sum of exponentials, kept for the backward.
+ * FLOPs counted: 4 D per (query head, attended pair), for a causal triangle without records. */
+struct attention_forward {
+    struct tensor *out;
+    struct tensor *lse;
+    const struct tensor *qkv;
+    const struct tensor *starts;
+    struct attention_shape shape;
+};
+void op_attention_forward(struct backend *be, const struct attention_forward *args);
+
+/* dqkv (T, (H + 2K) D) from dout, with everything of the forward; delta (B, H, S) fp32 is scratch
+ * (row sums of dout * out: Dao, "FlashAttention-2", arXiv 2307.08691, section 2.3). */
+struct attention_backward {
+    struct tensor *dqkv;
+    struct tensor *delta;
+    const struct tensor *dout;
+    const struct tensor *out;
+    const struct tensor *lse;
+    const struct tensor *qkv;
+    const struct tensor *starts;
+    struct attention_shape shape;
+};
+void op_attention_backward(struct backend *be, const struct attention_backward *args);
+
+/* One new token per row: stores its keys and values at `position` of the caches, attends to
+ * positions [0, position]. out (B, H D); qkv (B, (H + 2K) D); keys, values (B, P, K D), P > position.
+ * shape.sequence is 1. */
+struct attention_decode {
+    struct tensor *out;
+    struct tensor *keys;
+    struct tensor *values;
+    const struct tensor *qkv;
+    int64_t position;
+    struct attention_shape shape;
+};
+void op_attention_decode(struct backend *be, const struct attention_decode *args);
+
+/* ---- feed-forward activation ----------------------------------------------------------------- */
+
+/* SwiGLU (Shazeer, "GLU variants improve transformer", arXiv 2002.05202, eq. 6):
+ *   y = silu(gate) * up, a row of gate_up (T, 2F) being F gates, then F ups. y (T, F). */
+void op_swiglu_forward(struct backend *be, struct tensor *y, const struct tensor *gate_up);
+
+/* dgate_up (T, 2F) from dy (T, F). dgate_up may alias gate_up. */
+void op_swiglu_backward(struct backend *be, struct tensor *dgate_up, const struct tensor *dy,
+                        const struct tensor *gate_up);
+
+/* ---- embedding and loss ------------------------------------------------------------------------ */
+
+/* y (T, C) = table (V, C) [ids (T) int32]. */
+void op_embedding_forward(struct backend *be, struct tensor *y, const struct tensor *table,
+                          const struct tensor *ids);
+
+/* dtable[ids[t]] += dy[t], summed over t in ascending order. dtable adds. */
+void op_embedding_backward(struct backend *be, struct tensor *dtable, const struct tensor *dy,
+                           const struct tensor *ids);
+
+/* Softmax cross-entropy of each row of logits (T, V) against targets (T) int32; a target of -1 is
+ * not trained. losses (T) fp32: nats, 0 where not trained. If `gradient`, logits become their own
+ * gradient in place: scale * (softmax - onehot), 0 where not trained. */
+struct cross_entropy {
+    struct tensor *losses;
+    struct tensor *logits;
+    const struct tensor *targets;
+    float scale;
+    bool gradient;
+};
+void op_cross_entropy(struct backend *be, const struct cross_entropy *args);
+
+/* ---- selection of rows or columns --------------------------------------------------------------- */
+
+enum side { SIDE_ROWS, SIDE_COLUMNS }; /* SIDE_ROWS: outputs of a linear layer, SIDE_COLUMNS: inputs */
+
+/* norms fp32 = squared Euclidean norm of each row (M) or each column (N) of x (M, N). */
+void op_squared_norms(struct backend *be, struct tensor *norms, const struct tensor *x,
+                      enum side side);
+
+enum select_rule {
+    SELECT_TOP,     /* the R largest norms; ties to the lower index */
+    SELECT_NORM,    /* probability proportional to the norm */
+    SELECT_NORM2,   /* ... to the squared norm */
+    SELECT_UNIFORM, /* all alike */
+};
+
+/* Chooses at most R of M candidates by their squared norms (M) fp32.
+ *   index (R) int32: chosen candidates in ascending order, then -1 in unused slots.
+ *   scale (R) fp32: rho of each slot (1 if not `unbiased`; 1 in unused slots).
+ * SELECT_TOP: rho = 1 always.
+ * With replacement: R independent draws from q; a candidate drawn c times takes one slot and, if
+ *   unbiased, rho = sqrt(c / (R q)). E[P P^T G] = G (Frieze, Kannan, Vempala; grass paper, section
+ *   on unbiased sampling): P holds the rho of the slots.
+ * Without: exactly R distinct candidates by systematic sampling over a random order with inclusion
+ *   probabilities pi = min(1, c q), sum pi = R (Madow 1949); if unbiased, rho = sqrt(1 / pi)
+ *   (Horvitz, Thompson 1952). Candidates with q = 0 are taken only when too few others exist.
+ * If all norms are 0, or any is not finite, the choice is that of SELECT_UNIFORM (SELECT_TOP: NaN
+ * counts as the largest).
+ * Random numbers: key (purpose RANDOM_SELECT), element = draw number or candidate. */
+struct select {
+    struct tensor *index;
+    struct tensor *scale;
+    const struct tensor *norms;
+    enum select_rule rule;
+    bool replacement;
+    bool unbiased;
+    struct random_key key;
+};
+void op_select(struct backend *be, const struct select *args);
+
+/* ---- gather and scatter ------------------------------------------------------------------------ */
+
+/* y (R, N) = x (M, N)[index], or y (M, R) = x (M, N)[:, index]. An index of -1 gives zeros. */
+void op_gather(struct backend *be, struct tensor *y, const struct tensor *x,
+               const struct tensor *index, enum side side);
+
+/* x[index] = y, or x[:, index] = y; slots of index -1 are skipped. Indices are distinct. */
+void op_scatter(struct backend *be, struct tensor *x, const struct tensor *y,
+                const struct tensor *index, enum side side);
+
+/* Multiplies row (SIDE_ROWS) or column (SIDE_COLUMNS) j of x by scale[j] fp32. */
+void op_scale_side(struct backend *be, struct tensor *x, const struct tensor *scale,
+                   enum side side);
+
+/* ---- optimizer ---------------------------------------------------------------------------------- */
+
+/* AdamW (Kingma, Ba, arXiv 1412.6980, algorithm 1; Loshchilov, Hutter, arXiv 1711.05101,
+ * algorithm 2), with g = control[FACTOR] * gradient and k = age + 1:
+ *   m = beta1 m + (1 - beta1) g;   v = beta2 v + (1 - beta2) g^2
+ *   adam = (m / (1 - beta1^k)) / (sqrt(v / (1 - beta2^k)) + eps)
+ *   w -= lr * (scale * rho * adam + weight_decay * w)          (the old w on the right)
+ *   age = k
+ * Does nothing at all if control[SKIP] is set.
+ *
+ * Dense (index NULL): gradient, m, v have the weight's shape; age is (1) int32; rho is 1.
+ * Selected: weight (M, N); index (R) int32, distinct, -1 for unused slots, which are left alone;
+ *   SIDE_ROWS: gradient, m, v (R, N), slot j is row index[j]; SIDE_COLUMNS: (M, R), slot j is
+ *   column index[j]. age (R) int32: each slot has its own; rho (R) fp32 or NULL for 1. Only the
+ *   selected rows or columns of the weight are read or written.
+ * m and v are fp32 or bf16; bf16 moments are always rounded stochastically, since nearest rounding
+ * freezes v at beta2 = 0.999 (methods study, section 11). A bf16 weight is rounded by `rounding`.
+ * Random numbers: key with purposes RANDOM_ROUND_W, _M, _V; element = position in the weight, for
+ * moments position in m. */
+struct adamw {
+    struct tensor *weight;
+    struct tensor *m;
+    struct tensor *v;
+    struct tensor *age;
+    const struct tensor *gradient;
+    const struct tensor *index;
+    const struct tensor *rho;
+    const struct tensor *control;
+    enum side side;
+    float lr;
+    float beta1;
+    float beta2;
+    float eps;
+    float weight_decay;
+    float scale;
+    enum rounding rounding;
+    struct random_key key; /* purpose is filled in by the operation */
+};
+void op_adamw(struct backend *be, const struct adamw *args);
+
+/* ---- random ---------------------------------------------------------------------------------------- */
+
+/* x = deviation * standard normal (Box-Muller on pairs of words). */
+void op_random_normal(struct backend *be, struct tensor *x, float deviation,
+                      struct random_key key);
+
+/* ---- the table ------------------------------------------------------------------------------------- */
+
+/* What a backend implements, in the order of this page. Arguments have been checked. A failure is
+ * latched with backend_fail. */
+struct backend_ops {
+    const char *name;
+    void (*close)(struct backend *be);
+    int (*sync)(struct backend *be);
+    void *(*alloc)(struct backend *be, size_t bytes);
+    void (*free)(struct backend *be, void *data, size_t bytes);
+    void (*upload)(struct backend *be, void *device, const void *host, size_t bytes);
+    void (*download)(struct backend *be, void *host, const void *device, size_t bytes);
+
+    void (*zero)(struct backend *, struct tensor *);
+    void (*copy)(struct backend *, struct tensor *, const struct tensor *);
+    void (*add)(struct backend *, struct tensor *, const struct tensor *);
+    void (*scale)(struct backend *, struct tensor *, float);
+    void (*sum)(struct backend *, struct tensor *, const struct tensor *, bool);
+    void (*sum_squares)(struct backend *, struct tensor *, const struct tensor *, bool);
+    void (*clip)(struct backend *, struct tensor *, const struct tensor *, const struct tensor *,
+                 float);
+    void (*matmul)(struct backend *, const struct matmul *);
+    void (*rmsnorm_forward)(struct backend *, const struct rmsnorm_forward *);
+    void (*rmsnorm_backward)(struct backend *, const struct rmsnorm_backward *);
+    void (*rope)(struct backend *, const struct rope *);
+    void (*attention_forward)(struct backend *, const struct attention_forward *);
+    void (*attention_backward)(struct backend *, const struct attention_backward *);
+    void (*attention_decode)(struct backend *, const struct attention_decode *);
+    void (*swiglu_forward)(struct backend *, struct tensor *, const struct tensor *);
+    void (*swiglu_backward)(struct backend *, struct tensor *, const struct tensor *,
+                            const struct tensor *);
+    void (*embedding_forward)(struct backend *, struct tensor *, const struct tensor *,
+                              const struct tensor *);
+    void (*embedding_backward)(struct backend *, struct tensor *, const struct tensor *,
+                               const struct tensor *);
+    void (*cross_entropy)(struct backend *, const struct cross_entropy *);
+    void (*squared_norms)(struct backend *, struct tensor *, const struct tensor *, enum side);
+    void (*select)(struct backend *, const struct select *);
+    void (*gather)(struct backend *, struct tensor *, const struct tensor *, const struct tensor *,
+                   enum side);
+    void (*scatter)(struct backend *, struct tensor *, const struct tensor *,
+                    const struct tensor *, enum side);
+    void (*scale_side)(struct backend *, struct tensor *, const struct tensor *, enum side);
+    void (*adamw)(struct backend *, const struct adamw *);
+    void (*random_normal)(struct backend *, struct tensor *, float, struct random_key);
+};
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif
