@@ -1,0 +1,172 @@
+/*
+ * Everything a run says is one stream of events, one JSON object a line.
+ *
+ * events.jsonl, the socket, --json, the screens and the tests read the same lines. A value that is
+ * not known is absent, never 0: floating-point fields hold NaN, integers EVENT_UNKNOWN and strings
+ * NULL for it.
+ */
+#ifndef WINDROW_ENGINE_EVENT_H
+#define WINDROW_ENGINE_EVENT_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "engine/base/error.h"
+#include "engine/base/xalloc.h"
+#include "engine/memory/memory.h"
+
+enum { EVENT_HISTOGRAM_BINS = 64, EVENT_LARGEST_COUNT = 16, EVENT_PHASE_COUNT = 8 };
+#define EVENT_UNKNOWN INT64_MIN
+
+enum event_kind {
+    EVENT_START,
+    EVENT_PLAN,
+    EVENT_STEP,
+    EVENT_MEMORY,
+    EVENT_SELECTION,
+    EVENT_EVALUATION,
+    EVENT_SAMPLE,
+    EVENT_CHECKPOINT,
+    EVENT_SETTING,
+    EVENT_TELEMETRY,
+    EVENT_WARNING,
+    EVENT_ERROR,
+    EVENT_RESUME,
+    EVENT_STATE, /* what the run is doing now: running, paused, evaluating, saving */
+    EVENT_STOP,
+    EVENT_KIND_COUNT
+};
+/* "start", "plan", "step" ... */
+extern const char *const event_kind_names[EVENT_KIND_COUNT];
+
+struct event_start {
+    char *run;             /* name of the run */
+    char *recipe_json;     /* the resolved recipe, written as an object under "recipe" */
+    char *model_name;
+    char *family;
+    int64_t parameters;
+    int64_t trained_parameters;
+    int64_t layers, hidden_size, heads, kv_heads, intermediate_size, vocabulary;
+    char *data_name;
+    int64_t train_rows, train_tokens, validation_rows;
+    int64_t total_steps;
+    char *device;
+    int64_t threads;
+    char *version;
+    int64_t pid;
+};
+
+struct event_plan {
+    int64_t planned_bytes[MEMORY_CATEGORY_COUNT]; /* capacity of each category */
+    int64_t total_bytes;     /* their sum */
+    int64_t peak_bytes;      /* highest sum alive at one time */
+    int64_t limit_bytes;     /* 0: none */
+    double step_flops;
+    double refresh_flops;
+    int64_t checkpoint_bytes;
+    int phase_count;
+    struct {
+        char name[16];       /* "forward", "backward", "refresh", "update", "evaluate", "sample" */
+        int64_t bytes[MEMORY_CATEGORY_COUNT];
+    } phase[EVENT_PHASE_COUNT];
+    int largest_count;
+    struct memory_record largest[EVENT_LARGEST_COUNT];
+};
+
+struct event_step {
+    float loss;              /* nats per trained token; NaN: absent */
+    float grad_norm;
+    double learning_rate;
+    int64_t tokens;          /* trained tokens of this step */
+    int64_t tokens_total;    /* processed since the start of the run, padding included */
+    double tokens_per_second; /* processed positions */
+    double step_ms, mfu, forward_ms, backward_ms, update_ms, refresh_ms, data_ms;
+    int64_t rank;            /* EVENT_UNKNOWN where the method has none */
+    bool refreshed;
+    bool skipped;
+    char *reason;            /* why it was skipped */
+};
+
+struct event_memory {
+    int64_t bytes[MEMORY_CATEGORY_COUNT];
+    int64_t peak_bytes[MEMORY_CATEGORY_COUNT];
+    int64_t planned_bytes[MEMORY_CATEGORY_COUNT];
+    int64_t device_used_bytes;
+    int64_t host_bytes;
+};
+
+struct event_selection {
+    char *tensor;            /* "model.layers.0.self_attn.q_proj.weight" */
+    char *side;              /* "out" or "in" */
+    int64_t rank;            /* of the recipe */
+    int64_t rows;            /* candidates */
+    int64_t selected;        /* distinct rows chosen */
+    double overlap;          /* Jaccard with the previous selection; NaN at the first */
+    double captured_energy;  /* share of the squared gradient norm */
+    double coverage;         /* share of rows ever selected */
+    double entropy;          /* nats, of the squared row norms as a distribution */
+    int64_t histogram[EVENT_HISTOGRAM_BINS]; /* selected rows by position, bins of equal width */
+};
+
+struct event_evaluation { float loss; double perplexity; int64_t rows; int64_t tokens; };
+struct event_sample { char *prompt; char *text; };
+struct event_checkpoint { char *path; int64_t bytes; double seconds; bool best; };
+struct event_setting {
+    char *key;
+    char *from;              /* as text, as after key= */
+    char *to;
+    int64_t effective_step;  /* the first step that runs with it */
+    char *by;                /* "client 3", "resume" */
+};
+struct event_telemetry {
+    double gpu_util, power_w, temperature_c; /* NaN: absent */
+    int64_t device_used_bytes, device_total_bytes, host_bytes;
+    double cpu_percent;
+};
+struct event_message { char *text; char *hint; }; /* warning, error */
+struct event_resume { char *path; int64_t from_step; char *reason; };
+struct event_state { char *state; };
+struct event_stop {
+    char *reason;            /* "done", "stopped", "interrupted", "diverged", "failed" */
+    int64_t status;          /* the exit code */
+    int64_t steps;
+    int64_t tokens_total;
+    double seconds;
+    float loss;
+};
+
+struct event {
+    enum event_kind kind;
+    double time;             /* Unix seconds */
+    int64_t step;            /* EVENT_UNKNOWN where it does not apply */
+    union {
+        struct event_start start;
+        struct event_plan plan;
+        struct event_step step_done;
+        struct event_memory memory;
+        struct event_selection selection;
+        struct event_evaluation evaluation;
+        struct event_sample sample;
+        struct event_checkpoint checkpoint;
+        struct event_setting setting;
+        struct event_telemetry telemetry;
+        struct event_message message;
+        struct event_resume resume;
+        struct event_state state;
+        struct event_stop stop;
+    };
+};
+
+/* An event with every field unknown. */
+void event_init(struct event *event, enum event_kind kind);
+/* Frees the strings (made with xmalloc). */
+void event_free(struct event *event);
+
+/* Appends one line, with its newline. No byte of it can command a terminal. */
+void event_write(const struct event *event, struct buffer *out);
+
+/* Reads one line (with or without newline). Unknown keys are ignored, so that older programs read
+ * newer runs; an unknown kind is an error. */
+int event_read(const char *line, size_t size, struct event *event, struct error *err);
+
+#endif

@@ -1,0 +1,39 @@
+/*
+ * Finding and opening what a recipe names: configuration, weights, tokenizer, data. Shared by the
+ * run, the plan and the commands that only look.
+ */
+#ifndef WINDROW_ENGINE_INSPECT_H
+#define WINDROW_ENGINE_INSPECT_H
+
+#include "engine/data/dataset.h"
+#include "engine/model/config.h"
+#include "engine/model/safetensors.h"
+#include "engine/recipe/recipe.h"
+#include "engine/train/plan.h"
+
+struct material {
+    struct model_config config;
+    char *model_name;                /* for screens */
+    char *model_directory;           /* "" for a preset with random weights */
+    struct tokenizer *tokenizer;     /* NULL only if `need_tokenizer` was false and none was found */
+    void *tokenizer_bytes;           /* the model file, for export and checkpoints */
+    size_t tokenizer_size;
+    char *tokenizer_directory;       /* where its files lie, "" if it was trained here */
+    char *chat_template;             /* text, or NULL */
+    struct dataset *dataset;         /* NULL if not asked for */
+};
+
+enum material_parts { MATERIAL_CONFIG = 0, MATERIAL_TOKENIZER = 1, MATERIAL_DATA = 2 };
+
+/* Reads what the recipe names. With MATERIAL_CONFIG alone only config.json or the model preset is
+ * read, which is enough for a plan. tokenizer.vocab trains SentencePiece on the training text. The
+ * configuration's vocabulary must cover the tokenizer; for a model.preset it becomes the tokenizer's. */
+int material_open(const struct recipe *recipe, int parts, const struct dataset_progress *progress,
+                  struct material *out, struct error *err);
+void material_close(struct material *material);
+
+/* The recipe of MODEL words on the command line: a directory, a name in the Hugging Face cache, a
+ * file of presets/models, or a run (its newest checkpoint). Sets model_path or model_preset. */
+int material_model(struct recipe *recipe, const char *model, struct error *err);
+
+#endif

@@ -1,0 +1,154 @@
+/*
+ * The trainer: a model, a method, an optimizer rule and an activation policy on one backend.
+ *
+ * No thread, no file, no clock: the plan runs it on the null backend, the run process on a real one,
+ * tests on both. Sizes depend on the recipe, never on the data.
+ */
+#ifndef WINDROW_ENGINE_TRAIN_TRAINER_H
+#define WINDROW_ENGINE_TRAIN_TRAINER_H
+
+#include "engine/data/dataset.h"
+#include "engine/memory/memory.h"
+#include "engine/model/config.h"
+#include "engine/model/safetensors.h"
+#include "engine/recipe/recipe.h"
+#include "kernels/backend.h"
+
+struct trainer;
+
+/* What a step is doing, told as it begins. */
+enum trainer_phase {
+    PHASE_FORWARD,
+    PHASE_BACKWARD,
+    PHASE_REFRESH, /* inside the backward of a refresh step, for each matrix: begin and end */
+    PHASE_UPDATE,
+    PHASE_EVALUATE,
+    PHASE_SAMPLE,
+    PHASE_IDLE,
+    PHASE_COUNT
+};
+extern const char *const trainer_phase_names[PHASE_COUNT];
+
+struct trainer_options {
+    const struct recipe *recipe;       /* copied */
+    const struct model_config *config; /* copied */
+    struct backend *be;                /* outlives the trainer */
+    const size_t *capacity;            /* bytes per memory category from the plan; NULL: null backend */
+    void (*on_phase)(void *context, enum trainer_phase phase); /* may be NULL */
+    void *context;
+};
+
+/* Takes all memory. Weights are random (by the recipe's seed) until loaded or restored. */
+struct trainer *trainer_open(const struct trainer_options *options, struct error *err);
+void trainer_close(struct trainer *trainer);
+
+/* Fills the weights from a model directory; every tensor must be there with the right shape. */
+int trainer_load_weights(struct trainer *trainer, struct weights_source *source,
+                         struct error *err);
+
+/* ---- steps ---------------------------------------------------------------------------------- */
+
+struct step_result {
+    float loss;            /* sum of token losses / trained tokens; not finite if so */
+    float grad_norm;       /* before clipping */
+    double learning_rate;
+    int64_t tokens;        /* trained */
+    int64_t positions;     /* processed: micro-batches * rows * S */
+    bool refreshed;        /* rows were chosen anew in this step */
+    bool skipped;          /* nothing was changed */
+    const char *reason;    /* why it was skipped; a constant */
+};
+
+/* One optimizer step: step number `step` (from 1; decides schedule, refresh and random numbers) on
+ * `count` micro-batches (recipe batch.accumulate). -1 only if the device failed or the batch holds
+ * ids outside the vocabulary. */
+int trainer_step(struct trainer *trainer, int64_t step, const struct batch *batches,
+                 int64_t count, struct step_result *result, struct error *err);
+
+/* Row selection after a refresh: one report per matrix. */
+struct selection_report {
+    const char *tensor;    /* Hugging Face name */
+    enum side side;
+    int64_t candidates;    /* rows or columns of the matrix */
+    int64_t selected;      /* distinct ones chosen */
+    double overlap;        /* Jaccard with the selection before; NaN at the first */
+    double captured_energy;
+    double coverage;
+    double entropy;        /* nats */
+    int64_t histogram[64];
+};
+/* Number of reports of the latest refresh (0 if the method selects nothing). */
+int64_t trainer_selection_count(const struct trainer *trainer);
+int trainer_selection(const struct trainer *trainer, int64_t index,
+                      struct selection_report *report);
+
+/* ---- looking -------------------------------------------------------------------------------- */
+
+/* Sum of losses and trained tokens of one batch, weights untouched. */
+int trainer_evaluate(struct trainer *trainer, const struct batch *batch, double *loss_sum,
+                     int64_t *tokens, struct error *err);
+
+/* Starts generation anew with room for `length` tokens (at most the recipe's sequence length, or
+ * the model's positions outside a run). */
+int trainer_generate_begin(struct trainer *trainer, int64_t length, struct error *err);
+/* Feeds one token at the next position; logits (V) of what follows, or NULL if not wanted. */
+int trainer_generate_feed(struct trainer *trainer, int32_t token, float *logits,
+                          struct error *err);
+void trainer_generate_end(struct trainer *trainer);
+
+const struct model_config *trainer_config(const struct trainer *trainer);
+const struct recipe *trainer_recipe(const struct trainer *trainer);
+struct memory *trainer_memory(struct trainer *trainer);
+int64_t trainer_parameter_count(const struct trainer *trainer);
+/* Parameters that may move at all under the method. */
+int64_t trainer_trained_count(const struct trainer *trainer);
+
+/* ---- live settings ---------------------------------------------------------------------------- */
+
+/* Takes over the live keys of `recipe` between two steps. If method.rank changed, gradients,
+ * optimizer states and workspace are laid out anew with `capacity` (from a plan of that recipe); the
+ * moments of the old selection wait on the host for the refresh that the next step makes. */
+int trainer_apply(struct trainer *trainer, const struct recipe *recipe, const size_t *capacity,
+                  struct error *err);
+
+/* ---- state --------------------------------------------------------------------------------------- */
+
+/* Everything that must survive, as named tensors: weights under their Hugging Face names first, then
+ * "optimizer/..." and "method/...". The list is stable between two steps. */
+struct state_entry {
+    const char *name;
+    enum dtype dtype;
+    int rank;
+    int64_t dim[TENSOR_RANK_MAX];
+    bool weight;
+};
+int64_t trainer_state_count(const struct trainer *trainer);
+void trainer_state_entry(const struct trainer *trainer, int64_t index, struct state_entry *entry);
+/* Downloads elements [first, first + count) into `out` (of the entry's dtype). */
+int trainer_state_read(struct trainer *trainer, int64_t index, int64_t first, int64_t count,
+                       void *out, struct error *err);
+
+/* Numbers that must survive beside the tensors. Steps are step numbers; all 0 before the first. */
+struct trainer_counters {
+    int64_t last_refresh;      /* the step that chose the rows in use; 0: none yet */
+    int64_t refresh_count;
+};
+void trainer_counters(const struct trainer *trainer, struct trainer_counters *counters);
+
+/* Puts a saved state back. `find` gives the index of a name in the saved set, or -1, and its shape;
+ * `read` gives elements of it in the wanted entry's dtype. Method states of another rank are taken
+ * (they wait for the next refresh, as after trainer_apply); anything else that does not match is an
+ * error naming the tensor. */
+struct state_source {
+    int64_t (*find)(void *context, const char *name, struct state_entry *entry);
+    int (*read)(void *context, int64_t index, int64_t first, int64_t count, void *out,
+                struct error *err);
+    void *context;
+};
+int trainer_restore(struct trainer *trainer, const struct state_source *source,
+                    const struct trainer_counters *counters, struct error *err);
+
+/* True if every element of every state tensor is finite; else names the first bad one. */
+bool trainer_state_finite(struct trainer *trainer, const char **bad);
+
+#endif
