@@ -1,0 +1,314 @@
+/*
+ * Norms of rows or columns, and the choice among them.
+ *
+ * With replacement, draws invert the cumulative distribution, which is kept in double. Without, the
+ * candidates are put in a random order, their inclusion probabilities are laid end to end on a line
+ * of length R, and the candidates under the points u, u + 1, u + 2 ... are taken (Madow, "On the
+ * theory of systematic sampling, II", Ann. Math. Stat. 20, 1949). No probability exceeds 1, so a
+ * candidate is met at most once, and with exactly its probability.
+ */
+#include "kernels/cpu/cpu.h"
+
+#include <math.h>
+#include <stdlib.h>
+
+#include "kernels/cpu/lanes.h"
+
+/* ---- norms ---------------------------------------------------------------------------------- */
+
+static double row_squared_norm(const struct tensor *x, int64_t row, int64_t columns)
+{
+    float buffer[CPU_BLOCK];
+    double sum = 0.0;
+    for (int64_t at = 0; at < columns; at += CPU_BLOCK) {
+        int64_t count = cpu_min(CPU_BLOCK, columns - at);
+        sum += cpu_lanes_sum_squares(cpu_read(x, row * columns + at, count, buffer), count);
+    }
+    return sum;
+}
+
+/* Columns [r.first, r.last), at most CPU_BLOCK of them, down all rows. */
+static void column_squared_norms(float *norms, const struct tensor *x, struct cpu_range r)
+{
+    float buffer[CPU_BLOCK];
+    double sum[CPU_BLOCK] = { 0 };
+    int64_t rows = tensor_rows(x);
+    int64_t count = r.last - r.first;
+    for (int64_t row = 0; row < rows; row++) {
+        const float *a = cpu_read(x, row * tensor_columns(x) + r.first, count, buffer);
+        for (int64_t j = 0; j < count; j++) {
+            sum[j] += (double)a[j] * (double)a[j];
+        }
+    }
+    for (int64_t j = 0; j < count; j++) {
+        norms[r.first + j] = (float)sum[j];
+    }
+}
+
+void cpu_squared_norms(struct backend *be, struct tensor *norms, const struct tensor *x,
+                       enum side side)
+{
+    (void)be;
+    float *out = norms->data;
+    int64_t rows = tensor_rows(x);
+    int64_t columns = tensor_columns(x);
+    if (side == SIDE_ROWS) {
+        int64_t grain = cpu_row_grain(columns);
+        int64_t chunks = cpu_chunk_count(rows, grain);
+#pragma omp parallel for schedule(static) if (chunks > 1)
+        for (int64_t i = 0; i < chunks; i++) {
+            struct cpu_range r = cpu_chunk(rows, grain, i);
+            for (int64_t row = r.first; row < r.last; row++) {
+                out[row] = (float)row_squared_norm(x, row, columns);
+            }
+        }
+        return;
+    }
+    enum { GRAIN = 64 }; /* narrow, so that small matrices are shared too */
+    int64_t chunks = cpu_chunk_count(columns, GRAIN);
+#pragma omp parallel for schedule(static) if (tensor_count(x) > CPU_GRAIN)
+    for (int64_t i = 0; i < chunks; i++) {
+        column_squared_norms(out, x, cpu_chunk(columns, GRAIN, i));
+    }
+}
+
+/* ---- the choice ----------------------------------------------------------------------------- */
+
+/* One choice under way. `weight` is proportional to q. */
+struct choice {
+    const struct select *args;
+    int64_t candidates; /* M */
+    int64_t slots;      /* R */
+    double *weight;     /* (M) */
+    double *share;      /* (M) scratch: cumulative weights, or inclusion probabilities */
+    uint64_t *order;    /* (M) scratch: sort key in the upper half, candidate in the lower */
+    int32_t *drawn;     /* (M) how often each candidate was drawn */
+};
+
+static int compare_u64(const void *a, const void *b)
+{
+    uint64_t x = *(const uint64_t *)a;
+    uint64_t y = *(const uint64_t *)b;
+    return (x > y) - (x < y);
+}
+
+/* Uniform in (0, 1) with all 32 bits: the candidates of a large matrix are too many for 23. */
+static double uniform32(const struct choice *c, int64_t element)
+{
+    return ((double)random_u32(&c->args->key, (uint64_t)element) + 0.5) * 0x1p-32;
+}
+
+static void write_slot(const struct choice *c, int64_t slot, int64_t candidate, double rho)
+{
+    ((int32_t *)c->args->index->data)[slot] = (int32_t)candidate;
+    ((float *)c->args->scale->data)[slot] = (float)rho;
+}
+
+/* Weights from the squared norms. The sum is finite and positive on return. */
+static void weigh(const struct choice *c)
+{
+    const float *norms = c->args->norms->data;
+    bool even = c->args->rule == SELECT_UNIFORM;
+    double sum = 0.0;
+    for (int64_t i = 0; i < c->candidates; i++) {
+        double n = (double)norms[i];
+        even = even || !isfinite(n);
+        c->weight[i] = !(n > 0.0) ? 0.0 : c->args->rule == SELECT_NORM ? sqrt(n) : n;
+        sum += c->weight[i];
+    }
+    if (even || !(sum > 0.0)) {
+        for (int64_t i = 0; i < c->candidates; i++) {
+            c->weight[i] = 1.0;
+        }
+    }
+}
+
+/* A key that sorts the largest norm first; NaN before everything, and both zeros alike. */
+static uint32_t descending_key(float norm)
+{
+    if (isnan(norm)) {
+        return 0;
+    }
+    uint32_t bits = float_bits(norm + 0.0f);
+    uint32_t ascending = (bits >> 31) != 0 ? ~bits : bits | 0x80000000u;
+    return ~ascending;
+}
+
+static void choose_top(const struct choice *c)
+{
+    const float *norms = c->args->norms->data;
+    for (int64_t i = 0; i < c->candidates; i++) {
+        c->order[i] = ((uint64_t)descending_key(norms[i]) << 32) | (uint32_t)i;
+    }
+    qsort(c->order, (size_t)c->candidates, sizeof *c->order, compare_u64);
+    int64_t taken = cpu_min(c->slots, c->candidates);
+    for (int64_t i = 0; i < taken; i++) {
+        c->drawn[(uint32_t)c->order[i]] = 1;
+        c->share[(uint32_t)c->order[i]] = 1.0;
+    }
+}
+
+/* First candidate whose cumulative weight exceeds `at`: never one of weight 0. */
+static int64_t find_cumulative(const double *cumulative, int64_t count, double at)
+{
+    int64_t low = 0;
+    int64_t high = count - 1;
+    while (low < high) {
+        int64_t middle = low + (high - low) / 2;
+        if (cumulative[middle] > at) {
+            high = middle;
+        } else {
+            low = middle + 1;
+        }
+    }
+    return low;
+}
+
+static void choose_with_replacement(const struct choice *c)
+{
+    double sum = 0.0;
+    for (int64_t i = 0; i < c->candidates; i++) {
+        sum += c->weight[i];
+        c->share[i] = sum;
+    }
+    for (int64_t j = 0; j < c->slots; j++) {
+        c->drawn[find_cumulative(c->share, c->candidates, uniform32(c, j) * sum)]++;
+    }
+    /* rho^2 = c / (R q) = drawn / share with share = R q: the expected number of draws. */
+    for (int64_t i = 0; i < c->candidates; i++) {
+        c->share[i] = (double)c->slots * c->weight[i] / sum;
+    }
+}
+
+/* share = min(1, factor * weight) with the factor that makes the sum `want`, found by fixing at 1
+ * whatever exceeds it and solving for the rest, until nothing does. There must be more than `want`
+ * candidates of positive weight. A share within 1e-9 of 1 counts as 1, so that rounding in the line
+ * of shares below cannot make one candidate as long as the distance of two points. */
+static void solve_shares(const struct choice *c, int64_t want)
+{
+    for (int64_t i = 0; i < c->candidates; i++) {
+        c->share[i] = 0.0;
+    }
+    double left = (double)want;
+    for (bool changed = true; changed;) {
+        changed = false;
+        double sum = 0.0;
+        for (int64_t i = 0; i < c->candidates; i++) {
+            sum += c->share[i] < 1.0 ? c->weight[i] : 0.0;
+        }
+        double factor = left > 0.0 ? left / sum : 0.0;
+        for (int64_t i = 0; i < c->candidates; i++) {
+            if (c->share[i] < 1.0) {
+                c->share[i] = factor * c->weight[i];
+                if (c->share[i] > 1.0 - 1e-9) {
+                    c->share[i] = 1.0;
+                    left -= 1.0;
+                    changed = true;
+                }
+            }
+        }
+    }
+}
+
+/* Systematic sampling of `want` among the candidates with 0 < share < 1, whose shares sum to it. */
+static void sample_systematic(const struct choice *c, int64_t want)
+{
+    int64_t count = 0;
+    double total = 0.0;
+    for (int64_t i = 0; i < c->candidates; i++) {
+        if (c->share[i] > 0.0 && c->share[i] < 1.0) {
+            uint64_t word = random_u32(&c->args->key, (uint64_t)i);
+            c->order[count++] = (word << 32) | (uint32_t)i;
+        }
+    }
+    qsort(c->order, (size_t)count, sizeof *c->order, compare_u64);
+    for (int64_t i = 0; i < count; i++) {
+        total += c->share[(uint32_t)c->order[i]];
+    }
+    double start = uniform32(c, c->candidates);
+    double end = 0.0; /* of the share of the candidate before `at` */
+    int64_t at = 0;
+    for (int64_t j = 0; j < want && at < count; j++) {
+        /* The line is as long as rounding made it: the last point may not fall off its end. */
+        double point = ((double)j + start) * (total / (double)want);
+        while (end + c->share[(uint32_t)c->order[at]] <= point && at < count - 1) {
+            end += c->share[(uint32_t)c->order[at++]];
+        }
+        end += c->share[(uint32_t)c->order[at]];
+        c->drawn[(uint32_t)c->order[at++]] = 1;
+    }
+}
+
+static void choose_without_replacement(const struct choice *c)
+{
+    int64_t want = cpu_min(c->slots, c->candidates);
+    int64_t positive = 0;
+    for (int64_t i = 0; i < c->candidates; i++) {
+        positive += c->weight[i] > 0.0 ? 1 : 0;
+    }
+    if (positive > want) {
+        solve_shares(c, want);
+    } else {
+        /* All of positive weight, and the rest evenly among those of weight 0. */
+        double rest = positive < c->candidates
+                          ? (double)(want - positive) / (double)(c->candidates - positive)
+                          : 0.0;
+        for (int64_t i = 0; i < c->candidates; i++) {
+            c->share[i] = c->weight[i] > 0.0 ? 1.0 : rest;
+        }
+    }
+    for (int64_t i = 0; i < c->candidates; i++) {
+        if (c->share[i] >= 1.0) {
+            c->drawn[i] = 1;
+            want--;
+        }
+    }
+    sample_systematic(c, want);
+}
+
+/* Chosen candidates in ascending order, then unused slots. */
+static void write_choice(const struct choice *c)
+{
+    int64_t slot = 0;
+    for (int64_t i = 0; i < c->candidates && slot < c->slots; i++) {
+        if (c->drawn[i] > 0) {
+            double rho = c->args->unbiased ? sqrt((double)c->drawn[i] / c->share[i]) : 1.0;
+            write_slot(c, slot++, i, rho);
+        }
+    }
+    for (; slot < c->slots; slot++) {
+        write_slot(c, slot, -1, 1.0);
+    }
+}
+
+void cpu_select(struct backend *be, const struct select *args)
+{
+    struct choice c = { .args = args,
+                        .candidates = tensor_count(args->norms),
+                        .slots = tensor_count(args->index) };
+    size_t count = (size_t)c.candidates;
+    c.weight = malloc(count * sizeof *c.weight);
+    c.share = malloc(count * sizeof *c.share);
+    c.order = malloc(count * sizeof *c.order);
+    c.drawn = calloc(count, sizeof *c.drawn);
+    if (c.weight == NULL || c.share == NULL || c.order == NULL || c.drawn == NULL) {
+        backend_fail(be, "select on %s: out of memory for %lld candidates", args->norms->name,
+                     (long long)c.candidates);
+    } else {
+        if (args->rule == SELECT_TOP) {
+            choose_top(&c);
+        } else {
+            weigh(&c);
+            if (args->replacement) {
+                choose_with_replacement(&c);
+            } else {
+                choose_without_replacement(&c);
+            }
+        }
+        write_choice(&c);
+    }
+    free(c.weight);
+    free(c.share);
+    free(c.order);
+    free(c.drawn);
+}
