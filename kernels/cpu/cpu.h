@@ -146,7 +146,14 @@ void cpu_products_close(struct cpu_products *products);
 /* What backend.state points to. */
 struct cpu_state {
     struct cpu_products *products;
+    void *scratch;
+    size_t scratch_bytes;
 };
+
+/* Memory of at least `bytes` for the inside of one operation, aligned to 256 bytes, contents
+ * undefined; kept from call to call, so that the same step asks the system only once. NULL, with
+ * the error latched, if there is not enough. Each call invalidates what an earlier one returned. */
+void *cpu_scratch(struct backend *be, size_t bytes);
 
 /* ---- the table ------------------------------------------------------------------------------ */
 

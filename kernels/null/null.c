@@ -1,0 +1,220 @@
+/*
+ * The null backend: a device that computes nothing and owns no memory.
+ *
+ * A training step runs on it for its sizes and counts. Addresses are handed out one after the other
+ * from a part of the address space that no x86-64 or AArch64 process can map (the upper bits are
+ * neither all 0 nor all 1), so that anything that touches a tensor faults at once, under every
+ * tool. They never repeat: memory freed is not given out again.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "kernels/backend_private.h"
+#include "kernels/ops.h"
+
+static const uintptr_t null_first = (uintptr_t)0x1000000000000000u;
+static const uintptr_t null_last = (uintptr_t)0xF000000000000000u;
+
+struct null_state {
+    uintptr_t next;
+};
+
+static void null_close(struct backend *be)
+{
+    free(be->state);
+    free(be);
+}
+
+static int null_sync(struct backend *be)
+{
+    (void)be;
+    return 0;
+}
+
+static void *null_alloc(struct backend *be, size_t bytes)
+{
+    struct null_state *state = be->state;
+    uintptr_t left = null_last - state->next;
+    if (bytes > left - 512) {
+        return NULL;
+    }
+    void *address = (void *)state->next;
+    /* 256 bytes more than asked for: two tensors never touch, not even two of no size. */
+    state->next += ((uintptr_t)bytes + 256 + 255) & ~(uintptr_t)255;
+    return address;
+}
+
+static void null_free(struct backend *be, void *data, size_t bytes)
+{
+    (void)be;
+    (void)data;
+    (void)bytes;
+}
+
+static void null_upload(struct backend *be, void *device, const void *host, size_t bytes)
+{
+    (void)be;
+    (void)device;
+    (void)host;
+    (void)bytes;
+}
+
+static void null_download(struct backend *be, void *host, const void *device, size_t bytes)
+{
+    (void)be;
+    (void)device;
+    memset(host, 0, bytes);
+}
+
+/* One function a signature: an operation that has been checked and counted has nothing left to do.
+ */
+
+static void null_unary(struct backend *be, struct tensor *y)
+{
+    (void)be;
+    (void)y;
+}
+
+static void null_binary(struct backend *be, struct tensor *y, const struct tensor *x)
+{
+    (void)be;
+    (void)y;
+    (void)x;
+}
+
+static void null_ternary(struct backend *be, struct tensor *y, const struct tensor *a,
+                         const struct tensor *b)
+{
+    (void)be;
+    (void)y;
+    (void)a;
+    (void)b;
+}
+
+static void null_scale(struct backend *be, struct tensor *y, float s)
+{
+    (void)be;
+    (void)y;
+    (void)s;
+}
+
+static void null_sum(struct backend *be, struct tensor *sum, const struct tensor *x,
+                     bool accumulate)
+{
+    (void)be;
+    (void)sum;
+    (void)x;
+    (void)accumulate;
+}
+
+static void null_clip(struct backend *be, struct tensor *control, const struct tensor *sum_squares,
+                      const struct tensor *loss, float clip)
+{
+    (void)be;
+    (void)control;
+    (void)sum_squares;
+    (void)loss;
+    (void)clip;
+}
+
+static void null_side(struct backend *be, struct tensor *y, const struct tensor *x, enum side side)
+{
+    (void)be;
+    (void)y;
+    (void)x;
+    (void)side;
+}
+
+static void null_side_index(struct backend *be, struct tensor *y, const struct tensor *x,
+                            const struct tensor *index, enum side side)
+{
+    (void)be;
+    (void)y;
+    (void)x;
+    (void)index;
+    (void)side;
+}
+
+static void null_random(struct backend *be, struct tensor *x, float deviation,
+                        struct random_key key)
+{
+    (void)be;
+    (void)x;
+    (void)deviation;
+    (void)key;
+}
+
+#define NULL_ARGUMENTS(name)                                                                       \
+    static void null_##name(struct backend *be, const struct name *args)                           \
+    {                                                                                              \
+        (void)be;                                                                                  \
+        (void)args;                                                                                \
+    }
+
+NULL_ARGUMENTS(matmul)
+NULL_ARGUMENTS(rmsnorm_forward)
+NULL_ARGUMENTS(rmsnorm_backward)
+NULL_ARGUMENTS(rope)
+NULL_ARGUMENTS(attention_forward)
+NULL_ARGUMENTS(attention_backward)
+NULL_ARGUMENTS(attention_decode)
+NULL_ARGUMENTS(cross_entropy)
+NULL_ARGUMENTS(select)
+NULL_ARGUMENTS(adamw)
+
+static const struct backend_ops null_ops = {
+    .name = "null",
+    .close = null_close,
+    .sync = null_sync,
+    .alloc = null_alloc,
+    .free = null_free,
+    .upload = null_upload,
+    .download = null_download,
+    .zero = null_unary,
+    .copy = null_binary,
+    .add = null_binary,
+    .scale = null_scale,
+    .sum = null_sum,
+    .sum_squares = null_sum,
+    .clip = null_clip,
+    .matmul = null_matmul,
+    .rmsnorm_forward = null_rmsnorm_forward,
+    .rmsnorm_backward = null_rmsnorm_backward,
+    .rope = null_rope,
+    .attention_forward = null_attention_forward,
+    .attention_backward = null_attention_backward,
+    .attention_decode = null_attention_decode,
+    .swiglu_forward = null_binary,
+    .swiglu_backward = null_ternary,
+    .embedding_forward = null_ternary,
+    .embedding_backward = null_ternary,
+    .cross_entropy = null_cross_entropy,
+    .squared_norms = null_side,
+    .select = null_select,
+    .gather = null_side_index,
+    .scatter = null_side_index,
+    .scale_side = null_side,
+    .adamw = null_adamw,
+    .random_normal = null_random,
+};
+
+struct backend *backend_null_open(int index, char *why, size_t why_size)
+{
+    if (index != 0) {
+        snprintf(why, why_size, "there is only one null backend, number 0, not %d", index);
+        return NULL;
+    }
+    struct backend *be = calloc(1, sizeof *be);
+    struct null_state *state = calloc(1, sizeof *state);
+    if (be == NULL || state == NULL) {
+        free(be);
+        free(state);
+        snprintf(why, why_size, "out of memory");
+        return NULL;
+    }
+    state->next = null_first;
+    be->ops = &null_ops;
+    be->state = state;
+    snprintf(be->facts.device, sizeof be->facts.device, "null");
+    return be;
+}
