@@ -26,8 +26,9 @@ struct error {
     char hint[512];
 };
 
-/* Sets code and message (printf style), clears the hint, returns -1. */
-int fail(struct error *err, enum error_code code, const char *format, ...)
+/* Sets code and message (printf style), clears the hint, returns -1. The parentheses keep a macro
+ * of this name away, which cmocka has: tests call (fail)(...). */
+int(fail)(struct error *err, enum error_code code, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 
 /* Adds what to do next. Returns -1, so that `return hint(...)` reads well. */
