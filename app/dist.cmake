@@ -1,0 +1,55 @@
+# Fills SOURCE/dist/windrow from a finished build folder:
+#   windrow, lib/ (what it and the tests link, but for the C library), share/windrow/presets,
+#   tests/ (programs, data and run.sh), README.md, LICENSE
+set(target ${SOURCE}/dist/windrow)
+file(REMOVE_RECURSE ${target})
+file(MAKE_DIRECTORY ${target}/lib ${target}/tests)
+
+file(GLOB candidates ${BUILD}/tests/*)
+set(tests)
+foreach(candidate ${candidates})
+    if(candidate MATCHES "/(kernels|tokenizer|engine_[a-z]+|app|ui)_test_[a-z0-9_]+$" AND
+       NOT IS_DIRECTORY ${candidate})
+        list(APPEND tests ${candidate})
+    endif()
+endforeach()
+
+file(GET_RUNTIME_DEPENDENCIES
+    EXECUTABLES ${BUILD}/windrow ${tests}
+    RESOLVED_DEPENDENCIES_VAR libraries
+    UNRESOLVED_DEPENDENCIES_VAR unresolved
+    POST_EXCLUDE_REGEXES "/lib(c|m|dl|rt|pthread|util|resolv)\\.so" "/ld-linux")
+if(unresolved)
+    message(FATAL_ERROR "libraries not found: ${unresolved}")
+endif()
+file(COPY ${libraries} DESTINATION ${target}/lib FOLLOW_SYMLINK_CHAIN)
+file(COPY ${BUILD}/windrow DESTINATION ${target})
+file(COPY ${tests} DESTINATION ${target}/tests)
+file(COPY ${SOURCE}/presets DESTINATION ${target}/share/windrow)
+if(IS_DIRECTORY ${SOURCE}/tests/data)
+    file(COPY ${SOURCE}/tests/data DESTINATION ${target}/tests)
+endif()
+foreach(text README.md LICENSE)
+    if(EXISTS ${SOURCE}/${text})
+        file(COPY ${SOURCE}/${text} DESTINATION ${target})
+    endif()
+endforeach()
+file(WRITE ${target}/tests/run.sh [=[#!/bin/sh
+# Runs every test program of this folder and counts.
+cd "$(dirname "$0")/.." || exit 2
+passed=0 failed=
+for test in tests/*_test_*; do
+    if "$test" >"/tmp/windrow-test.$$" 2>&1; then
+        passed=$((passed + 1))
+    else
+        failed="$failed $test"
+        cat "/tmp/windrow-test.$$"
+    fi
+    rm -f "/tmp/windrow-test.$$"
+done
+echo "$passed test programs passed"
+[ -z "$failed" ] || { echo "failed:$failed"; exit 1; }
+]=])
+file(CHMOD ${target}/tests/run.sh PERMISSIONS OWNER_READ OWNER_WRITE OWNER_EXECUTE
+    GROUP_READ GROUP_EXECUTE WORLD_READ WORLD_EXECUTE)
+message(STATUS "filled ${target}")
