@@ -1,0 +1,185 @@
+/* What no single row of the table can see, and what this version does not have: refused by name. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine/base/file.h"
+#include "engine/base/text.h"
+#include "engine/base/xalloc.h"
+#include "engine/recipe/load.h"
+#include "kernels/backend.h"
+
+/* A setting whose values are names: those built in, then those that are known but not there. */
+struct known {
+    const char *key;
+    const char *const *built;
+    const char *const *planned;
+};
+
+static const char *const built_methods[] = { "full", "grass", NULL };
+static const char *const planned_methods[] = { "galore", "lora", NULL };
+static const char *const built_none[] = { "none", NULL };
+static const char *const planned_recompute[] = { "norms", "ffn", "block", NULL };
+static const char *const planned_sample[] = { "wta-crs", "crs", "rad", NULL };
+static const char *const planned_offload[] = { "host", "ssd", NULL };
+static const char *const built_optimizers[] = { "adamw", NULL };
+static const char *const planned_optimizers[] = { "sgd", "tradam", NULL };
+static const char *const built_attention[] = { "auto", "own", NULL };
+static const char *const planned_attention[] = { "cudnn", NULL };
+static const char *const built_targets[] = { "all", NULL };
+static const char *const planned_targets[] = { NULL };
+
+static const struct known known_names[] = {
+    { "method.name", built_methods, planned_methods },
+    { "method.targets", built_targets, planned_targets },
+    { "activation.recompute", built_none, planned_recompute },
+    { "activation.sample", built_none, planned_sample },
+    { "activation.offload", built_none, planned_offload },
+    { "optimizer.name", built_optimizers, planned_optimizers },
+    { "kernel.attention", built_attention, planned_attention },
+};
+
+static bool contains(const char *const *names, const char *name)
+{
+    for (size_t i = 0; names[i]; i++) {
+        if (strcmp(names[i], name) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static int check_name(const struct known *known, const char *value, struct error *err)
+{
+    if (contains(known->built, value)) {
+        return 0;
+    }
+    struct buffer list = { 0 };
+    size_t count = 0;
+    for (; known->built[count]; count++) {
+        buffer_printf(&list, "%s%s", count ? ", " : "", known->built[count]);
+    }
+    if (contains(known->planned, value)) {
+        fail(err, ERROR_USAGE, "%s=%s is not built into this version; available: %s", known->key,
+             value, list.text);
+    } else {
+        fail(err, ERROR_USAGE, "%s=\"%s\" is unknown; available: %s", known->key,
+             text_show(value).text, list.text);
+        const char *near = nearest_name(value, known->built, count);
+        if (near) {
+            hint(err, "did you mean %s?", near);
+        }
+    }
+    buffer_free(&list);
+    return -1;
+}
+
+static int check_model(const struct recipe *recipe, struct error *err)
+{
+    if (!recipe->model_path[0] && !recipe->model_preset[0]) {
+        fail(err, ERROR_USAGE, "the recipe names no model: model.path and model.preset are empty");
+        return hint(err, "add model.path=DIRECTORY, or model.preset=NAME (`windrow models`)");
+    }
+    if (recipe->model_preset[0] && recipe->model_init == MODEL_PRETRAINED) {
+        fail(err, ERROR_USAGE,
+             "model.init=pretrained does not go with model.preset=%s, which has "
+             "no weights",
+             text_show(recipe->model_preset).text);
+        return hint(err, "use model.init=random, or model.path=DIRECTORY");
+    }
+    if (recipe->tokenizer_vocab > 0 && recipe->model_path[0] &&
+        recipe->model_init == MODEL_PRETRAINED) {
+        fail(err, ERROR_USAGE,
+             "tokenizer.vocab=%lld does not go with the pretrained weights of "
+             "model.path",
+             (long long)recipe->tokenizer_vocab);
+        return hint(err, "leave tokenizer.vocab at 0: the model's own tokenizer is used");
+    }
+    return 0;
+}
+
+static int check_length(const struct recipe *recipe, struct error *err)
+{
+    if (recipe->train_steps == 0 && recipe->train_epochs <= 0.0) {
+        fail(err, ERROR_USAGE, "train.steps and train.epochs are both 0: there is nothing to do");
+        return hint(err, "set one of them, for example train.steps=1000");
+    }
+    int64_t positions = recipe->batch_micro * recipe->data_sequence_length;
+    if (positions > INT32_MAX) {
+        fail(err, ERROR_USAGE,
+             "batch.micro=%lld times data.sequence_length=%lld is %lld tokens, "
+             "more than %d",
+             (long long)recipe->batch_micro, (long long)recipe->data_sequence_length,
+             (long long)positions, INT32_MAX);
+        return hint(err, "lower batch.micro and raise batch.accumulate");
+    }
+    double fraction = 0.0;
+    if (text_to_double(recipe->data_validation, &fraction) && !(fraction > 0.0 && fraction < 1.0)) {
+        fail(err, ERROR_USAGE,
+             "data.validation must be a path or a fraction above 0 and below 1, "
+             "found \"%s\"",
+             text_show(recipe->data_validation).text);
+        return hint(err, "leave it empty for no validation");
+    }
+    return 0;
+}
+
+static int check_method(const struct recipe *recipe, struct error *err)
+{
+    bool grass = strcmp(recipe->method_name, "grass") == 0;
+    if (grass && recipe->method_selection == SELECT_TOP &&
+        (recipe->method_unbiased || recipe->method_replacement)) {
+        fail(err, ERROR_USAGE,
+             "method.%s=true does not go with method.selection=top, which "
+             "chooses nothing at random",
+             recipe->method_unbiased ? "unbiased" : "replacement");
+        return hint(err, "use method.selection=norm, norm2 or uniform");
+    }
+    if (recipe->optimizer_state == STATE_INT8) {
+        return fail(err, ERROR_USAGE,
+                    "optimizer.state=int8 is not built into this version; "
+                    "available: fp32, bf16");
+    }
+    return 0;
+}
+
+static int check_device(const struct recipe *recipe, struct error *err)
+{
+    const char *device = recipe->device;
+    if (strcmp(device, "auto") == 0 || strcmp(device, "cpu") == 0) {
+        return 0;
+    }
+    int64_t index = 0;
+    bool cuda = strcmp(device, "cuda") == 0;
+    if (!cuda && strncmp(device, "cuda:", 5) == 0) {
+        cuda = text_to_integer(device + 5, &index) && index >= 0 && index < 1024;
+    }
+    if (!cuda) {
+        return fail(err, ERROR_USAGE, "device must be auto, cpu, cuda or cuda:N, found \"%s\"",
+                    text_show(device).text);
+    }
+    char why[256] = "";
+    struct backend *be = backend_open("cuda", (int)index, why, sizeof why);
+    if (!be) {
+        fail(err, ERROR_USAGE, "device=%s cannot be used: %s", device, why);
+        return hint(err, "use device=cpu, or device=auto");
+    }
+    backend_close(be);
+    return 0;
+}
+
+int recipe_check(const struct recipe *recipe, struct error *err)
+{
+    for (size_t i = 0; i < sizeof known_names / sizeof known_names[0]; i++) {
+        char *value = field_text(recipe_field(known_names[i].key), recipe);
+        int result = check_name(&known_names[i], value, err);
+        free(value);
+        if (result != 0) {
+            return -1;
+        }
+    }
+    if (check_method(recipe, err) != 0 || check_model(recipe, err) != 0 ||
+        check_length(recipe, err) != 0) {
+        return -1;
+    }
+    return check_device(recipe, err);
+}

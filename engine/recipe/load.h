@@ -1,0 +1,21 @@
+/* Between the files of this room. */
+#ifndef WINDROW_ENGINE_RECIPE_LOAD_H
+#define WINDROW_ENGINE_RECIPE_LOAD_H
+
+#include "engine/recipe/recipe.h"
+
+enum { RECIPE_FIELD_LIMIT = 128 };
+
+/* Sets one key and undoes what it excludes: model.path and model.preset, tokenizer.path and
+ * tokenizer.vocab, train.steps and train.epochs; the one set last wins. `folder` (may be NULL: the
+ * current one) is where relative paths start. */
+int recipe_assign(struct recipe *recipe, const struct field *field, const char *text,
+                  const char *folder, struct error *err);
+
+/* An error that names the nearest known key. Always -1. */
+int recipe_refuse_key(const char *key, struct error *err);
+
+/* "presets/<kind>/<name>.json" if that is a file (xmalloc'd), or NULL. */
+char *preset_path(const char *kind, const char *name);
+
+#endif
