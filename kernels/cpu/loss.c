@@ -73,7 +73,7 @@ static void entropy_row(const struct cross_entropy *args, int64_t row, int64_t c
     float most = row_maximum(args->logits, first, columns);
     double sum = row_sum(args->logits, first, columns, most);
     float logit = cpu_get(args->logits, first + target);
-    *loss = (float)(log(sum) + (double)most - (double)logit);
+    *loss = (float)(log(sum) + ((double)most - (double)logit));
     if (args->gradient) {
         row_gradient(args->logits, first, columns, most, (float)((double)args->scale / sum));
         double chosen = exp((double)logit - (double)most) / sum;
