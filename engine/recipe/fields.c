@@ -140,7 +140,7 @@ const struct field recipe_fields[] = {
            "Decay of the first moment."),
     NUMBER("optimizer.beta2", optimizer_beta2, 0, 0.999999999, "", "0.999",
            "Decay of the second moment."),
-    NUMBER("optimizer.eps", optimizer_eps, 0, 1, "", "1e-8",
+    NUMBER("optimizer.eps", optimizer_eps, 0, 1, "", "1e-08",
            "Added to the root of the second moment."),
     LIVE_NUMBER("optimizer.weight_decay", optimizer_weight_decay, 0, 1e3, "", "0",
                 "Decoupled decay of matrices, embeddings and head; norms do not decay."),

@@ -20,7 +20,8 @@ static int refuse_type(const struct field *field, const cJSON *value, struct err
 {
     char *range = field_range(field);
     char *text = json_print(value);
-    fail(err, ERROR_USAGE, "%s must be %s, found %s", field->key, range, text_show(text).text);
+    fail(err, ERROR_USAGE, "%s must be %s, found %s%s", field->key, range,
+         cJSON_IsString(value) ? "the text " : "", text_show(text).text);
     free(range);
     free(text);
     return -1;

@@ -320,7 +320,7 @@ static void files_are_strict(void **state)
     refuse_file(place, "{\"method\": {\"rnak\": 8}}", "method.rnak", "method.rank");
     refuse_file(place, "{\"metod\": {\"rank\": 8}}", "metod", "");
     refuse_file(place, "{\"method\": 8}", "object", "");
-    refuse_file(place, "{\"method\": {\"rank\": \"8\"}}", "\\\"8\\\"", "");
+    refuse_file(place, "{\"method\": {\"rank\": \"8\"}}", "the text \"8\"", "");
     refuse_file(place, "{\"method\": {\"rank\": 8.5}}", "8.5", "");
     refuse_file(place, "{\"method\": {\"rank\": {}}}", "method.rank", "");
     refuse_file(place, "{\"method\": {\"rank\": null}}", "method.rank", "");
