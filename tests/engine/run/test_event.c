@@ -1,0 +1,311 @@
+/* Events: every kind survives a round trip, nothing in them can command a terminal, and damaged
+ * lines are refused. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine/base/json.h"
+#include "engine/event.h"
+
+static char *line_of(const struct event *event)
+{
+    struct buffer out = { 0 };
+    event_write(event, &out);
+    assert_non_null(out.text);
+    assert_int_equal(out.text[out.size - 1], '\n');
+    assert_ptr_equal(strchr(out.text, '\n'), out.text + out.size - 1);
+    return out.text;
+}
+
+/* Writes, reads, writes again: the lines must be the same, byte for byte. */
+static void round_trip(const struct event *event, struct event *back)
+{
+    struct error err = { 0 };
+    char *line = line_of(event);
+    if (event_read(line, strlen(line), back, &err) != 0) {
+        fail_msg("%s: %s", line, err.message);
+    }
+    char *again = line_of(back);
+    assert_string_equal(line, again);
+    assert_int_equal(back->kind, event->kind);
+    assert_true(back->time == event->time);
+    assert_true(back->step == event->step);
+    free(again);
+    free(line);
+}
+
+static void unknown_values_are_absent(void **state)
+{
+    (void)state;
+    for (int kind = 0; kind < EVENT_KIND_COUNT; kind++) {
+        struct event event;
+        struct event back;
+        event_init(&event, (enum event_kind)kind);
+        event.time = 1753870000.25;
+        round_trip(&event, &back);
+        char *line = line_of(&event);
+        struct error err = { 0 };
+        cJSON *root = json_parse(line, strlen(line), "line", 1, &err);
+        assert_int_equal(cJSON_GetArraySize(root), 2); /* event and time alone */
+        cJSON_Delete(root);
+        free(line);
+        event_free(&back);
+        event_free(&event);
+    }
+}
+
+static void a_step_keeps_every_bit(void **state)
+{
+    (void)state;
+    struct event event;
+    struct event back;
+    event_init(&event, EVENT_STEP);
+    event.time = 1753870000.123456;
+    event.step = 7;
+    event.step_done.loss = nextafterf(2.5f, 3.0f);
+    event.step_done.grad_norm = 1e-38f;
+    event.step_done.learning_rate = 0.1 + 0.2;
+    event.step_done.tokens = 4096;
+    event.step_done.rank = 128;
+    event.step_done.refreshed = true;
+    round_trip(&event, &back);
+    assert_true(back.step_done.loss == event.step_done.loss);
+    assert_true(back.step_done.grad_norm == event.step_done.grad_norm);
+    assert_true(back.step_done.learning_rate == event.step_done.learning_rate);
+    assert_int_equal(back.step_done.tokens, 4096);
+    assert_true(back.step_done.refreshed && !back.step_done.skipped);
+    assert_true(isnan(back.step_done.mfu));
+    assert_true(back.step_done.tokens_total == EVENT_UNKNOWN);
+    event_free(&back);
+}
+
+static void a_skipped_step_has_no_loss(void **state)
+{
+    (void)state;
+    struct event event;
+    event_init(&event, EVENT_STEP);
+    event.time = 1.0;
+    event.step = 3;
+    event.step_done.loss = INFINITY;
+    event.step_done.skipped = true;
+    event.step_done.reason = xstrdup("the loss is not finite");
+    char *line = line_of(&event);
+    assert_null(strstr(line, "\"loss\""));
+    assert_non_null(strstr(line, "\"skipped\":true"));
+    free(line);
+    event_free(&event);
+}
+
+static void a_plan_comes_back_whole(void **state)
+{
+    (void)state;
+    struct event event;
+    struct event back;
+    event_init(&event, EVENT_PLAN);
+    event.time = 5.0;
+    for (int i = 0; i < MEMORY_CATEGORY_COUNT; i++) {
+        event.plan.planned_bytes[i] = 1000 + i;
+        event.plan.phase[0].bytes[i] = 10 + i;
+        event.plan.phase[1].bytes[i] = 20 + i;
+    }
+    event.plan.total_bytes = 5010;
+    event.plan.step_flops = 1.5e12;
+    event.plan.phase_count = 2;
+    memcpy(event.plan.phase[0].name, "forward", 8);
+    memcpy(event.plan.phase[1].name, "update", 7);
+    event.plan.largest_count = 1;
+    event.plan.largest[0] = (struct memory_record){ .name = "model.embed_tokens.weight",
+                                                    .category = MEMORY_WEIGHTS,
+                                                    .dtype = DTYPE_BF16,
+                                                    .rank = 2,
+                                                    .dim = { 300, 16 },
+                                                    .bytes = 9728 };
+    round_trip(&event, &back);
+    assert_int_equal(back.plan.phase_count, 2);
+    assert_string_equal(back.plan.phase[1].name, "update");
+    assert_int_equal(back.plan.phase[1].bytes[4], 24);
+    assert_int_equal(back.plan.largest[0].dim[1], 16);
+    assert_int_equal(back.plan.largest[0].dtype, DTYPE_BF16);
+    event_free(&back);
+}
+
+static void memory_and_selection_come_back(void **state)
+{
+    (void)state;
+    struct event event;
+    struct event back;
+    event_init(&event, EVENT_MEMORY);
+    event.step = 2;
+    for (int i = 0; i < MEMORY_CATEGORY_COUNT; i++) {
+        event.memory.bytes[i] = i;
+        event.memory.peak_bytes[i] = 2 * i;
+        event.memory.planned_bytes[i] = 3 * i;
+    }
+    event.memory.host_bytes = 1LL << 40;
+    round_trip(&event, &back);
+    assert_int_equal(back.memory.planned_bytes[4], 12);
+    assert_true(back.memory.host_bytes == 1LL << 40);
+    event_free(&back);
+
+    event_init(&event, EVENT_SELECTION);
+    event.step = 2;
+    event.selection.tensor = xstrdup("model.layers.0.self_attn.q_proj.weight");
+    event.selection.side = xstrdup("out");
+    event.selection.captured_energy = 0.75;
+    for (int i = 0; i < EVENT_HISTOGRAM_BINS; i++) {
+        event.selection.histogram[i] = i * i;
+    }
+    round_trip(&event, &back);
+    assert_int_equal(back.selection.histogram[63], 63 * 63);
+    assert_true(isnan(back.selection.overlap));
+    event_free(&back);
+    event_free(&event);
+}
+
+static void the_start_carries_the_recipe(void **state)
+{
+    (void)state;
+    struct event event;
+    struct event back;
+    event_init(&event, EVENT_START);
+    event.start.run = xstrdup("a run");
+    event.start.recipe_json = xstrdup("{\n  \"method\": {\n    \"rank\": 64\n  }\n}\n");
+    event.start.parameters = 123;
+    round_trip(&event, &back);
+    assert_string_equal(back.start.recipe_json, "{\"method\":{\"rank\":64}}");
+    assert_int_equal(back.start.parameters, 123);
+    event_free(&back);
+    event_free(&event);
+}
+
+static void no_text_can_command_a_terminal(void **state)
+{
+    (void)state;
+    static const char *const texts[] = {
+        "\x1b]0;title\x07",
+        "\x1b[31mred\x1b[0m",
+        "\x9b"
+        "31m",
+        "a\nb\r\tc\x7f",
+        "\xc2\x9b"
+        "31m",
+        "\xe2\x80\xae"
+        "backwards",
+        "\xff\xfe not UTF-8",
+        "\"quoted\\\"",
+        "\xf0\x9f\x98\x80",
+    };
+    for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++) {
+        struct event event;
+        struct event back;
+        event_init(&event, EVENT_SAMPLE);
+        event.sample.prompt = xstrdup(texts[i]);
+        event.sample.text = xstrdup(texts[i]);
+        char *line = line_of(&event);
+        for (const unsigned char *c = (const unsigned char *)line; *c; c++) {
+            assert_true(*c == '\n' || (*c >= 0x20 && *c != 0x7f));
+        }
+        assert_null(strstr(line, "\xe2\x80\xae"));
+        assert_null(strstr(line, "\xc2\x9b"));
+        round_trip(&event, &back);
+        event_free(&back);
+        event_free(&event);
+        free(line);
+    }
+}
+
+static void refuse(const char *line)
+{
+    struct event event;
+    struct error err = { 0 };
+    if (event_read(line, strlen(line), &event, &err) == 0) {
+        fail_msg("accepted: %s", line);
+    }
+    assert_int_not_equal(err.message[0], '\0');
+}
+
+static void damaged_lines_are_refused(void **state)
+{
+    (void)state;
+    refuse("");
+    refuse("{");
+    refuse("[]");
+    refuse("{}");
+    refuse("{\"event\":\"step\"}");
+    refuse("{\"event\":\"party\",\"time\":1}");
+    refuse("{\"event\":5,\"time\":1}");
+    refuse("{\"event\":\"step\",\"time\":1,\"step\":1.5}");
+    refuse("{\"event\":\"step\",\"time\":1,\"loss\":\"high\"}");
+    refuse("{\"event\":\"step\",\"time\":1,\"tokens\":1e300}");
+    refuse("{\"event\":\"memory\",\"time\":1,\"bytes\":{\"weights\":1}}");
+    refuse("{\"event\":\"memory\",\"time\":1,\"bytes\":5}");
+    refuse("{\"event\":\"selection\",\"time\":1,\"tensor\":\"a\",\"histogram\":[1,2]}");
+    refuse("{\"event\":\"plan\",\"time\":1,\"phases\":{\"a name much too long for a phase\":{}}}");
+    refuse("{\"event\":\"plan\",\"time\":1,\"largest\":[{\"name\":\"a\"}]}");
+    refuse("{\"event\":\"step\",\"time\":1,\"time\":2}");
+    refuse("{\"event\":\"step\",\"time\":1} {}");
+}
+
+static void unknown_keys_are_ignored(void **state)
+{
+    (void)state;
+    struct event event;
+    struct error err = { 0 };
+    const char *line = "{\"event\":\"step\",\"time\":1,\"step\":4,\"flavour\":[1],\"loss\":null}";
+    assert_int_equal(event_read(line, strlen(line), &event, &err), 0);
+    assert_int_equal(event.step, 4);
+    assert_true(isnan(event.step_done.loss));
+    event_free(&event);
+}
+
+/* Every prefix, and every line with one byte changed, is either read or refused. */
+static void no_damage_crashes(void **state)
+{
+    (void)state;
+    struct event event;
+    event_init(&event, EVENT_SELECTION);
+    event.selection.tensor = xstrdup("w");
+    event.selection.rows = 10;
+    event.selection.histogram[0] = 0;
+    char *line = line_of(&event);
+    size_t size = strlen(line);
+    for (size_t cut = 0; cut < size; cut++) {
+        struct event back;
+        struct error err = { 0 };
+        if (event_read(line, cut, &back, &err) == 0) {
+            event_free(&back);
+        }
+        char old = line[cut];
+        line[cut] = (char)(old ^ 0x11);
+        if (event_read(line, size, &back, &err) == 0) {
+            event_free(&back);
+        }
+        line[cut] = old;
+    }
+    free(line);
+    event_free(&event);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(unknown_values_are_absent),
+        cmocka_unit_test(a_step_keeps_every_bit),
+        cmocka_unit_test(a_skipped_step_has_no_loss),
+        cmocka_unit_test(a_plan_comes_back_whole),
+        cmocka_unit_test(memory_and_selection_come_back),
+        cmocka_unit_test(the_start_carries_the_recipe),
+        cmocka_unit_test(no_text_can_command_a_terminal),
+        cmocka_unit_test(damaged_lines_are_refused),
+        cmocka_unit_test(unknown_keys_are_ignored),
+        cmocka_unit_test(no_damage_crashes),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
