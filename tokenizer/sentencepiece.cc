@@ -176,10 +176,10 @@ std::string explain_training(const std::string &message, const char *const *sent
     std::string start = "a vocabulary of " + std::to_string(vocabulary) + " pieces";
     long most = number_after(message, "set it to a value <= ");
     if (most >= 0) {
-        /* A vocabulary of 1 fails at once and names the least. */
+        /* A vocabulary of 10 fails at once and names the least. */
         std::string unused;
-        long least = number_after(train_model(sentences, count, 1, &unused).ToString(),
-                                  "required_chars. 1 vs ");
+        long least = number_after(train_model(sentences, count, 10, &unused).ToString(),
+                                  "required_chars. 10 vs ");
         std::string range = least > 0 ? std::to_string(least) + " to " : "at most ";
         return start + " is too large for this text: " + range + std::to_string(most) +
                " are possible";
