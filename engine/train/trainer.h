@@ -9,8 +9,10 @@
 
 #include "engine/data/dataset.h"
 #include "engine/memory/memory.h"
+#include "engine/method/selection.h"
+#include "engine/method/state.h"
 #include "engine/model/config.h"
-#include "engine/model/safetensors.h"
+#include "engine/model/weights.h"
 #include "engine/recipe/recipe.h"
 #include "kernels/backend.h"
 
@@ -34,6 +36,8 @@ struct trainer_options {
     const struct model_config *config; /* copied */
     struct backend *be;                /* outlives the trainer */
     const size_t *capacity;            /* bytes per memory category from the plan; NULL: null backend */
+    bool inference;                    /* evaluates and generates only: no gradients, no states */
+    int64_t positions;                 /* inference: longest sequence (0: data.sequence_length) */
     void (*on_phase)(void *context, enum trainer_phase phase); /* may be NULL */
     void *context;
 };
@@ -65,19 +69,8 @@ struct step_result {
 int trainer_step(struct trainer *trainer, int64_t step, const struct batch *batches,
                  int64_t count, struct step_result *result, struct error *err);
 
-/* Row selection after a refresh: one report per matrix. */
-struct selection_report {
-    const char *tensor;    /* Hugging Face name */
-    enum side side;
-    int64_t candidates;    /* rows or columns of the matrix */
-    int64_t selected;      /* distinct ones chosen */
-    double overlap;        /* Jaccard with the selection before; NaN at the first */
-    double captured_energy;
-    double coverage;
-    double entropy;        /* nats */
-    int64_t histogram[64];
-};
-/* Number of reports of the latest refresh (0 if the method selects nothing). */
+/* Row selection (engine/method/selection.h): one report per matrix.
+ * Number of reports of the latest refresh (0 if the method selects nothing). */
 int64_t trainer_selection_count(const struct trainer *trainer);
 int trainer_selection(const struct trainer *trainer, int64_t index,
                       struct selection_report *report);
@@ -105,25 +98,20 @@ int64_t trainer_trained_count(const struct trainer *trainer);
 
 /* ---- live settings ---------------------------------------------------------------------------- */
 
-/* Takes over the live keys of `recipe` between two steps. If method.rank changed, gradients,
- * optimizer states and workspace are laid out anew with `capacity` (from a plan of that recipe); the
- * moments of the old selection wait on the host for the refresh that the next step makes. */
+/* Takes over the live keys of `recipe` between two steps. `capacity` comes from a plan of that
+ * recipe. If method.rank or any capacity changed, gradients, optimizer states and workspace are laid
+ * out anew; after a change of rank the moments of the old selection wait on the host for the refresh
+ * that the next step makes. */
 int trainer_apply(struct trainer *trainer, const struct recipe *recipe, const size_t *capacity,
                   struct error *err);
 
 /* ---- state --------------------------------------------------------------------------------------- */
 
 /* Everything that must survive, as named tensors: weights under their Hugging Face names first, then
- * "optimizer/..." and "method/...". The list is stable between two steps. */
-struct state_entry {
-    const char *name;
-    enum dtype dtype;
-    int rank;
-    int64_t dim[TENSOR_RANK_MAX];
-    bool weight;
-};
-int64_t trainer_state_count(const struct trainer *trainer);
-void trainer_state_entry(const struct trainer *trainer, int64_t index, struct state_entry *entry);
+ * "optimizer/..." and "method/..." (struct state_entry in engine/method/state.h). The count makes the
+ * list, which holds until the next step, apply or restore. */
+int64_t trainer_state_count(struct trainer *trainer);
+void trainer_state_entry(struct trainer *trainer, int64_t index, struct state_entry *entry);
 /* Downloads elements [first, first + count) into `out` (of the entry's dtype). */
 int trainer_state_read(struct trainer *trainer, int64_t index, int64_t first, int64_t count,
                        void *out, struct error *err);
@@ -135,16 +123,8 @@ struct trainer_counters {
 };
 void trainer_counters(const struct trainer *trainer, struct trainer_counters *counters);
 
-/* Puts a saved state back. `find` gives the index of a name in the saved set, or -1, and its shape;
- * `read` gives elements of it in the wanted entry's dtype. Method states of another rank are taken
- * (they wait for the next refresh, as after trainer_apply); anything else that does not match is an
- * error naming the tensor. */
-struct state_source {
-    int64_t (*find)(void *context, const char *name, struct state_entry *entry);
-    int (*read)(void *context, int64_t index, int64_t first, int64_t count, void *out,
-                struct error *err);
-    void *context;
-};
+/* Puts a saved state back. Method states of another rank are taken (they wait for the next refresh,
+ * as after trainer_apply); anything else that does not match is an error naming the tensor. */
 int trainer_restore(struct trainer *trainer, const struct state_source *source,
                     const struct trainer_counters *counters, struct error *err);
 

@@ -1,0 +1,14 @@
+/*
+ * What the blocks keep between forward and backward.
+ *
+ * A policy is one file and one row of the table in keep.c. Today there is one: keep everything.
+ */
+#ifndef WINDROW_ENGINE_ACTIVATION_POLICY_H
+#define WINDROW_ENGINE_ACTIVATION_POLICY_H
+
+#include "engine/model/pass.h"
+
+/* The policy of a recipe's activation.recompute: "none". NULL if it is not built in. */
+const struct activation_policy *activation_find(const char *recompute);
+
+#endif

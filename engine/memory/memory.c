@@ -1,0 +1,286 @@
+/*
+ * Regions as stacks of named records.
+ *
+ * A region on a real backend is one allocation; on the null backend it is a range of addresses that
+ * nothing is mapped to, so tensors of a plan have distinct data pointers that fault when touched.
+ */
+#include "engine/memory/memory.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine/base/xalloc.h"
+
+const char *const memory_category_names[MEMORY_CATEGORY_COUNT] = {
+    "weights", "gradients", "optimizer", "activations", "workspace",
+};
+
+/* Records live in chunks that never move: tensors point to their names. */
+enum { CHUNK_RECORDS = 256 };
+
+struct region {
+    void *base;
+    size_t capacity;
+    size_t top;
+    size_t peak;
+    struct memory_record **chunk;
+    size_t chunk_count;
+    size_t record_count;
+};
+
+struct memory {
+    struct backend *be;
+    bool unlimited;
+    struct region region[MEMORY_CATEGORY_COUNT];
+    size_t live_total;
+    size_t peak_total;
+    struct memory_record *peak_record; /* what was alive at peak_total (null backend) */
+    size_t peak_record_count;
+    size_t peak_record_capacity;
+    bool peak_stale; /* live_total rose above peak_total since the records were copied */
+};
+
+/* The null backend's address space is large enough for any model that a shape can name. */
+static const size_t UNLIMITED_BYTES = (size_t)1 << 46;
+
+static struct memory_record *record_at(const struct region *region, size_t index)
+{
+    return &region->chunk[index / CHUNK_RECORDS][index % CHUNK_RECORDS];
+}
+
+static struct memory_record *record_push(struct region *region)
+{
+    size_t chunk = region->record_count / CHUNK_RECORDS;
+    if (chunk == region->chunk_count) {
+        region->chunk = xrealloc(region->chunk, (chunk + 1) * sizeof *region->chunk);
+        region->chunk[chunk] = xcalloc(CHUNK_RECORDS, sizeof **region->chunk);
+        region->chunk_count++;
+    }
+    return record_at(region, region->record_count++);
+}
+
+static int region_open(struct memory *memory, enum memory_category category, size_t capacity,
+                       struct error *err)
+{
+    struct region *region = &memory->region[category];
+    region->capacity = capacity;
+    region->base = capacity == 0 ? NULL : backend_alloc(memory->be, capacity);
+    if (capacity > 0 && region->base == NULL) {
+        fail(err, ERROR_FIT, "%s: cannot take %zu bytes for %s", memory->be->facts.device, capacity,
+             memory_category_names[category]);
+        return hint(err, "lower batch.micro, data.sequence_length or method.rank, or free memory "
+                         "used by other programs");
+    }
+    return 0;
+}
+
+static void region_close(struct memory *memory, enum memory_category category)
+{
+    struct region *region = &memory->region[category];
+    if (region->base != NULL) {
+        backend_free(memory->be, region->base, region->capacity);
+    }
+    memory->live_total -= region->top;
+    region->base = NULL;
+    region->top = 0;
+    region->record_count = 0;
+}
+
+struct memory *memory_open(struct backend *be, const size_t capacity[MEMORY_CATEGORY_COUNT],
+                           struct error *err)
+{
+    struct memory *memory = xcalloc(1, sizeof *memory);
+    memory->be = be;
+    memory->unlimited = capacity == NULL;
+    for (int c = 0; c < MEMORY_CATEGORY_COUNT; c++) {
+        size_t bytes = capacity == NULL ? UNLIMITED_BYTES : capacity[c];
+        if (region_open(memory, (enum memory_category)c, bytes, err) != 0) {
+            memory_close(memory);
+            return NULL;
+        }
+    }
+    return memory;
+}
+
+void memory_close(struct memory *memory)
+{
+    if (memory == NULL) {
+        return;
+    }
+    for (int c = 0; c < MEMORY_CATEGORY_COUNT; c++) {
+        struct region *region = &memory->region[c];
+        region_close(memory, (enum memory_category)c);
+        for (size_t i = 0; i < region->chunk_count; i++) {
+            free(region->chunk[i]);
+        }
+        free(region->chunk);
+    }
+    free(memory->peak_record);
+    free(memory);
+}
+
+int memory_resize(struct memory *memory, enum memory_category category, size_t capacity,
+                  struct error *err)
+{
+    region_close(memory, category);
+    memory->region[category].peak = 0;
+    return region_open(memory, category, memory->unlimited ? UNLIMITED_BYTES : capacity, err);
+}
+
+/* Copies the live records of all regions: called when the total is about to fall from a new peak,
+ * so that a long climb copies once. */
+static void remember_peak(struct memory *memory)
+{
+    if (!memory->peak_stale || !memory->unlimited) {
+        return;
+    }
+    memory->peak_stale = false;
+    size_t count = 0;
+    for (int c = 0; c < MEMORY_CATEGORY_COUNT; c++) {
+        count += memory->region[c].record_count;
+    }
+    if (count > memory->peak_record_capacity) {
+        memory->peak_record = xrealloc(memory->peak_record, count * sizeof *memory->peak_record);
+        memory->peak_record_capacity = count;
+    }
+    memory->peak_record_count = 0;
+    for (int c = 0; c < MEMORY_CATEGORY_COUNT; c++) {
+        for (size_t i = 0; i < memory->region[c].record_count; i++) {
+            memory->peak_record[memory->peak_record_count++] = *record_at(&memory->region[c], i);
+        }
+    }
+}
+
+static struct tensor shaped(const char *name, struct memory_shape shape)
+{
+    struct tensor t = { .rank = shape.rank, .dtype = shape.dtype, .name = name };
+    for (int d = 0; d < TENSOR_RANK_MAX; d++) {
+        t.dim[d] = d < shape.rank ? shape.dim[d] : 1;
+    }
+    return t;
+}
+
+struct tensor memory_tensor(struct memory *memory, enum memory_category category, const char *name,
+                            struct memory_shape shape)
+{
+    struct region *region = &memory->region[category];
+    struct tensor t = shaped(name, shape);
+    size_t bytes = (tensor_bytes(&t) + MEMORY_ALIGNMENT - 1) & ~(size_t)(MEMORY_ALIGNMENT - 1);
+    if (bytes > region->capacity - region->top) {
+        backend_fail(memory->be,
+                     "%s: %s does not fit: %zu bytes wanted, %zu of %zu planned bytes left",
+                     memory_category_names[category], name, bytes, region->capacity - region->top,
+                     region->capacity);
+        return t;
+    }
+    struct memory_record *record = record_push(region);
+    memset(record, 0, sizeof *record);
+    snprintf(record->name, sizeof record->name, "%s", name);
+    record->category = category;
+    record->dtype = shape.dtype;
+    record->rank = shape.rank;
+    memcpy(record->dim, t.dim, sizeof t.dim);
+    record->bytes = bytes;
+    t.name = record->name;
+    t.data = (void *)((uintptr_t)region->base + region->top);
+    region->top += bytes;
+    memory->live_total += bytes;
+    if (region->top > region->peak) {
+        region->peak = region->top;
+    }
+    if (memory->live_total > memory->peak_total) {
+        memory->peak_total = memory->live_total;
+        memory->peak_stale = true;
+    }
+    return t;
+}
+
+struct tensor memory_vector(struct memory *memory, enum memory_category category, const char *name,
+                            enum dtype dtype, int64_t count)
+{
+    struct memory_shape shape = { .dtype = dtype, .rank = 1, .dim = { count } };
+    return memory_tensor(memory, category, name, shape);
+}
+
+struct tensor memory_matrix(struct memory *memory, enum memory_category category, const char *name,
+                            enum dtype dtype, const int64_t dim[2])
+{
+    struct memory_shape shape = { .dtype = dtype, .rank = 2, .dim = { dim[0], dim[1] } };
+    return memory_tensor(memory, category, name, shape);
+}
+
+struct memory_position memory_mark(const struct memory *memory, enum memory_category category)
+{
+    const struct region *region = &memory->region[category];
+    return (struct memory_position){ .bytes = region->top, .records = region->record_count };
+}
+
+void memory_release(struct memory *memory, enum memory_category category,
+                    struct memory_position mark)
+{
+    struct region *region = &memory->region[category];
+    if (mark.bytes > region->top || mark.records > region->record_count) {
+        BUG("release of %s to %zu bytes, but only %zu are live", memory_category_names[category],
+            mark.bytes, region->top);
+    }
+    remember_peak(memory);
+    memory->live_total -= region->top - mark.bytes;
+    region->top = mark.bytes;
+    region->record_count = mark.records;
+}
+
+size_t memory_live(const struct memory *memory, enum memory_category category)
+{
+    return memory->region[category].top;
+}
+
+size_t memory_peak(const struct memory *memory, enum memory_category category)
+{
+    return memory->region[category].peak;
+}
+
+size_t memory_capacity(const struct memory *memory, enum memory_category category)
+{
+    return memory->region[category].capacity;
+}
+
+size_t memory_peak_total(const struct memory *memory)
+{
+    return memory->peak_total;
+}
+
+void memory_reset_peak(struct memory *memory)
+{
+    for (int c = 0; c < MEMORY_CATEGORY_COUNT; c++) {
+        memory->region[c].peak = memory->region[c].top;
+    }
+    memory->peak_total = memory->live_total;
+    memory->peak_record_count = 0;
+    memory->peak_stale = true;
+}
+
+static int by_bytes(const void *a, const void *b)
+{
+    const struct memory_record *left = a;
+    const struct memory_record *right = b;
+    if (left->bytes != right->bytes) {
+        return left->bytes < right->bytes ? 1 : -1;
+    }
+    return strcmp(left->name, right->name);
+}
+
+size_t memory_peak_records(const struct memory *memory, struct memory_record *out, size_t limit)
+{
+    if (memory->peak_record_count == 0) {
+        return 0;
+    }
+    size_t bytes = memory->peak_record_count * sizeof *memory->peak_record;
+    struct memory_record *sorted = xmalloc(bytes);
+    memcpy(sorted, memory->peak_record, bytes);
+    qsort(sorted, memory->peak_record_count, sizeof *sorted, by_bytes);
+    size_t count = memory->peak_record_count < limit ? memory->peak_record_count : limit;
+    memcpy(out, sorted, count * sizeof *sorted);
+    free(sorted);
+    return count;
+}

@@ -1,0 +1,355 @@
+/* Grass, the step: where its tensors lie, the compressed gradient, the update. See grass.h. */
+#include "engine/method/grass.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine/base/xalloc.h"
+#include "engine/method/grass_parts.h"
+
+static enum side part_side(const struct method *method, const struct linear_part *part,
+                           int64_t columns)
+{
+    switch (method->settings.side) {
+    case SELECTION_IN:
+        return SIDE_COLUMNS;
+    case SELECTION_SHORT:
+        return part->rows <= columns ? SIDE_ROWS : SIDE_COLUMNS;
+    case SELECTION_OUT:
+        break;
+    }
+    return SIDE_ROWS;
+}
+
+static void part_init(struct method *method, struct grass_part *p, const struct linear_part *part,
+                      int64_t columns)
+{
+    const struct method_settings *s = &method->settings;
+    p->part = part;
+    p->side = part_side(method, part, columns);
+    p->candidates = p->side == SIDE_ROWS ? part->rows : columns;
+    p->offset = p->side == SIDE_ROWS ? part->first : 0;
+    p->count = s->side == SELECTION_SHORT
+                   ? (s->rank < p->candidates ? s->rank : p->candidates)
+                   : selection_share(s->rank, p->candidates, method->model->config.hidden_size);
+    p->chosen = xmalloc((size_t)p->count * sizeof *p->chosen);
+    p->next = xmalloc((size_t)p->count * sizeof *p->next);
+    p->norms = xcalloc((size_t)p->candidates, sizeof *p->norms);
+    p->seen = xcalloc((size_t)p->candidates, 1);
+    for (int64_t i = 0; i < p->count; i++) {
+        p->chosen[i] = -1;
+        p->next[i] = -1;
+    }
+    p->report.tensor = part->parameter->name;
+    p->report.side = p->side;
+    p->report.candidates = p->candidates;
+}
+
+static struct tensor place_vector(struct method *method, const char *name, const char *what,
+                                  enum dtype dtype, int64_t count)
+{
+    char label[MEMORY_NAME_SIZE];
+    snprintf(label, sizeof label, "%.76s %s", name, what);
+    return memory_vector(method->memory, MEMORY_OPTIMIZER, label, dtype, count);
+}
+
+/* A view of slots [first, first + count) of a vector. */
+static struct tensor vector_range(const struct tensor *t, int64_t first, int64_t count)
+{
+    struct tensor column = tensor_as_matrix(t, tensor_count(t), 1);
+    struct tensor view = tensor_row_range(&column, first, count);
+    view.rank = 1;
+    return view;
+}
+
+static void clear_index(struct method *method, struct tensor *index, int64_t count)
+{
+    int32_t *unused = xmalloc((size_t)count * sizeof *unused);
+    for (int64_t i = 0; i < count; i++) {
+        unused[i] = -1;
+    }
+    backend_upload(method->be, index->data, unused, (size_t)count * sizeof *unused);
+    free(unused);
+}
+
+static void group_views(struct method *method, struct grass_group *group)
+{
+    int64_t first = 0;
+    for (int i = 0; i < group->part_count; i++) {
+        struct grass_part *p = group->part[i];
+        p->index = vector_range(&group->index, first, p->count);
+        p->rho = vector_range(&group->rho, first, p->count);
+        p->next_index = vector_range(&group->next_index, first, p->count);
+        p->next_rho = vector_range(&group->next_rho, first, p->count);
+        p->age = vector_range(&group->state.age, first, p->count);
+        bool rows = group->side == SIDE_ROWS;
+        p->gradient = rows ? tensor_row_range(&group->gradient, first, p->count) : group->gradient;
+        for (int s = 0; s < method->rule->slot_count; s++) {
+            p->slot[s] = rows ? tensor_row_range(&group->state.slot[s], first, p->count)
+                              : group->state.slot[s];
+        }
+        first += p->count;
+    }
+}
+
+static void group_place(struct method *method, struct grass_group *group)
+{
+    const char *name = group->part[0]->part->parameter->name;
+    int64_t count = 0;
+    for (int i = 0; i < group->part_count; i++) {
+        count += group->part[i]->count;
+    }
+    bool rows = group->side == SIDE_ROWS;
+    const int64_t dim[2] = { rows ? count : group->weight.dim[0],
+                             rows ? group->weight.dim[1] : count };
+    char label[MEMORY_NAME_SIZE];
+    snprintf(label, sizeof label, "%.70s selected gradient", name);
+    group->gradient =
+        memory_matrix(method->memory, MEMORY_GRADIENTS, label, method->model->dtype, dim);
+    rule_place(method->rule, method->be, method->memory, name, &group->gradient,
+               method->settings.state_dtype, count, &group->state);
+    group->index = place_vector(method, name, "index", DTYPE_I32, count);
+    group->rho = place_vector(method, name, "rho", DTYPE_F32, count);
+    group->next_index = place_vector(method, name, "next index", DTYPE_I32, count);
+    group->next_rho = place_vector(method, name, "next rho", DTYPE_F32, count);
+    clear_index(method, &group->index, count);
+    clear_index(method, &group->next_index, count);
+    op_zero(method->be, &group->rho);
+    op_zero(method->be, &group->next_rho);
+    group_views(method, group);
+}
+
+/* Sorts the parts of a layer into groups; returns how many. */
+static int64_t layer_groups(struct grass *grass, const struct linear *linear,
+                            struct grass_part *parts)
+{
+    bool all_rows = true;
+    for (int i = 0; i < linear->part_count; i++) {
+        all_rows = all_rows && parts[i].side == SIDE_ROWS;
+    }
+    struct grass_group *group = &grass->group[grass->group_count];
+    int64_t groups = all_rows ? 1 : linear->part_count;
+    for (int i = 0; i < linear->part_count; i++) {
+        struct grass_group *g = all_rows ? group : group + i;
+        g->part[g->part_count++] = &parts[i];
+        g->linear = linear;
+        g->side = parts[i].side;
+    }
+    for (int64_t i = 0; i < groups; i++) {
+        const struct grass_part *first = group[i].part[0];
+        group[i].id = first->part->parameter->id;
+        bool rows = first->side == SIDE_ROWS;
+        group[i].weight = rows ? linear->weight : first->part->parameter->value;
+    }
+    return groups;
+}
+
+static void grass_detach(struct method *method)
+{
+    struct grass *grass = method->state;
+    if (grass == NULL) {
+        return;
+    }
+    for (int64_t i = 0; i < grass->part_count; i++) {
+        free(grass->part[i].chosen);
+        free(grass->part[i].next);
+        free(grass->part[i].norms);
+        free(grass->part[i].seen);
+        grass_waiting_free(grass->part[i].waiting);
+    }
+    free(grass->part);
+    free(grass->group);
+    free(grass->first_group);
+    free(grass);
+    method->state = NULL;
+}
+
+static int grass_attach(struct method *method, struct error *err)
+{
+    struct model *model = method->model;
+    int64_t hidden = model->config.hidden_size;
+    if (method->settings.rank < 1 || method->settings.rank > hidden) {
+        fail(err, ERROR_USAGE, "method.rank: %lld is outside 1 .. %lld, the model's hidden size",
+             (long long)method->settings.rank, (long long)hidden);
+        return hint(err, "set method.rank=%lld or less", (long long)hidden);
+    }
+    size_t layers = (size_t)model->linear_count;
+    struct grass *grass = xcalloc(1, sizeof *grass);
+    method->state = grass;
+    grass->part = xcalloc(layers * LINEAR_PARTS_MAX, sizeof *grass->part);
+    grass->group = xcalloc(layers * LINEAR_PARTS_MAX, sizeof *grass->group);
+    grass->first_group = xcalloc(layers + 1, sizeof *grass->first_group);
+    for (int64_t i = 0; i < model->linear_count; i++) {
+        const struct linear *linear = &model->linear[i];
+        struct grass_part *parts = &grass->part[grass->part_count];
+        for (int p = 0; p < linear->part_count; p++) {
+            part_init(method, &parts[p], &linear->part[p], linear->weight.dim[1]);
+        }
+        grass->part_count += linear->part_count;
+        int64_t groups = layer_groups(grass, linear, parts);
+        for (int64_t g = 0; g < groups; g++) {
+            group_place(method, &grass->group[grass->group_count + g]);
+        }
+        grass->group_count += groups;
+        grass->first_group[i + 1] = grass->group_count;
+    }
+    return 0;
+}
+
+static bool any_waiting(const struct grass *grass)
+{
+    for (int64_t i = 0; i < grass->part_count; i++) {
+        if (grass->part[i].waiting != NULL) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static void grass_begin_step(struct method *method, int64_t step)
+{
+    struct grass *grass = method->state;
+    int64_t last = method->counters.last_refresh;
+    method->step = step;
+    method->refreshed = false;
+    grass->refreshing =
+        last == 0 || step >= last + method->settings.interval || any_waiting(grass);
+}
+
+/* The compressed gradient of one micro-batch: (dy[:, sigma])^T x, or dy^T x[:, sigma]. */
+static void accumulate(struct method *method, struct pass *pass, struct grass_group *group,
+                       const struct tensor *dy, const struct tensor *x)
+{
+    const struct grass *grass = method->state;
+    const struct tensor *index = grass->refreshing ? &group->next_index : &group->index;
+    float beta = method->micro > 0 ? 1.0f : 0.0f;
+    struct memory_position mark = memory_mark(pass->memory, MEMORY_WORKSPACE);
+    struct tensor thin = pass_scratch(pass, "selected columns", x->dtype, tensor_count(index));
+    if (group->side == SIDE_ROWS) {
+        op_gather(pass->be, &thin, dy, index, SIDE_COLUMNS);
+        op_matmul(pass->be, &(struct matmul){ .c = &group->gradient,
+                                              .a = &thin,
+                                              .b = x,
+                                              .transpose_a = true,
+                                              .beta = beta });
+    } else {
+        const struct linear_part *part = group->part[0]->part;
+        op_gather(pass->be, &thin, x, index, SIDE_COLUMNS);
+        op_matmul(pass->be, &(struct matmul){ .c = &group->gradient,
+                                              .a = dy,
+                                              .b = &thin,
+                                              .transpose_a = true,
+                                              .a_first = part->first,
+                                              .a_columns = part->rows,
+                                              .beta = beta });
+    }
+    memory_release(pass->memory, MEMORY_WORKSPACE, mark);
+}
+
+static void grass_weight_gradient(struct method *method, struct pass *pass,
+                                  const struct linear *linear, const struct tensor *dy,
+                                  const struct tensor *x)
+{
+    struct grass *grass = method->state;
+    bool choose = grass->refreshing && method->micro == 0;
+    for (int64_t g = grass->first_group[linear->index]; g < grass->first_group[linear->index + 1];
+         g++) {
+        struct grass_group *group = &grass->group[g];
+        if (!choose) {
+            accumulate(method, pass, group, dy, x);
+            continue;
+        }
+        for (int p = 0; p < group->part_count; p++) {
+            grass_refresh_part(method, pass, group, group->part[p], dy, x);
+        }
+    }
+}
+
+static void grass_add_squares(struct method *method, struct tensor *sum)
+{
+    struct grass *grass = method->state;
+    for (int64_t g = 0; g < grass->group_count; g++) {
+        struct grass_group *group = &grass->group[g];
+        if (method->settings.unbiased) {
+            const struct tensor *rho = grass->refreshing ? &group->next_rho : &group->rho;
+            op_scale_side(method->be, &group->gradient, rho, group->side);
+        }
+        op_sum_squares(method->be, sum, &group->gradient, true);
+    }
+}
+
+/* A refresh needs the host anyway, so here the verdict on the step is waited for. */
+static bool step_is_skipped(struct method *method, const struct rule_settings *settings)
+{
+    float control[CONTROL_COUNT] = { 0 };
+    backend_download(method->be, control, settings->control->data, sizeof control);
+    return control[CONTROL_SKIP] != 0.0f;
+}
+
+static void grass_update(struct method *method, double lr, const struct rule_settings *settings)
+{
+    struct grass *grass = method->state;
+    if (grass->refreshing) {
+        if (step_is_skipped(method, settings)) {
+            grass->refreshing = false;
+            return;
+        }
+        for (int64_t i = 0; i < grass->part_count; i++) {
+            grass_commit_part(method, &grass->part[i]);
+        }
+        grass->refreshing = false;
+        method->refreshed = true;
+        method->counters.last_refresh = method->step;
+        method->counters.refresh_count++;
+    }
+    int64_t warmup = method->settings.refresh_warmup;
+    int64_t k = method->step - method->counters.last_refresh + 1;
+    if (k < warmup) {
+        lr *= (double)k / (double)warmup;
+    }
+    for (int64_t g = 0; g < grass->group_count; g++) {
+        struct grass_group *group = &grass->group[g];
+        method->rule->step(
+            method->be, settings,
+            &(struct rule_target){ .weight = &group->weight,
+                                   .gradient = &group->gradient,
+                                   .index = &group->index,
+                                   .rho = method->settings.unbiased ? &group->rho : NULL,
+                                   .side = group->side,
+                                   .lr = (float)lr,
+                                   .weight_decay = (float)method->settings.weight_decay,
+                                   .scale = (float)method->settings.scale,
+                                   .id = group->id },
+            &group->state);
+    }
+}
+
+static int64_t grass_selection_count(const struct method *method)
+{
+    const struct grass *grass = method->state;
+    return method->counters.refresh_count > 0 ? grass->part_count : 0;
+}
+
+static void grass_selection(const struct method *method, int64_t index,
+                            struct selection_report *report)
+{
+    const struct grass *grass = method->state;
+    *report = grass->part[index].report;
+}
+
+const struct method_ops grass_method = {
+    .name = "grass",
+    .title = "Grass: structured sparse gradients",
+    .reference = "Muhamed, Li, Woodruff, Diab, Smith, arXiv 2406.17660",
+    .attach = grass_attach,
+    .detach = grass_detach,
+    .begin_step = grass_begin_step,
+    .weight_gradient = grass_weight_gradient,
+    .add_squares = grass_add_squares,
+    .update = grass_update,
+    .visit = grass_visit,
+    .restore = grass_restore,
+    .selection_count = grass_selection_count,
+    .selection = grass_selection,
+};

@@ -1,0 +1,206 @@
+/* Grass, the refresh: choosing rows, and taking the choice into use. See grass.h. */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine/base/xalloc.h"
+#include "engine/method/grass_parts.h"
+
+int64_t grass_used(const int32_t *index, int64_t count)
+{
+    int64_t used = 0;
+    while (used < count && index[used] >= 0) {
+        used++;
+    }
+    return used;
+}
+
+/* dW of the part seen as if it were the packed weight, so that indices into the packed weight find
+ * their rows. Only rows of the part are ever touched. */
+static struct tensor as_packed(const struct tensor *dw, const struct grass_group *group,
+                               const struct grass_part *part)
+{
+    if (part->side == SIDE_COLUMNS) {
+        return *dw;
+    }
+    return tensor_row_range(dw, -part->offset, group->weight.dim[0]);
+}
+
+void grass_refresh_part(struct method *method, struct pass *pass, struct grass_group *group,
+                        struct grass_part *part, const struct tensor *dy, const struct tensor *x)
+{
+    struct backend *be = pass->be;
+    if (method->on_refresh != NULL) {
+        method->on_refresh(method->context, true);
+    }
+    struct memory_position mark = memory_mark(pass->memory, MEMORY_WORKSPACE);
+    const int64_t dim[2] = { part->part->rows, x->dim[x->rank - 1] };
+    struct tensor dw =
+        memory_matrix(pass->memory, MEMORY_WORKSPACE, "refresh dW", method->model->dtype, dim);
+    struct tensor norms = memory_vector(pass->memory, MEMORY_WORKSPACE, "refresh norms", DTYPE_F32,
+                                        part->candidates);
+    op_matmul(be, &(struct matmul){ .c = &dw,
+                                    .a = dy,
+                                    .b = x,
+                                    .transpose_a = true,
+                                    .a_first = part->part->first,
+                                    .a_columns = part->part->rows });
+    op_squared_norms(be, &norms, &dw, part->side);
+    op_select(be, &(struct select){ .index = &part->next_index,
+                                    .scale = &part->next_rho,
+                                    .norms = &norms,
+                                    .offset = part->offset,
+                                    .rule = method->settings.selection,
+                                    .replacement = method->settings.replacement,
+                                    .unbiased = method->settings.unbiased,
+                                    .key = { .seed = method->settings.seed,
+                                             .purpose = RANDOM_SELECT,
+                                             .tensor = part->part->parameter->id,
+                                             .step = (uint32_t)method->step } });
+    struct tensor packed = as_packed(&dw, group, part);
+    op_gather(be, &part->gradient, &packed, &part->next_index, part->side);
+    backend_download(be, part->norms, norms.data, tensor_bytes(&norms));
+    backend_download(be, part->next, part->next_index.data, tensor_bytes(&part->next_index));
+    for (int64_t i = 0; i < part->count; i++) {
+        if (part->next[i] >= 0) {
+            part->next[i] -= (int32_t)part->offset;
+            /* The null backend answers with zeros. */
+            part->next[i] = part->next[i] < 0 ? 0 : part->next[i];
+        }
+    }
+    memory_release(pass->memory, MEMORY_WORKSPACE, mark);
+    if (method->on_refresh != NULL) {
+        method->on_refresh(method->context, false);
+    }
+}
+
+/* map[j]: slot of the old selection that holds the row of new slot j, or -1. Both ascending. */
+static void match_slots(const int32_t *next, int64_t next_used, const int32_t *old,
+                        int64_t old_used, int32_t *map)
+{
+    int64_t i = 0;
+    for (int64_t j = 0; j < next_used; j++) {
+        while (i < old_used && old[i] < next[j]) {
+            i++;
+        }
+        map[j] = i < old_used && old[i] == next[j] ? (int32_t)i : -1;
+    }
+}
+
+/* Moments sorted anew on the device, through the workspace. */
+static void carry_on_device(struct method *method, struct grass_part *part, const int32_t *map)
+{
+    struct backend *be = method->be;
+    struct memory_position mark = memory_mark(method->memory, MEMORY_WORKSPACE);
+    struct tensor device_map =
+        memory_vector(method->memory, MEMORY_WORKSPACE, "carry map", DTYPE_I32, part->count);
+    backend_upload(be, device_map.data, map, (size_t)part->count * sizeof *map);
+    for (int s = 0; s < method->rule->slot_count; s++) {
+        struct tensor *slot = &part->slot[s];
+        struct memory_position inner = memory_mark(method->memory, MEMORY_WORKSPACE);
+        struct tensor sorted = memory_matrix(method->memory, MEMORY_WORKSPACE, "carried moments",
+                                             slot->dtype, slot->dim);
+        op_gather(be, &sorted, slot, &device_map, part->side);
+        op_copy(be, slot, &sorted);
+        memory_release(method->memory, MEMORY_WORKSPACE, inner);
+    }
+    memory_release(method->memory, MEMORY_WORKSPACE, mark);
+}
+
+/* Moments sorted anew from an older selection that waits on the host. */
+static void carry_from_host(struct method *method, struct grass_part *part, const int32_t *map)
+{
+    for (int s = 0; s < method->rule->slot_count; s++) {
+        const struct tensor *slot = &part->slot[s];
+        size_t width = dtype_size(slot->dtype);
+        size_t rows = (size_t)slot->dim[0];
+        size_t columns = (size_t)slot->dim[1];
+        size_t old_columns = part->side == SIDE_ROWS ? columns : (size_t)part->waiting->count;
+        char *sorted = xcalloc(rows * columns, width);
+        const char *old = part->waiting->slot[s];
+        for (size_t i = 0; i < rows && part->side == SIDE_ROWS; i++) {
+            if (map[i] >= 0) {
+                memcpy(sorted + i * columns * width, old + (size_t)map[i] * columns * width,
+                       columns * width);
+            }
+        }
+        for (size_t i = 0; i < rows && part->side == SIDE_COLUMNS; i++) {
+            for (size_t j = 0; j < columns; j++) {
+                if (map[j] >= 0) {
+                    memcpy(sorted + (i * columns + j) * width,
+                           old + (i * old_columns + (size_t)map[j]) * width, width);
+                }
+            }
+        }
+        backend_upload(method->be, slot->data, sorted, rows * columns * width);
+        free(sorted);
+    }
+}
+
+static void restart(struct method *method, struct grass_part *part)
+{
+    for (int s = 0; s < method->rule->slot_count; s++) {
+        op_zero(method->be, &part->slot[s]);
+    }
+    op_zero(method->be, &part->age);
+}
+
+static void carry(struct method *method, struct grass_part *part, int64_t used)
+{
+    size_t bytes = (size_t)part->count * sizeof(int32_t);
+    int32_t *map = xmalloc(bytes);
+    int32_t *age = xmalloc(bytes);
+    int32_t *old_age = xmalloc(bytes);
+    struct grass_waiting *waiting = part->waiting;
+    const int32_t *old = waiting != NULL ? waiting->index : part->chosen;
+    const int32_t *ages = waiting != NULL ? waiting->age : old_age;
+    int64_t old_used = grass_used(old, waiting != NULL ? waiting->count : part->count);
+    if (waiting == NULL) {
+        backend_download(method->be, old_age, part->age.data, bytes);
+    }
+    memset(map, 0xff, bytes); /* -1: a new row, or an unused slot */
+    match_slots(part->next, used, old, old_used, map);
+    for (int64_t j = 0; j < part->count; j++) {
+        age[j] = map[j] >= 0 ? ages[map[j]] : 0;
+    }
+    if (waiting != NULL) {
+        carry_from_host(method, part, map);
+    } else {
+        carry_on_device(method, part, map);
+    }
+    backend_upload(method->be, part->age.data, age, bytes);
+    free(map);
+    free(age);
+    free(old_age);
+}
+
+void grass_commit_part(struct method *method, struct grass_part *part)
+{
+    int64_t used = grass_used(part->next, part->count);
+    const struct grass_waiting *waiting = part->waiting;
+    const int32_t *before = waiting != NULL ? waiting->index : part->chosen;
+    int64_t before_count = grass_used(before, waiting != NULL ? waiting->count : part->count);
+    selection_measure(&(struct selection_input){ .squared_norms = part->norms,
+                                                 .candidates = part->candidates,
+                                                 .chosen = part->next,
+                                                 .chosen_count = used,
+                                                 .before = before,
+                                                 .before_count = before_count,
+                                                 .seen = part->seen },
+                      &part->report);
+    if (method->settings.carry) {
+        carry(method, part, used);
+    } else {
+        restart(method, part);
+    }
+    memcpy(part->chosen, part->next, (size_t)part->count * sizeof *part->chosen);
+    int32_t *device = xmalloc((size_t)part->count * sizeof *device);
+    for (int64_t j = 0; j < part->count; j++) {
+        device[j] = part->chosen[j] < 0 ? -1 : part->chosen[j] + (int32_t)part->offset;
+    }
+    backend_upload(method->be, part->index.data, device, (size_t)part->count * sizeof *device);
+    free(device);
+    op_copy(method->be, &part->rho, &part->next_rho);
+    grass_waiting_free(part->waiting);
+    part->waiting = NULL;
+}

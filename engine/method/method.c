@@ -1,0 +1,76 @@
+/* The table of methods, and what they share. */
+#include "engine/method/method.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine/base/xalloc.h"
+#include "engine/method/full.h"
+#include "engine/method/grass.h"
+
+static const struct method_ops *const methods[] = { &full_method, &grass_method };
+
+const struct method_ops *method_find(const char *name)
+{
+    for (size_t i = 0; i < sizeof methods / sizeof methods[0]; i++) {
+        if (strcmp(methods[i]->name, name) == 0) {
+            return methods[i];
+        }
+    }
+    return NULL;
+}
+
+const struct method_ops *const *method_list(size_t *count)
+{
+    *count = sizeof methods / sizeof methods[0];
+    return methods;
+}
+
+static void shape_text(char *out, size_t size, enum dtype dtype, int rank, const int64_t *dim)
+{
+    int used = snprintf(out, size, "%s (", dtype_name(dtype));
+    for (int d = 0; d < rank && used > 0 && (size_t)used < size; d++) {
+        used += snprintf(out + used, size - (size_t)used, d == 0 ? "%lld" : ", %lld",
+                         (long long)dim[d]);
+    }
+    if (used > 0 && (size_t)used < size) {
+        snprintf(out + used, size - (size_t)used, ")");
+    }
+}
+
+int method_restore_tensor(struct backend *be, const struct state_source *source, const char *name,
+                          struct tensor *tensor, struct error *err)
+{
+    struct state_entry entry;
+    int64_t index = source->find(source->context, name, &entry);
+    if (index < 0) {
+        return fail(err, ERROR_DATA, "saved state: tensor '%s' is missing", name);
+    }
+    bool same = entry.dtype == tensor->dtype && entry.rank == tensor->rank;
+    for (int d = 0; same && d < tensor->rank; d++) {
+        same = entry.dim[d] == tensor->dim[d];
+    }
+    if (!same) {
+        char found[96];
+        char wanted[96];
+        shape_text(found, sizeof found, entry.dtype, entry.rank, entry.dim);
+        shape_text(wanted, sizeof wanted, tensor->dtype, tensor->rank, tensor->dim);
+        return fail(err, ERROR_DATA, "saved state: tensor '%s' is %s, the recipe needs %s", name,
+                    found, wanted);
+    }
+    size_t width = dtype_size(tensor->dtype);
+    int64_t count = tensor_count(tensor);
+    int64_t chunk = count < (1 << 18) ? count : 1 << 18;
+    void *host = xmalloc((size_t)(chunk > 0 ? chunk : 1) * width);
+    for (int64_t first = 0; first < count; first += chunk) {
+        int64_t n = count - first < chunk ? count - first : chunk;
+        if (source->read(source->context, index, first, n, host, err) != 0) {
+            free(host);
+            return -1;
+        }
+        backend_upload(be, (char *)tensor->data + (size_t)first * width, host, (size_t)n * width);
+    }
+    free(host);
+    return 0;
+}

@@ -1,0 +1,95 @@
+/*
+ * Training methods: what becomes of the weight gradient of a linear layer.
+ *
+ * A method is attached to the linear layers of a model. In every backward it is handed dy and x of
+ * each (model/linear.h); after the last micro-batch it adds its share to the gradient norm, and then
+ * it applies the step. The dense parameters (embedding, head, norms) train in full under every
+ * method here; dense.h does that.
+ */
+#ifndef WINDROW_ENGINE_METHOD_METHOD_H
+#define WINDROW_ENGINE_METHOD_METHOD_H
+
+#include "engine/method/selection.h"
+#include "engine/method/state.h"
+#include "engine/model/model.h"
+#include "engine/optimizer/rule.h"
+
+/* Which side of a matrix (M outputs, N inputs) is thinned out. SHORT: the shorter one (equal: out),
+ * and then rank counts rows of that side rather than of the hidden size. */
+enum selection_side { SELECTION_OUT, SELECTION_IN, SELECTION_SHORT };
+
+/* The settings that methods read; the live ones may differ from step to step. */
+struct method_settings {
+    int64_t rank;
+    int64_t interval;
+    enum select_rule selection;
+    bool replacement;
+    bool unbiased;
+    enum selection_side side;
+    double scale;
+    bool carry;
+    int64_t refresh_warmup;
+    double weight_decay;
+    enum dtype state_dtype;
+    uint64_t seed;
+};
+
+struct method;
+
+/* Steps are step numbers; 0: none yet. */
+struct method_counters {
+    int64_t last_refresh;
+    int64_t refresh_count;
+};
+
+struct method_ops {
+    const char *name;      /* "grass" */
+    const char *title;     /* "Grass: structured sparse gradients" */
+    const char *reference; /* "Muhamed et al., arXiv 2406.17660" */
+    /* Places gradients and states for all linear layers; method->state is the method's own. */
+    int (*attach)(struct method *method, struct error *err);
+    void (*detach)(struct method *method);
+    /* Before the first micro-batch of step `step`. */
+    void (*begin_step)(struct method *method, int64_t step);
+    /* In the backward; `method->micro` counts micro-batches of the step from 0. */
+    void (*weight_gradient)(struct method *method, struct pass *pass, const struct linear *linear,
+                            const struct tensor *dy, const struct tensor *x);
+    /* Adds the squares of what it keeps to sum (1). Called once, after the last micro-batch. */
+    void (*add_squares)(struct method *method, struct tensor *sum);
+    /* Applies the step with learning rate `lr`, obeying settings->control. */
+    void (*update)(struct method *method, double lr, const struct rule_settings *settings);
+    void (*visit)(struct method *method, const struct state_visitor *visitor);
+    /* Takes its states back from a saved set, of another rank too. */
+    int (*restore)(struct method *method, const struct state_source *source, struct error *err);
+    /* Reports of the latest refresh. */
+    int64_t (*selection_count)(const struct method *method);
+    void (*selection)(const struct method *method, int64_t index,
+                      struct selection_report *report);
+};
+
+struct method {
+    const struct method_ops *ops;
+    struct backend *be;
+    struct memory *memory;
+    struct model *model;
+    const struct rule_ops *rule;
+    struct method_settings settings;
+    struct method_counters counters;
+    int64_t step;
+    int64_t micro;
+    bool refreshed; /* this step chose rows anew, and was not skipped */
+    void (*on_refresh)(void *context, bool begin); /* around the refresh of each matrix, or NULL */
+    void *context;
+    void *state;
+};
+
+const struct method_ops *method_find(const char *name);
+/* The table, for lists and help. */
+const struct method_ops *const *method_list(size_t *count);
+
+/* Called by restore of the methods: reads `name` of the saved set into a placed tensor of the same
+ * shape and dtype. An error names the tensor and both shapes. */
+int method_restore_tensor(struct backend *be, const struct state_source *source, const char *name,
+                          struct tensor *tensor, struct error *err);
+
+#endif

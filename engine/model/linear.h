@@ -1,0 +1,51 @@
+/*
+ * The linear layer, where every training method and activation policy meets the model.
+ *
+ *   forward   y = x W^T                 x (T, N), W (M, N), y (T, M)
+ *   backward  dx = dy W                 2 M N T FLOPs, like the forward
+ *             the weight gradient dW = dy^T x is the method's business: it may keep all of it, a
+ *             part, or a projection, and is given dy and what was kept of x
+ *
+ * A layer may be packed: q, k and v (or gate and up) read the same x, so their matrices lie one
+ * after the other in one weight and take one product. A part is one matrix with its own name, its
+ * own row selection and its own statistics.
+ */
+#ifndef WINDROW_ENGINE_MODEL_LINEAR_H
+#define WINDROW_ENGINE_MODEL_LINEAR_H
+
+#include "engine/model/parameter.h"
+
+enum { LINEAR_PARTS_MAX = 3 };
+
+struct linear_part {
+    struct parameter *parameter;
+    int64_t first; /* its first row in the packed weight */
+    int64_t rows;
+};
+
+struct linear {
+    struct tensor weight; /* (M, N), all parts */
+    int part_count;
+    struct linear_part part[LINEAR_PARTS_MAX];
+    int64_t index; /* number in the model */
+};
+
+struct pass;
+
+/* What a training method does at a linear layer. The pass calls it in the backward of every
+ * micro-batch, in the order of the backward. dy (T, M) and x (T, N) may be overwritten afterwards. */
+struct linear_hooks {
+    void (*weight_gradient)(void *context, struct pass *pass, const struct linear *linear,
+                            const struct tensor *dy, const struct tensor *x);
+    void *context;
+};
+
+/* y = x W^T + beta y. */
+void linear_forward(struct pass *pass, const struct linear *linear, struct tensor *y,
+                    const struct tensor *x, float beta);
+
+/* dx = dy W, and the method's hook with dy and x. */
+void linear_backward(struct pass *pass, const struct linear *linear, struct tensor *dx,
+                     const struct tensor *dy, const struct tensor *x);
+
+#endif

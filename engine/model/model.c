@@ -1,0 +1,285 @@
+/*
+ * What all families share: embedding, the loop over blocks, final norm, head and loss.
+ */
+#include "engine/model/model.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine/base/xalloc.h"
+#include "engine/model/llama.h"
+#include "engine/model/rope_table.h"
+#include "kernels/ops.h"
+
+static const struct family_ops *const families[] = { &llama_family };
+
+/* Logits of at most this many elements exist at a time: enough rows for a full-speed product, and
+ * a small share of the memory of any model whose vocabulary makes it matter. */
+static const int64_t LOGITS_ELEMENTS = (int64_t)1 << 22;
+
+const struct family_ops *family_find(const char *name)
+{
+    for (size_t i = 0; i < sizeof families / sizeof families[0]; i++) {
+        if (strcmp(families[i]->name, name) == 0) {
+            return families[i];
+        }
+    }
+    return NULL;
+}
+
+static struct parameter *dense_declare(struct model *model, const char *name,
+                                       enum parameter_role role)
+{
+    struct parameter *p = &model->parameter[model->parameter_count];
+    snprintf(p->name, sizeof p->name, "%s", name);
+    p->role = role;
+    p->id = (uint32_t)model->parameter_count++;
+    if (role == PARAMETER_NORM) {
+        p->rank = 1;
+        p->dim[0] = model->config.hidden_size;
+        p->dim[1] = 1;
+    } else {
+        p->rank = 2;
+        p->dim[0] = model->config.vocabulary;
+        p->dim[1] = model->config.hidden_size;
+    }
+    return p;
+}
+
+int model_init(struct model *model, const struct model_config *config, enum dtype dtype,
+               int64_t positions, struct error *err)
+{
+    memset(model, 0, sizeof *model);
+    model->config = *config;
+    model->dtype = dtype;
+    model->positions = positions;
+    model->family = family_find(config->family);
+    if (model->family == NULL) {
+        return fail(err, ERROR_DATA, "config.json: model_type: family '%s' is not known",
+                    config->family);
+    }
+    size_t layers = (size_t)config->layers;
+    model->parameter = calloc(layers * 9 + 3, sizeof *model->parameter);
+    model->linear = calloc(layers * BLOCK_LINEARS, sizeof *model->linear);
+    model->block = calloc(layers, sizeof *model->block);
+    if (model->parameter == NULL || model->linear == NULL || model->block == NULL) {
+        model_free(model);
+        return fail(err, ERROR_RUNTIME, "out of memory for the description of %zu layers", layers);
+    }
+    model->embedding = dense_declare(model, "model.embed_tokens.weight", PARAMETER_EMBEDDING);
+    model->family->declare_blocks(model);
+    model->final_norm = dense_declare(model, "model.norm.weight", PARAMETER_NORM);
+    model->head = config->tied ? model->embedding
+                               : dense_declare(model, "lm_head.weight", PARAMETER_HEAD);
+    return 0;
+}
+
+void model_free(struct model *model)
+{
+    free(model->parameter);
+    free(model->linear);
+    free(model->block);
+    memset(model, 0, sizeof *model);
+}
+
+static void place_linear(struct model *model, struct memory *memory, struct linear *linear)
+{
+    const struct linear_part *last = &linear->part[linear->part_count - 1];
+    const int64_t dim[2] = { last->first + last->rows, last->parameter->dim[1] };
+    const char *name = linear->part[0].parameter->name;
+    linear->weight = memory_matrix(memory, MEMORY_WEIGHTS, name, model->dtype, dim);
+    for (int i = 0; i < linear->part_count; i++) {
+        struct linear_part *part = &linear->part[i];
+        part->parameter->value = tensor_row_range(&linear->weight, part->first, part->rows);
+        part->parameter->value.name = part->parameter->name;
+    }
+}
+
+static void place_dense(struct model *model, struct memory *memory, struct parameter *p)
+{
+    struct memory_shape shape = { .dtype = model->dtype,
+                                  .rank = p->rank,
+                                  .dim = { p->dim[0], p->dim[1] } };
+    p->value = memory_tensor(memory, MEMORY_WEIGHTS, p->name, shape);
+}
+
+void model_place(struct model *model, struct backend *be, struct memory *memory)
+{
+    struct parameter *dense;
+    for (int64_t i = 0; (dense = model_dense_parameter(model, i)) != NULL; i++) {
+        place_dense(model, memory, dense);
+    }
+    for (int64_t i = 0; i < model->linear_count; i++) {
+        place_linear(model, memory, &model->linear[i]);
+    }
+    const int64_t dim[2] = { model->positions, model->config.head_size };
+    model->rope_table =
+        memory_matrix(memory, MEMORY_ACTIVATIONS, "rope table", DTYPE_F32, dim);
+    rope_table_upload(&model->config, be, &model->rope_table);
+}
+
+static void set_ones(struct backend *be, const struct tensor *value)
+{
+    size_t count = (size_t)tensor_count(value);
+    size_t bytes = tensor_bytes(value);
+    void *host = xmalloc(bytes);
+    for (size_t i = 0; i < count; i++) {
+        if (value->dtype == DTYPE_F32) {
+            ((float *)host)[i] = 1.0f;
+        } else {
+            ((uint16_t *)host)[i] = bf16_from_float(1.0f);
+        }
+    }
+    backend_upload(be, value->data, host, bytes);
+    free(host);
+}
+
+void model_randomize(struct model *model, struct backend *be, uint64_t seed)
+{
+    for (int64_t i = 0; i < model->parameter_count; i++) {
+        struct parameter *p = &model->parameter[i];
+        if (p->role == PARAMETER_NORM) {
+            set_ones(be, &p->value);
+            continue;
+        }
+        struct random_key key = { .seed = seed, .purpose = RANDOM_INIT, .tensor = p->id };
+        op_random_normal(be, &p->value, (float)model->config.initializer_range, key);
+    }
+}
+
+int64_t model_size(const struct model *model)
+{
+    int64_t size = 0;
+    for (int64_t i = 0; i < model->parameter_count; i++) {
+        size += parameter_count(&model->parameter[i]);
+    }
+    return size;
+}
+
+struct parameter *model_dense_parameter(const struct model *model, int64_t index)
+{
+    for (int64_t i = 0; i < model->parameter_count; i++) {
+        struct parameter *p = &model->parameter[i];
+        if (p->role != PARAMETER_MATRIX && index-- == 0) {
+            return p;
+        }
+    }
+    return NULL;
+}
+
+/* ---- forward ---------------------------------------------------------------------------------- */
+
+static void notify(struct pass *pass, int64_t layer, bool backward)
+{
+    if (pass->on_layer != NULL) {
+        pass->on_layer(pass->context, layer, backward);
+    }
+}
+
+static struct tensor residual_stream(struct model *model, struct pass *pass)
+{
+    return pass_value(pass, VALUE_BLOCK_INPUT, model->dtype, model->config.hidden_size);
+}
+
+void model_forward(struct model *model, struct pass *pass, struct model_forward *out)
+{
+    struct tensor x = residual_stream(model, pass);
+    op_embedding_forward(pass->be, &x, &model->embedding->value, pass->ids);
+    for (int64_t i = 0; i < model->config.layers; i++) {
+        struct block *block = &model->block[i];
+        notify(pass, i, false);
+        block->kept = memory_mark(pass->memory, MEMORY_ACTIVATIONS);
+        struct tensor next = pass->training ? residual_stream(model, pass) : x;
+        model->family->block_forward(model, pass, block, &next, &x);
+        x = next;
+    }
+    out->last = x;
+    out->rstd = memory_vector(pass->memory, MEMORY_WORKSPACE, "final rstd", DTYPE_F32,
+                              pass_tokens(pass));
+    out->hidden = pass_scratch(pass, "hidden", model->dtype, model->config.hidden_size);
+    op_rmsnorm_forward(pass->be, &(struct rmsnorm_forward){
+                                     .y = &out->hidden,
+                                     .rstd = &out->rstd,
+                                     .x = &out->last,
+                                     .weight = &model->final_norm->value,
+                                     .eps = (float)model->config.rms_norm_eps });
+}
+
+void model_logits(struct model *model, struct pass *pass, struct tensor *logits,
+                  const struct tensor *hidden)
+{
+    op_matmul(pass->be, &(struct matmul){ .c = logits,
+                                          .a = hidden,
+                                          .b = &model->head->value,
+                                          .transpose_b = true });
+}
+
+void model_loss(struct model *model, struct pass *pass, const struct tensor *hidden,
+                const struct model_loss *args)
+{
+    struct backend *be = pass->be;
+    int64_t tokens = pass_tokens(pass);
+    int64_t chunk = LOGITS_ELEMENTS / model->config.vocabulary;
+    chunk = chunk < 16 ? 16 : chunk;
+    chunk = chunk > tokens ? tokens : chunk;
+    struct memory_position mark = memory_mark(pass->memory, MEMORY_WORKSPACE);
+    const int64_t dim[2] = { chunk, model->config.vocabulary };
+    struct tensor buffer =
+        memory_matrix(pass->memory, MEMORY_WORKSPACE, "logits", model->dtype, dim);
+    struct tensor losses =
+        memory_vector(pass->memory, MEMORY_WORKSPACE, "losses", DTYPE_F32, tokens);
+    struct tensor losses_column = tensor_as_matrix(&losses, tokens, 1);
+    struct tensor targets_column = tensor_as_matrix(pass->targets, tokens, 1);
+    for (int64_t first = 0; first < tokens; first += chunk) {
+        int64_t rows = tokens - first < chunk ? tokens - first : chunk;
+        struct tensor logits = tensor_row_range(&buffer, 0, rows);
+        struct tensor h = tensor_row_range(hidden, first, rows);
+        struct tensor loss = tensor_row_range(&losses_column, first, rows);
+        struct tensor target = tensor_row_range(&targets_column, first, rows);
+        model_logits(model, pass, &logits, &h);
+        op_cross_entropy(be, &(struct cross_entropy){ .losses = &loss,
+                                                      .logits = &logits,
+                                                      .targets = &target,
+                                                      .scale = args->scale,
+                                                      .gradient = args->dhidden != NULL });
+        if (args->dhidden != NULL) {
+            struct tensor dh = tensor_row_range(args->dhidden, first, rows);
+            op_matmul(be,
+                      &(struct matmul){ .c = &dh, .a = &logits, .b = &model->head->value });
+            op_matmul(be, &(struct matmul){ .c = &pass->dense->tensor[model->head->id],
+                                            .a = &logits,
+                                            .b = &h,
+                                            .transpose_a = true,
+                                            .beta = 1.0f });
+        }
+    }
+    op_sum(be, args->loss_sum, &losses, true);
+    memory_release(pass->memory, MEMORY_WORKSPACE, mark);
+}
+
+/* ---- backward --------------------------------------------------------------------------------- */
+
+void model_backward(struct model *model, struct pass *pass, const struct model_forward *forward,
+                    const struct tensor *dhidden)
+{
+    struct backend *be = pass->be;
+    struct memory_position mark = memory_mark(pass->memory, MEMORY_WORKSPACE);
+    struct tensor dx = pass_scratch(pass, "dx", model->dtype, model->config.hidden_size);
+    op_zero(be, &dx);
+    op_rmsnorm_backward(
+        be, &(struct rmsnorm_backward){ .dx = &dx,
+                                        .dweight = &pass->dense->tensor[model->final_norm->id],
+                                        .dy = dhidden,
+                                        .x = &forward->last,
+                                        .weight = &model->final_norm->value,
+                                        .rstd = &forward->rstd });
+    for (int64_t i = model->config.layers - 1; i >= 0; i--) {
+        struct block *block = &model->block[i];
+        notify(pass, i, true);
+        model->family->block_backward(model, pass, block, &dx);
+        memory_release(pass->memory, MEMORY_ACTIVATIONS, block->kept);
+    }
+    op_embedding_backward(be, &pass->dense->tensor[model->embedding->id], &dx, pass->ids);
+    memory_release(pass->memory, MEMORY_WORKSPACE, mark);
+}

@@ -1,0 +1,104 @@
+/*
+ * A model: parameters, linear layers, and the loop over its blocks.
+ *
+ * A family (llama ...) says which parameters exist under which Hugging Face names and how a block
+ * goes forward and backward. Embedding, final norm, head and loss are the same for all of them and
+ * are written once, in model.c, as is the loop that keeps and releases activations.
+ */
+#ifndef WINDROW_ENGINE_MODEL_MODEL_H
+#define WINDROW_ENGINE_MODEL_MODEL_H
+
+#include "engine/model/config.h"
+#include "engine/model/pass.h"
+
+struct model;
+struct block;
+
+struct family_ops {
+    const char *name; /* "llama": model_type of config.json */
+    /* Declares parameters and linear layers of all blocks, in the order of the file. */
+    void (*declare_blocks)(struct model *model);
+    /* out = block(x); at inference out and x may be one tensor. */
+    void (*block_forward)(struct model *model, struct pass *pass, struct block *block,
+                          struct tensor *out, const struct tensor *x);
+    /* dx holds the gradient of out and becomes that of x. Uses what the forward kept in `block`. */
+    void (*block_backward)(struct model *model, struct pass *pass, struct block *block,
+                           struct tensor *dx);
+};
+const struct family_ops *family_find(const char *name);
+
+enum { BLOCK_LINEARS = 4 };
+
+/* One transformer block: its layers, and what its forward kept for its backward. */
+struct block {
+    int64_t layer;
+    struct parameter *norm1;
+    struct parameter *norm2;
+    struct linear *qkv, *o, *gate_up, *down;
+    struct tensor value[VALUE_COUNT];
+    struct tensor rstd1, rstd2, lse;
+    struct memory_position kept; /* activations before this block */
+};
+
+struct model {
+    struct model_config config;
+    const struct family_ops *family;
+    enum dtype dtype; /* of weights, activations and gradients */
+    struct parameter *parameter;
+    int64_t parameter_count;
+    struct linear *linear;
+    int64_t linear_count;
+    struct block *block;
+    struct parameter *embedding;
+    struct parameter *final_norm;
+    struct parameter *head;    /* the embedding if tied */
+    struct tensor rope_table;  /* (P, D) */
+    int64_t positions;         /* P */
+};
+
+/* Declares everything; takes no device memory. `positions`: longest sequence of any pass. */
+int model_init(struct model *model, const struct model_config *config, enum dtype dtype,
+               int64_t positions, struct error *err);
+void model_free(struct model *model);
+
+/* Places the weights and the table of rotations. */
+void model_place(struct model *model, struct backend *be, struct memory *memory);
+
+/* Random weights: normal with the configuration's initializer_range; norms are 1. */
+void model_randomize(struct model *model, struct backend *be, uint64_t seed);
+
+/* Elements of all parameters. */
+int64_t model_size(const struct model *model);
+
+/* Parameters that are not part of a block's linear layer, by number; NULL past the last. */
+struct parameter *model_dense_parameter(const struct model *model, int64_t index);
+
+/* Forward through the blocks: hidden (T, C), normalised, in the workspace of the caller. A training
+ * pass keeps what its backward needs. */
+struct model_forward {
+    struct tensor hidden; /* after the final norm */
+    struct tensor last;   /* before it (kept) */
+    struct tensor rstd;
+};
+void model_forward(struct model *model, struct pass *pass, struct model_forward *out);
+
+/* Losses of the pass's targets, added to loss_sum (1). If dhidden (T, C) is not NULL it gets the
+ * gradient of hidden, and the head's gradient is added to pass->dense. `scale` multiplies gradients, not losses. The logits
+ * exist for a chunk of tokens at a time and become their own gradient in place. */
+struct model_loss {
+    struct tensor *loss_sum;
+    struct tensor *dhidden;
+    float scale;
+};
+void model_loss(struct model *model, struct pass *pass, const struct tensor *hidden,
+                const struct model_loss *args);
+
+/* Backward from dhidden through final norm, blocks and embedding. */
+void model_backward(struct model *model, struct pass *pass, const struct model_forward *forward,
+                    const struct tensor *dhidden);
+
+/* Logits (B, V) of a pass over one token a row. */
+void model_logits(struct model *model, struct pass *pass, struct tensor *logits,
+                  const struct tensor *hidden);
+
+#endif

@@ -1,0 +1,40 @@
+/* Placing the values of a pass, and the two directions of a linear layer. */
+#include "engine/model/pass.h"
+
+#include "kernels/ops.h"
+
+const char *const block_value_names[VALUE_COUNT] = {
+    "block input", "norm1", "qkv", "attention", "middle", "norm2", "gate_up", "swiglu",
+};
+
+struct tensor pass_value(struct pass *pass, enum block_value value, enum dtype dtype,
+                         int64_t columns)
+{
+    bool kept = pass->training && pass->policy->keeps[value];
+    enum memory_category category = kept ? MEMORY_ACTIVATIONS : MEMORY_WORKSPACE;
+    const int64_t dim[2] = { pass_tokens(pass), columns };
+    return memory_matrix(pass->memory, category, block_value_names[value], dtype, dim);
+}
+
+struct tensor pass_scratch(struct pass *pass, const char *name, enum dtype dtype, int64_t columns)
+{
+    const int64_t dim[2] = { pass_tokens(pass), columns };
+    return memory_matrix(pass->memory, MEMORY_WORKSPACE, name, dtype, dim);
+}
+
+void linear_forward(struct pass *pass, const struct linear *linear, struct tensor *y,
+                    const struct tensor *x, float beta)
+{
+    op_matmul(pass->be, &(struct matmul){ .c = y,
+                                          .a = x,
+                                          .b = &linear->weight,
+                                          .transpose_b = true,
+                                          .beta = beta });
+}
+
+void linear_backward(struct pass *pass, const struct linear *linear, struct tensor *dx,
+                     const struct tensor *dy, const struct tensor *x)
+{
+    op_matmul(pass->be, &(struct matmul){ .c = dx, .a = dy, .b = &linear->weight });
+    pass->hooks->weight_gradient(pass->hooks->context, pass, linear, dy, x);
+}

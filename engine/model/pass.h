@@ -1,0 +1,77 @@
+/*
+ * One pass of a micro-batch through the model: its inputs, the memory it uses, and who listens.
+ *
+ * Values that the backward needs are placed in ACTIVATIONS and released block by block as the
+ * backward has used them; everything else lives in WORKSPACE until the end of its block. The
+ * activation policy says which is which.
+ */
+#ifndef WINDROW_ENGINE_MODEL_PASS_H
+#define WINDROW_ENGINE_MODEL_PASS_H
+
+#include "engine/memory/memory.h"
+#include "engine/model/linear.h"
+
+/* The values of a block that a backward wants. */
+enum block_value {
+    VALUE_BLOCK_INPUT,
+    VALUE_NORM1,     /* input of q, k, v */
+    VALUE_QKV,       /* rotated queries and keys, values */
+    VALUE_ATTENTION, /* input of o */
+    VALUE_MIDDLE,    /* the residual stream between attention and feed-forward */
+    VALUE_NORM2,     /* input of gate and up */
+    VALUE_GATE_UP,
+    VALUE_SWIGLU,    /* input of down */
+    VALUE_COUNT
+};
+extern const char *const block_value_names[VALUE_COUNT];
+
+/* Which values a training pass keeps whole between forward and backward. */
+struct activation_policy {
+    const char *name;
+    bool keeps[VALUE_COUNT];
+};
+
+/* Keys and values of the tokens so far, for generation. */
+struct token_cache {
+    struct tensor *keys;   /* one (B, P, K D) a block */
+    struct tensor *values;
+    int64_t position;      /* of the token that is being fed */
+};
+
+/* Where the gradients of the dense parameters (embedding, head, norms) are summed: by parameter
+ * number, empty for matrices. */
+struct dense_gradients {
+    struct tensor *tensor;
+};
+
+struct pass {
+    struct backend *be;
+    struct memory *memory;
+    int64_t batch;    /* B */
+    int64_t sequence; /* S */
+    bool training;
+    const struct activation_policy *policy;
+    const struct linear_hooks *hooks;    /* training only */
+    const struct dense_gradients *dense; /* training only */
+    struct token_cache *cache;           /* generation only: S is 1 */
+    const struct tensor *ids;            /* (T) int32 */
+    const struct tensor *targets;        /* (T) int32 */
+    const struct tensor *positions;      /* (T) int32 */
+    const struct tensor *starts;         /* (T) int32 */
+    void (*on_layer)(void *context, int64_t layer, bool backward); /* may be NULL */
+    void *context;
+};
+
+static inline int64_t pass_tokens(const struct pass *pass)
+{
+    return pass->batch * pass->sequence;
+}
+
+/* Places (T, columns) of the model's dtype: kept if the pass trains and the policy keeps `value`. */
+struct tensor pass_value(struct pass *pass, enum block_value value, enum dtype dtype,
+                         int64_t columns);
+
+/* Places (T, columns) in the workspace. */
+struct tensor pass_scratch(struct pass *pass, const char *name, enum dtype dtype, int64_t columns);
+
+#endif

@@ -1,0 +1,347 @@
+/* Building a trainer, and changing it between steps. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine/base/xalloc.h"
+#include "engine/train/trainer_parts.h"
+
+const char *const trainer_phase_names[PHASE_COUNT] = {
+    "forward", "backward", "refresh", "update", "evaluate", "sample", "idle",
+};
+
+void trainer_enter(struct trainer *trainer, enum trainer_phase phase)
+{
+    trainer->phase = phase;
+    if (trainer->on_phase != NULL) {
+        trainer->on_phase(trainer->context, phase);
+    }
+}
+
+int trainer_device_error(struct trainer *trainer, struct error *err)
+{
+    return fail(err, ERROR_RUNTIME, "%s: %s", trainer->be->facts.device, trainer->be->error);
+}
+
+/* The refresh of a matrix interrupts the backward it happens in. */
+static void on_refresh(void *context, bool begin)
+{
+    trainer_enter(context, begin ? PHASE_REFRESH : PHASE_BACKWARD);
+}
+
+static void weight_gradient(void *context, struct pass *pass, const struct linear *linear,
+                            const struct tensor *dy, const struct tensor *x)
+{
+    struct method *method = context;
+    method->ops->weight_gradient(method, pass, linear, dy, x);
+}
+
+static void method_settings_take(struct method *method, const struct recipe *recipe)
+{
+    method->settings = (struct method_settings){
+        .rank = recipe->method_rank,
+        .interval = recipe->method_interval,
+        .selection = (enum select_rule)recipe->method_selection,
+        .replacement = recipe->method_replacement,
+        .unbiased = recipe->method_unbiased,
+        .side = (enum selection_side)recipe->method_side,
+        .scale = recipe->method_scale,
+        .carry = recipe->method_carry,
+        .refresh_warmup = recipe->method_refresh_warmup,
+        .weight_decay = recipe->optimizer_weight_decay,
+        .state_dtype = recipe->optimizer_state == STATE_BF16 ? DTYPE_BF16 : DTYPE_F32,
+        .seed = (uint64_t)recipe->train_seed,
+    };
+}
+
+/* Gradients and states of everything that trains. */
+static int attach(struct trainer *trainer, struct error *err)
+{
+    struct method *method = &trainer->method;
+    dense_attach(&trainer->dense, trainer->be, trainer->memory, &trainer->model, method->rule,
+                 method->settings.state_dtype);
+    trainer->dense.weight_decay = trainer->recipe.optimizer_weight_decay;
+    trainer->dense_gradients.tensor = trainer->dense.gradient;
+    return method->ops->attach(method, err);
+}
+
+static int find_parts(struct trainer *trainer, struct error *err)
+{
+    const struct recipe *recipe = &trainer->recipe;
+    struct method *method = &trainer->method;
+    method->ops = method_find(recipe->method_name);
+    method->rule = rule_find(recipe->optimizer_name);
+    trainer->policy = activation_find(recipe->activation_recompute);
+    if (method->ops == NULL) {
+        return fail(err, ERROR_USAGE, "method.name: '%s' is not built in", recipe->method_name);
+    }
+    if (method->rule == NULL) {
+        return fail(err, ERROR_USAGE, "optimizer.name: '%s' is not built in",
+                    recipe->optimizer_name);
+    }
+    if (trainer->policy == NULL) {
+        return fail(err, ERROR_USAGE, "activation.recompute: '%s' is not built in",
+                    recipe->activation_recompute);
+    }
+    method->be = trainer->be;
+    method->memory = trainer->memory;
+    method->model = &trainer->model;
+    method->on_refresh = on_refresh;
+    method->context = trainer;
+    trainer->hooks = (struct linear_hooks){ .weight_gradient = weight_gradient,
+                                            .context = method };
+    method_settings_take(method, recipe);
+    return 0;
+}
+
+static void place_inputs(struct trainer *trainer)
+{
+    int64_t tokens = trainer->recipe.batch_micro * trainer->recipe.data_sequence_length;
+    struct {
+        struct tensor *tensor;
+        const char *name;
+        enum dtype dtype;
+        int64_t count;
+    } inputs[] = {
+        { &trainer->ids, "token ids", DTYPE_I32, tokens },
+        { &trainer->targets, "targets", DTYPE_I32, tokens },
+        { &trainer->positions, "positions", DTYPE_I32, tokens },
+        { &trainer->starts, "record starts", DTYPE_I32, tokens },
+        { &trainer->loss, "loss", DTYPE_F32, 1 },
+        { &trainer->sum_squares, "sum of squares", DTYPE_F32, 1 },
+        { &trainer->control, "step control", DTYPE_F32, CONTROL_COUNT },
+    };
+    for (size_t i = 0; i < sizeof inputs / sizeof inputs[0]; i++) {
+        *inputs[i].tensor = memory_vector(trainer->memory, MEMORY_ACTIVATIONS, inputs[i].name,
+                                          inputs[i].dtype, inputs[i].count);
+    }
+}
+
+static int build(struct trainer *trainer, const struct trainer_options *options,
+                 struct error *err)
+{
+    const struct recipe *recipe = &trainer->recipe;
+    int64_t positions = recipe->data_sequence_length;
+    if (options->inference && options->positions > positions) {
+        positions = options->positions;
+    }
+    trainer->comm = comm_open("single", err);
+    if (trainer->comm == NULL ||
+        model_init(&trainer->model, options->config, (enum dtype)recipe->precision_weights,
+                   positions, err) != 0) {
+        return -1;
+    }
+    trainer->memory = memory_open(trainer->be, options->capacity, err);
+    if (trainer->memory == NULL) {
+        return -1;
+    }
+    model_place(&trainer->model, trainer->be, trainer->memory);
+    place_inputs(trainer);
+    if (find_parts(trainer, err) != 0) {
+        return -1;
+    }
+    if (!trainer->inference && attach(trainer, err) != 0) {
+        return -1;
+    }
+    if (recipe->model_init == MODEL_RANDOM && !trainer->inference) {
+        model_randomize(&trainer->model, trainer->be, (uint64_t)recipe->train_seed);
+    }
+    return backend_sync(trainer->be) == 0 ? 0 : trainer_device_error(trainer, err);
+}
+
+struct trainer *trainer_open(const struct trainer_options *options, struct error *err)
+{
+    struct trainer *trainer = xcalloc(1, sizeof *trainer);
+    recipe_init(&trainer->recipe);
+    recipe_copy(&trainer->recipe, options->recipe);
+    trainer->be = options->be;
+    trainer->on_phase = options->on_phase;
+    trainer->context = options->context;
+    trainer->inference = options->inference;
+    trainer->phase = PHASE_IDLE;
+    if (build(trainer, options, err) != 0) {
+        trainer_close(trainer);
+        return NULL;
+    }
+    return trainer;
+}
+
+void trainer_close(struct trainer *trainer)
+{
+    if (trainer == NULL) {
+        return;
+    }
+    if (trainer->method.state != NULL) {
+        trainer->method.ops->detach(&trainer->method);
+    }
+    dense_detach(&trainer->dense);
+    free(trainer->cache.keys);
+    free(trainer->cache.values);
+    free(trainer->item);
+    memory_close(trainer->memory);
+    model_free(&trainer->model);
+    comm_close(trainer->comm);
+    recipe_free(&trainer->recipe);
+    free(trainer);
+}
+
+/* ---- weights ------------------------------------------------------------------------------------ */
+
+static int load_parameter(struct trainer *trainer, struct parameter *p,
+                          const struct weights_tensor *tensor, struct error *err)
+{
+    enum { CHUNK = 1 << 18 };
+    size_t width = dtype_size(p->value.dtype);
+    int64_t count = parameter_count(p);
+    void *host = xmalloc(CHUNK * width);
+    for (int64_t first = 0; first < count; first += CHUNK) {
+        int64_t n = count - first < CHUNK ? count - first : CHUNK;
+        if (weights_read_range(tensor, first, n, host, p->value.dtype, err) != 0) {
+            free(host);
+            return -1;
+        }
+        backend_upload(trainer->be, (char *)p->value.data + (size_t)first * width, host,
+                       (size_t)n * width);
+    }
+    free(host);
+    return 0;
+}
+
+/* A tensor that the model does not know means that the model is another one: training on would
+ * lose it. A head stored beside a tied embedding is the embedding again. */
+static int check_extra(const struct trainer *trainer, const struct weights_source *source,
+                       struct error *err)
+{
+    for (size_t i = 0; i < weights_count(source); i++) {
+        const char *name = weights_get(source, i).tensor->name;
+        bool known = trainer->model.config.tied && strcmp(name, "lm_head.weight") == 0;
+        for (int64_t j = 0; !known && j < trainer->model.parameter_count; j++) {
+            known = strcmp(name, trainer->model.parameter[j].name) == 0;
+        }
+        if (!known) {
+            fail(err, ERROR_DATA, "model weights: tensor '%s' is not part of a %s model with %lld "
+                                  "layers", name, trainer->model.config.family,
+                 (long long)trainer->model.config.layers);
+            return hint(err, "config.json and the weights must belong together");
+        }
+    }
+    return 0;
+}
+
+int trainer_load_weights(struct trainer *trainer, struct weights_source *source,
+                         struct error *err)
+{
+    for (int64_t i = 0; i < trainer->model.parameter_count; i++) {
+        struct parameter *p = &trainer->model.parameter[i];
+        struct weights_tensor tensor;
+        if (weights_require(source, p->name, p->rank, p->dim, &tensor, err) != 0 ||
+            load_parameter(trainer, p, &tensor, err) != 0) {
+            return -1;
+        }
+    }
+    if (check_extra(trainer, source, err) != 0) {
+        return -1;
+    }
+    return backend_sync(trainer->be) == 0 ? 0 : trainer_device_error(trainer, err);
+}
+
+/* ---- facts -------------------------------------------------------------------------------------- */
+
+const struct model_config *trainer_config(const struct trainer *trainer)
+{
+    return &trainer->model.config;
+}
+
+const struct recipe *trainer_recipe(const struct trainer *trainer)
+{
+    return &trainer->recipe;
+}
+
+struct memory *trainer_memory(struct trainer *trainer)
+{
+    return trainer->memory;
+}
+
+int64_t trainer_parameter_count(const struct trainer *trainer)
+{
+    return model_size(&trainer->model);
+}
+
+int64_t trainer_trained_count(const struct trainer *trainer)
+{
+    return trainer->inference ? 0 : model_size(&trainer->model);
+}
+
+int64_t trainer_selection_count(const struct trainer *trainer)
+{
+    return trainer->method.ops->selection_count(&trainer->method);
+}
+
+int trainer_selection(const struct trainer *trainer, int64_t index,
+                      struct selection_report *report)
+{
+    if (index < 0 || index >= trainer_selection_count(trainer)) {
+        return -1;
+    }
+    trainer->method.ops->selection(&trainer->method, index, report);
+    return 0;
+}
+
+/* ---- live settings ------------------------------------------------------------------------------ */
+
+static bool capacity_changed(const struct trainer *trainer, const size_t *capacity)
+{
+    for (int c = 0; c < MEMORY_CATEGORY_COUNT; c++) {
+        if (capacity != NULL &&
+            capacity[c] != memory_capacity(trainer->memory, (enum memory_category)c)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Saves gradients' and states' regions to the host, takes them anew and puts the states back: a
+ * change of rank is a restore under another rank. Weights and inputs stay where they are. */
+static int lay_out(struct trainer *trainer, const size_t *capacity, struct error *err)
+{
+    static const enum memory_category moved[] = { MEMORY_GRADIENTS, MEMORY_OPTIMIZER,
+                                                  MEMORY_WORKSPACE };
+    struct state_snapshot *snapshot = trainer_snapshot(trainer, err);
+    if (snapshot == NULL) {
+        return -1;
+    }
+    trainer->method.ops->detach(&trainer->method);
+    dense_detach(&trainer->dense);
+    for (size_t i = 0; i < sizeof moved / sizeof moved[0]; i++) {
+        size_t bytes = capacity == NULL ? 0 : capacity[moved[i]];
+        if (memory_resize(trainer->memory, moved[i], bytes, err) != 0) {
+            trainer_snapshot_free(snapshot);
+            return -1;
+        }
+    }
+    struct state_source source = trainer_snapshot_source(snapshot);
+    int rc = attach(trainer, err);
+    if (rc == 0) {
+        rc = dense_restore(&trainer->dense, &source, err);
+    }
+    if (rc == 0) {
+        rc = trainer->method.ops->restore(&trainer->method, &source, err);
+    }
+    trainer_snapshot_free(snapshot);
+    if (rc == 0 && backend_sync(trainer->be) != 0) {
+        rc = trainer_device_error(trainer, err);
+    }
+    return rc;
+}
+
+int trainer_apply(struct trainer *trainer, const struct recipe *recipe, const size_t *capacity,
+                  struct error *err)
+{
+    bool rank_changed = recipe->method_rank != trainer->recipe.method_rank;
+    recipe_copy(&trainer->recipe, recipe);
+    method_settings_take(&trainer->method, recipe);
+    trainer->dense.weight_decay = recipe->optimizer_weight_decay;
+    if (rank_changed || capacity_changed(trainer, capacity)) {
+        return lay_out(trainer, capacity, err);
+    }
+    return 0;
+}
