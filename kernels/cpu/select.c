@@ -98,9 +98,9 @@ static double uniform32(const struct choice *c, int64_t element)
     return ((double)random_u32(&c->args->key, (uint64_t)element) + 0.5) * 0x1p-32;
 }
 
-static void write_slot(const struct choice *c, int64_t slot, int64_t candidate, double rho)
+static void write_slot(const struct choice *c, int64_t slot, int64_t index, double rho)
 {
-    ((int32_t *)c->args->index->data)[slot] = (int32_t)candidate;
+    ((int32_t *)c->args->index->data)[slot] = (int32_t)index;
     ((float *)c->args->scale->data)[slot] = (float)rho;
 }
 
@@ -273,7 +273,7 @@ static void write_choice(const struct choice *c)
     for (int64_t i = 0; i < c->candidates && slot < c->slots; i++) {
         if (c->drawn[i] > 0) {
             double rho = c->args->unbiased ? sqrt((double)c->drawn[i] / c->share[i]) : 1.0;
-            write_slot(c, slot++, i, rho);
+            write_slot(c, slot++, i + c->args->offset, rho);
         }
     }
     for (; slot < c->slots; slot++) {

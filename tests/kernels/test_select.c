@@ -588,6 +588,34 @@ static void test_keyed(void **state)
     trial_close(&t);
 }
 
+/* The offset moves the indices and nothing else. */
+static void test_offset(void **state)
+{
+    struct trial t;
+    enum { SLOTS = 6 };
+    trial_open(&t, *state, 30, SLOTS);
+    trial_uneven_norms(&t);
+    t.args.unbiased = true;
+    t.args.replacement = true;
+    for (int rule = SELECT_TOP; rule <= SELECT_UNIFORM; rule++) {
+        int32_t index[SLOTS];
+        float scale[SLOTS];
+        t.args.rule = (enum select_rule)rule;
+        t.args.offset = 0;
+        trial_draw(&t, 4);
+        memcpy(index, t.index.data, sizeof index);
+        memcpy(scale, t.scale.data, sizeof scale);
+        t.args.offset = 1000;
+        op_select(t.be, &t.args);
+        for (int64_t j = 0; j < SLOTS; j++) {
+            int32_t expected = index[j] < 0 ? -1 : index[j] + 1000;
+            assert_int_equal(host_ints(&t.index)[j], expected);
+        }
+        assert_memory_equal(scale, t.scale.data, sizeof scale);
+    }
+    trial_close(&t);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -604,6 +632,7 @@ int main(void)
         cmocka_unit_test(test_more_slots_than_candidates),
         cmocka_unit_test(test_extreme_norms),
         cmocka_unit_test(test_keyed),
+        cmocka_unit_test(test_offset),
     };
     return cmocka_run_group_tests_name("select", tests, host_setup, host_teardown);
 }
