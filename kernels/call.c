@@ -5,7 +5,7 @@
 #include <stdio.h>
 #include <time.h>
 
-enum { SHAPE_TEXT = 96, TENSOR_TEXT = 192 };
+enum { SHAPE_TEXT = 96, TENSOR_TEXT = 256 };
 
 static double clock_seconds(void)
 {
@@ -44,8 +44,9 @@ static void describe(char text[TENSOR_TEXT], const char *role, const struct tens
         used += wrote > 0 ? (size_t)wrote : 0;
         used = used < sizeof shape ? used : sizeof shape - 1;
     }
-    snprintf(text, TENSOR_TEXT, "%s '%.80s' (%s) %s", role, t->name != NULL ? t->name : "unnamed",
-             shape, dtype_known(t) ? dtype_name(t->dtype) : "of unknown dtype");
+    snprintf(text, TENSOR_TEXT, "%.40s '%.80s' (%s) %s", role,
+             t->name != NULL ? t->name : "unnamed", shape,
+             dtype_known(t) ? dtype_name(t->dtype) : "of unknown dtype");
 }
 
 static const char *dtypes_wanted(unsigned use)
