@@ -50,25 +50,18 @@ static struct slot slot_make(const struct adamw *args, int32_t age, float rho)
 /* ---- rounding ------------------------------------------------------------------------------- */
 
 /* Elements [first, first + count) of t = src, rounded up or down at random; element e uses the
- * low 16 bits of random word e of `key`. */
-static void store_stochastic(const struct tensor *t, int64_t first, const float *src, int64_t count,
-                             const struct random_key *key)
+ * low 16 bits of random word e of `key`. At most CPU_BLOCK elements. */
+static void store_stochastic(const struct tensor *t, int64_t first, const float *restrict src,
+                             int64_t count, const struct random_key *key)
 {
-    enum { WORDS = 4 * CPU_LANES };
-    uint16_t *dst = (uint16_t *)t->data + first;
+    uint32_t words[CPU_BLOCK + CPU_RANDOM_WORDS];
+    uint16_t *restrict dst = (uint16_t *)t->data + first;
     int64_t skip = first % 4; /* words of the first block that belong to earlier elements */
-    uint64_t block = (uint64_t)first / 4;
-    int64_t done = 0;
-    while (done < count) {
-        uint32_t words[WORDS];
-        cpu_lanes_random(key, block, words);
-        int64_t n = cpu_min(WORDS - skip, count - done);
-        for (int64_t i = 0; i < n; i++) {
-            dst[done + i] = bf16_from_float_stochastic(src[done + i], words[skip + i]);
-        }
-        done += n;
-        skip = 0;
-        block += CPU_LANES;
+    for (int64_t at = 0; at < skip + count; at += CPU_RANDOM_WORDS) {
+        cpu_lanes_random_run(key, (uint64_t)(first - skip + at) / 4, words + at);
+    }
+    for (int64_t i = 0; i < count; i++) {
+        dst[i] = bf16_from_float_stochastic(src[i], words[skip + i]);
     }
 }
 
@@ -94,16 +87,32 @@ static void store_weight(const struct adamw *args, int64_t first, const float *s
     store_stochastic(args->weight, first, src, count, &key);
 }
 
-static void store_weight_element(const struct adamw *args, int64_t at, float value)
+/* Elements row + index[i] of the weight = src[i], i below count. */
+static void store_weight_columns(const struct adamw *args, int64_t row, const int32_t *index,
+                                 const float *src, int64_t count)
 {
     if (args->weight->dtype == DTYPE_F32 || args->rounding == ROUNDING_NEAREST) {
-        cpu_set(args->weight, at, value);
+        for (int64_t i = 0; i < count; i++) {
+            cpu_set(args->weight, row + index[i], src[i]);
+        }
         return;
     }
+    uint16_t *dst = (uint16_t *)args->weight->data + row;
     struct random_key key = args->key;
     key.purpose = RANDOM_ROUND_W;
-    ((uint16_t *)args->weight->data)[at] =
-        bf16_from_float_stochastic(value, random_u32(&key, (uint64_t)at));
+    for (int64_t i = 0; i < count; i += CPU_RANDOM_LANES) {
+        uint64_t block[CPU_RANDOM_LANES] = { 0 };
+        uint32_t words[CPU_RANDOM_WORDS];
+        int64_t lanes = cpu_min(CPU_RANDOM_LANES, count - i);
+        for (int64_t l = 0; l < lanes; l++) {
+            block[l] = (uint64_t)(row + index[i + l]) / 4;
+        }
+        cpu_lanes_random(&key, block, words);
+        for (int64_t l = 0; l < lanes; l++) {
+            uint32_t word = words[4 * l + (row + index[i + l]) % 4];
+            dst[index[i + l]] = bf16_from_float_stochastic(src[i + l], word);
+        }
+    }
 }
 
 /* ---- arithmetic ----------------------------------------------------------------------------- */
@@ -212,9 +221,7 @@ static void update_columns(const struct update *u, int64_t row, int64_t first, i
             b.w[i] = cpu_get(u->args->weight, weight_row + index[j + i]);
         }
         update_each(u, b, u->slots + j);
-        for (int64_t i = 0; i < n; i++) {
-            store_weight_element(u->args, weight_row + index[j + i], b.w[i]);
-        }
+        store_weight_columns(u->args, weight_row, index + j, b.w, n);
         block_close(u, row * slots + j, &b);
     }
 }

@@ -41,19 +41,36 @@ static void gather_rows(const struct tensor *y, const struct tensor *x, const in
     }
 }
 
+/* The loops over columns are written once for each width of element: converting one by one costs
+ * several times the move. */
+static void pick_u32(uint32_t *restrict dst, const uint32_t *restrict src, const int32_t *index,
+                     int64_t count)
+{
+    for (int64_t j = 0; j < count; j++) {
+        dst[j] = index[j] < 0 ? 0 : src[index[j]];
+    }
+}
+
+static void pick_u16(uint16_t *restrict dst, const uint16_t *restrict src, const int32_t *index,
+                     int64_t count)
+{
+    for (int64_t j = 0; j < count; j++) {
+        dst[j] = index[j] < 0 ? 0 : src[index[j]];
+    }
+}
+
 static void gather_row_elements(const struct tensor *y, int64_t to, const struct tensor *x,
                                 int64_t from, const int32_t *index)
 {
-    float buffer[CPU_BLOCK];
     int64_t slots = tensor_columns(y);
-    for (int64_t at = 0; at < slots; at += CPU_BLOCK) {
-        int64_t count = cpu_min(CPU_BLOCK, slots - at);
-        float *a = cpu_write(y, to + at, buffer);
-        for (int64_t j = 0; j < count; j++) {
-            int32_t k = index[at + j];
-            a[j] = k < 0 ? 0.0f : cpu_get(x, from + k);
+    if (y->dtype == DTYPE_F32 && x->dtype == DTYPE_F32) {
+        pick_u32((uint32_t *)y->data + to, (const uint32_t *)x->data + from, index, slots);
+    } else if (y->dtype == DTYPE_BF16 && x->dtype == DTYPE_BF16) {
+        pick_u16((uint16_t *)y->data + to, (const uint16_t *)x->data + from, index, slots);
+    } else {
+        for (int64_t j = 0; j < slots; j++) {
+            cpu_set(y, to + j, index[j] < 0 ? 0.0f : cpu_get(x, from + index[j]));
         }
-        cpu_store(y, to + at, a, count);
     }
 }
 
@@ -95,18 +112,38 @@ static void scatter_rows(const struct tensor *x, const struct tensor *y, const i
     }
 }
 
+static void put_u32(uint32_t *restrict dst, const uint32_t *restrict src, const int32_t *index,
+                    int64_t count)
+{
+    for (int64_t j = 0; j < count; j++) {
+        if (index[j] >= 0) {
+            dst[index[j]] = src[j];
+        }
+    }
+}
+
+static void put_u16(uint16_t *restrict dst, const uint16_t *restrict src, const int32_t *index,
+                    int64_t count)
+{
+    for (int64_t j = 0; j < count; j++) {
+        if (index[j] >= 0) {
+            dst[index[j]] = src[j];
+        }
+    }
+}
+
 static void scatter_row_elements(const struct tensor *x, int64_t to, const struct tensor *y,
                                  int64_t from, const int32_t *index)
 {
-    float buffer[CPU_BLOCK];
     int64_t slots = tensor_columns(y);
-    for (int64_t at = 0; at < slots; at += CPU_BLOCK) {
-        int64_t count = cpu_min(CPU_BLOCK, slots - at);
-        const float *a = cpu_read(y, from + at, count, buffer);
-        for (int64_t j = 0; j < count; j++) {
-            int32_t k = index[at + j];
-            if (k >= 0) {
-                cpu_set(x, to + k, a[j]);
+    if (x->dtype == DTYPE_F32 && y->dtype == DTYPE_F32) {
+        put_u32((uint32_t *)x->data + to, (const uint32_t *)y->data + from, index, slots);
+    } else if (x->dtype == DTYPE_BF16 && y->dtype == DTYPE_BF16) {
+        put_u16((uint16_t *)x->data + to, (const uint16_t *)y->data + from, index, slots);
+    } else {
+        for (int64_t j = 0; j < slots; j++) {
+            if (index[j] >= 0) {
+                cpu_set(x, to + index[j], cpu_get(y, from + j));
             }
         }
     }

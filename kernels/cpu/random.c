@@ -11,8 +11,6 @@
 
 #include "kernels/cpu/lanes.h"
 
-enum { WORDS = 4 * CPU_LANES };
-
 static void normal_pair(const uint32_t word[2], float deviation, float *out)
 {
     const float two_pi = 6.28318530717958648f;
@@ -25,20 +23,20 @@ static void normal_pair(const uint32_t word[2], float deviation, float *out)
 void cpu_random_normal(struct backend *be, struct tensor *x, float deviation, struct random_key key)
 {
     (void)be;
-    _Static_assert(CPU_GRAIN % WORDS == 0, "chunks begin at a block of words");
+    _Static_assert(CPU_GRAIN % CPU_RANDOM_WORDS == 0, "chunks begin at a block of words");
     int64_t count = tensor_count(x);
     int64_t chunks = cpu_chunk_count(count, CPU_GRAIN);
 #pragma omp parallel for schedule(static) if (chunks > 1)
     for (int64_t i = 0; i < chunks; i++) {
         struct cpu_range r = cpu_chunk(count, CPU_GRAIN, i);
-        for (int64_t at = r.first; at < r.last; at += WORDS) {
-            uint32_t words[WORDS];
-            float values[WORDS];
-            cpu_lanes_random(&key, (uint64_t)at / 4, words);
-            for (int j = 0; j < WORDS; j += 2) {
+        for (int64_t at = r.first; at < r.last; at += CPU_RANDOM_WORDS) {
+            uint32_t words[CPU_RANDOM_WORDS];
+            float values[CPU_RANDOM_WORDS];
+            cpu_lanes_random_run(&key, (uint64_t)at / 4, words);
+            for (int j = 0; j < CPU_RANDOM_WORDS; j += 2) {
                 normal_pair(words + j, deviation, values + j);
             }
-            cpu_store(x, at, values, cpu_min(WORDS, r.last - at));
+            cpu_store(x, at, values, cpu_min(CPU_RANDOM_WORDS, r.last - at));
         }
     }
 }

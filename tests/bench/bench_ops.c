@@ -136,7 +136,7 @@ static void line(struct bench *b, const char *name, void (*call)(struct bench *,
                  void *args)
 {
     struct rate r = measure(b, call, args);
-    double ceiling = r.bytes < 16e6 ? b->cache_bytes_s : b->memory_bytes_s;
+    double ceiling = r.bytes < 32e6 ? b->cache_bytes_s : b->memory_bytes_s;
     double share = fmax(r.bytes_s / ceiling, r.flops_s / b->flops_s);
     printf("%-28s %-5s %10.1f %9.2f %9.2f %6.0f%%\n", name, dtype_name(b->dtype), r.us,
            r.bytes_s * 1e-9, r.flops_s * 1e-9, 100.0 * share);
