@@ -1,5 +1,5 @@
 # Fills SOURCE/dist/windrow from a finished build folder:
-#   windrow, lib/ (what it and the tests link, but for the C library), share/windrow/presets,
+#   windrow, lib/ (what it and the tests link, but for the C library), presets/,
 #   tests/ (programs, data and run.sh), README.md, LICENSE
 set(target ${SOURCE}/dist/windrow)
 file(REMOVE_RECURSE ${target})
@@ -25,7 +25,7 @@ endif()
 file(COPY ${libraries} DESTINATION ${target}/lib FOLLOW_SYMLINK_CHAIN)
 file(COPY ${BUILD}/windrow DESTINATION ${target})
 file(COPY ${tests} DESTINATION ${target}/tests)
-file(COPY ${SOURCE}/presets DESTINATION ${target}/share/windrow)
+file(COPY ${SOURCE}/presets DESTINATION ${target})
 if(IS_DIRECTORY ${SOURCE}/tests/data)
     file(COPY ${SOURCE}/tests/data DESTINATION ${target}/tests)
 endif()

@@ -1,0 +1,291 @@
+/* windrow plan: what a recipe would take, before anything runs. */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "app/commands/command.h"
+#include "app/commands/common.h"
+#include "app/commands/output.h"
+#include "app/text.h"
+#include "engine/inspect.h"
+
+enum { PLAN_SHOWN_TENSORS = 10 };
+
+/* Everything that the tables and the JSON are made from. */
+struct plan_report {
+    const struct recipe *recipe;
+    struct plan plan;
+    char *model;
+    int64_t limit_bytes; /* 0: none known */
+    bool fits;
+    struct plan_change change[PLAN_CHANGES_MAX];
+    size_t change_count;
+};
+
+static bool phase_runs(const struct plan *plan, int phase)
+{
+    for (int c = 0; c < MEMORY_CATEGORY_COUNT; c++) {
+        if (plan->phase_bytes[phase][c] > 0) {
+            return phase != PHASE_IDLE;
+        }
+    }
+    return false;
+}
+
+static void add_row(struct table *table, const char *name,
+                    const size_t bytes[MEMORY_CATEGORY_COUNT])
+{
+    const char *cell[MEMORY_CATEGORY_COUNT + 2] = { name };
+    struct text_number number[MEMORY_CATEGORY_COUNT + 1];
+    size_t sum = 0;
+    for (int c = 0; c < MEMORY_CATEGORY_COUNT; c++) {
+        sum += bytes[c];
+        number[c] = text_bytes((double)bytes[c]);
+        cell[c + 1] = number[c].text;
+    }
+    number[MEMORY_CATEGORY_COUNT] = text_bytes((double)sum);
+    cell[MEMORY_CATEGORY_COUNT + 1] = number[MEMORY_CATEGORY_COUNT].text;
+    table_add(table, cell);
+}
+
+static void print_memory(const struct plan *plan)
+{
+    struct table table;
+    const char *head[MEMORY_CATEGORY_COUNT + 2] = { "MEMORY" };
+    for (int c = 0; c < MEMORY_CATEGORY_COUNT; c++) {
+        head[c + 1] = memory_category_names[c];
+    }
+    head[MEMORY_CATEGORY_COUNT + 1] = "sum";
+    table_open(&table, "lrrrrrr");
+    table_add(&table, head);
+    for (int phase = 0; phase < PHASE_COUNT; phase++) {
+        if (phase_runs(plan, phase)) {
+            add_row(&table, trainer_phase_names[phase], plan->phase_bytes[phase]);
+        }
+    }
+    add_row(&table, "taken", plan->bytes);
+    table_print(&table);
+    output_data("\n%s taken from the device; at most %s alive at one time\n",
+                text_bytes((double)plan->total_bytes).text,
+                text_bytes((double)plan->peak_bytes).text);
+}
+
+static void print_work(const struct plan *plan)
+{
+    output_data("%sFLOP a step", text_count(plan->step_flops).text);
+    if (plan->refresh_flops > 0) {
+        output_data(", %sFLOP with a choice of rows", text_count(plan->refresh_flops).text);
+    }
+    output_data("; a checkpoint takes %s on disk\n\n",
+                text_bytes((double)plan->checkpoint_bytes).text);
+}
+
+static void print_largest(const struct plan *plan)
+{
+    struct table table;
+    table_open(&table, "lllr");
+    table_add(&table, (const char *[]){ "LARGEST TENSORS", "", "shape", "bytes" });
+    for (size_t i = 0; i < plan->largest_count && i < PLAN_SHOWN_TENSORS; i++) {
+        const struct memory_record *record = &plan->largest[i];
+        char *shape = shape_text(record->rank, record->dim);
+        struct text_number bytes = text_bytes((double)record->bytes);
+        table_add(&table, (const char *[]){ record->name, memory_category_names[record->category],
+                                            shape, bytes.text });
+        free(shape);
+    }
+    table_print(&table);
+}
+
+static void print_changes(const struct plan_report *report)
+{
+    struct table table;
+    if (report->change_count == 0) {
+        output_data("no single change known here makes it fit\n");
+        return;
+    }
+    table_open(&table, "lrrl");
+    table_add(&table, (const char *[]){ "CHANGES THAT FIT", "takes", "time", "" });
+    for (size_t i = 0; i < report->change_count; i++) {
+        const struct plan_change *change = &report->change[i];
+        struct text_number bytes = text_bytes((double)change->total_bytes);
+        char *factor = xasprintf("x %.2f", change->time_factor);
+        table_add(&table, (const char *[]){ change->assignments, bytes.text, factor,
+                                            change->sentence });
+        free(factor);
+    }
+    table_print(&table);
+}
+
+static void print_report(const struct plan_report *report)
+{
+    const struct recipe *r = report->recipe;
+    output_data("%s: %s, %s parameters (%s trained), method %s", r->name[0] ? r->name : "recipe",
+                report->model, text_count((double)report->plan.parameters).text,
+                text_count((double)report->plan.trained).text, r->method_name);
+    if (strcmp(r->method_name, "full") != 0) {
+        output_data(" of rank %lld", (long long)r->method_rank);
+    }
+    output_data(", a step of %lld x %lld rows of %lld tokens\n\n", (long long)r->batch_accumulate,
+                (long long)r->batch_micro, (long long)r->data_sequence_length);
+    print_memory(&report->plan);
+    print_work(&report->plan);
+    print_largest(&report->plan);
+    output_data("\n");
+    if (report->limit_bytes == 0) {
+        output_data("no limit known: it fits\n");
+    } else if (report->fits) {
+        output_data("fits into %s: %s to spare\n", text_bytes((double)report->limit_bytes).text,
+                    text_bytes((double)report->limit_bytes - (double)report->plan.total_bytes).text);
+    } else {
+        output_data("does not fit into %s: %s too much\n\n",
+                    text_bytes((double)report->limit_bytes).text,
+                    text_bytes((double)report->plan.total_bytes - (double)report->limit_bytes).text);
+        print_changes(report);
+    }
+}
+
+static void json_categories(cJSON *object, const char *key,
+                            const size_t bytes[MEMORY_CATEGORY_COUNT])
+{
+    cJSON *item = json_add_object(object, key);
+    for (int c = 0; c < MEMORY_CATEGORY_COUNT; c++) {
+        json_add_number(item, memory_category_names[c], (double)bytes[c]);
+    }
+}
+
+static void json_largest(cJSON *root, const struct plan *plan)
+{
+    cJSON *list = json_add_array(root, "largest");
+    for (size_t i = 0; i < plan->largest_count; i++) {
+        const struct memory_record *record = &plan->largest[i];
+        cJSON *item = json_append_object(list);
+        json_add_text(item, "name", record->name);
+        json_add_text(item, "category", memory_category_names[record->category]);
+        json_add_text(item, "dtype", dtype_name(record->dtype));
+        cJSON *shape = json_add_array(item, "shape");
+        for (int d = 0; d < record->rank; d++) {
+            cJSON_AddItemToArray(shape, cJSON_CreateNumber((double)record->dim[d]));
+        }
+        json_add_number(item, "bytes", (double)record->bytes);
+    }
+}
+
+static void json_report(const struct plan_report *report)
+{
+    const struct plan *plan = &report->plan;
+    cJSON *root = cJSON_CreateObject();
+    json_add_text(root, "recipe", report->recipe->name);
+    json_add_text(root, "model", report->model);
+    json_add_text(root, "method", report->recipe->method_name);
+    json_add_number(root, "rank", (double)report->recipe->method_rank);
+    json_add_number(root, "parameters", (double)plan->parameters);
+    json_add_number(root, "trained_parameters", (double)plan->trained);
+    json_categories(root, "planned_bytes", plan->bytes);
+    json_add_number(root, "total_bytes", (double)plan->total_bytes);
+    json_add_number(root, "peak_bytes", (double)plan->peak_bytes);
+    cJSON *phases = json_add_object(root, "phases");
+    for (int phase = 0; phase < PHASE_COUNT; phase++) {
+        if (phase_runs(plan, phase)) {
+            json_categories(phases, trainer_phase_names[phase], plan->phase_bytes[phase]);
+        }
+    }
+    json_add_number(root, "step_flops", plan->step_flops);
+    json_add_number(root, "refresh_flops", plan->refresh_flops);
+    json_add_number(root, "step_bytes", plan->step_bytes);
+    json_add_number(root, "checkpoint_bytes", (double)plan->checkpoint_bytes);
+    if (report->limit_bytes > 0) {
+        json_add_number(root, "limit_bytes", (double)report->limit_bytes);
+    }
+    json_add_bool(root, "fits", report->fits);
+    json_largest(root, plan);
+    cJSON *changes = json_add_array(root, "changes");
+    for (size_t i = 0; i < report->change_count; i++) {
+        cJSON *item = json_append_object(changes);
+        json_add_text(item, "assignments", report->change[i].assignments);
+        json_add_text(item, "sentence", report->change[i].sentence);
+        json_add_number(item, "total_bytes", (double)report->change[i].total_bytes);
+        json_add_number(item, "time_factor", report->change[i].time_factor);
+    }
+    output_json(root);
+}
+
+static int take_options(struct recipe *recipe, const struct arguments *arguments,
+                        struct error *err)
+{
+    const char *limit = option_text(arguments, "limit");
+    const char *gpus = option_text(arguments, "gpus");
+    if (gpus != NULL || option_given(arguments, "link")) {
+        fail(err, ERROR_USAGE, "--%s: planning for several GPUs is not built yet",
+             gpus != NULL ? "gpus" : "link");
+        return hint(err, "What exists: the plan of one device, with --limit BYTES");
+    }
+    if (limit == NULL) {
+        return 0;
+    }
+    char *assignment = xasprintf("memory.limit=%s", limit);
+    int result = recipe_set(recipe, assignment, err);
+    free(assignment);
+    return result == -1 ? fail_within(err, "--limit") : 0;
+}
+
+/* What the device of the recipe has, or memory.limit. */
+static int64_t find_limit(const struct recipe *recipe)
+{
+    char why[256];
+    struct backend *be = backend_open("cpu", 0, why, sizeof why);
+    int64_t limit = be == NULL ? recipe->memory_limit : plan_limit(recipe, be);
+    if (be != NULL) {
+        backend_close(be);
+    }
+    return limit;
+}
+
+static int make_report(struct plan_report *report, const struct arguments *arguments,
+                       struct recipe *recipe, struct error *err)
+{
+    if (recipe_from_words(recipe, arguments->word[0], arguments, err) == -1 ||
+        take_options(recipe, arguments, err) == -1) {
+        return -1;
+    }
+    struct material material;
+    if (material_open(recipe, MATERIAL_CONFIG, NULL, &material, err) == -1) {
+        return -1;
+    }
+    report->recipe = recipe;
+    report->model = xstrdup(material.model_name);
+    int result = plan_make(recipe, &material.config, &report->plan, err);
+    if (result == 0) {
+        report->limit_bytes = find_limit(recipe);
+        report->fits = report->limit_bytes == 0 ||
+                       report->plan.total_bytes <= (size_t)report->limit_bytes;
+    }
+    if (result == 0 && !report->fits) {
+        result = plan_changes(recipe, &material.config, report->limit_bytes, report->change,
+                              PLAN_CHANGES_MAX, &report->change_count, err);
+    }
+    material_close(&material);
+    return result;
+}
+
+int command_plan(const struct arguments *arguments)
+{
+    struct error err = { 0 };
+    struct recipe recipe;
+    struct plan_report *report = xcalloc(1, sizeof *report);
+    int code;
+    recipe_init(&recipe);
+    if (make_report(report, arguments, &recipe, &err) == -1) {
+        code = output_error(&err);
+    } else {
+        if (arguments->json) {
+            json_report(report);
+        } else {
+            print_report(report);
+        }
+        code = report->fits ? 0 : ERROR_FIT;
+    }
+    free(report->model);
+    free(report);
+    recipe_free(&recipe);
+    return code;
+}

@@ -1,0 +1,102 @@
+/* The table of commands. Parsing, errors and help all come from it. */
+#include "app/commands/command.h"
+
+static const struct option train_options[] = {
+    { "resume", "RUN", "continue from the newest whole checkpoint; train.steps=N goes past its end" },
+    { "run-dir", "DIR", "the run directory (may exist if empty); default: under the state directory" },
+    { "accept-change", "KEY", "with --resume: let a key change that must not differ silently" },
+    { "attach", NULL, "open the dashboard too; leaving it does not end the run" },
+    { "gpus", "N", "GPUs to train on" },
+    { 0 },
+};
+static const struct option plan_options[] = {
+    { "limit", "BYTES", "what it has to fit into (24GiB); shows the cheapest changes that fit" },
+    { "gpus", "N", "GPUs to plan for" },
+    { "link", "NAME", "what joins them: nvlink, pcie5, pcie4 or bytes a second" },
+    { 0 },
+};
+static const struct option prune_options[] = {
+    { "older", "DAYS", "remove every run that began more than this many days ago" },
+    { 0 },
+};
+static const struct option eval_options[] = {
+    { "rows", "N", "look at the first N rows only" },
+    { 0 },
+};
+static const struct option generate_options[] = {
+    { "prompt", "TEXT", "what to go on from; empty: the beginning of a text" },
+    { "max-tokens", "N", "stop after N tokens (default 128)" },
+    { "temperature", "T", "0 always takes the likeliest token (default 0.8)" },
+    { "top-p", "P", "choose among the likeliest tokens that together have this share (default 0.95)" },
+    { "seed", "N", "the same seed gives the same text (default 0)" },
+    { 0 },
+};
+static const struct option inspect_options[] = {
+    { "model", "MODEL", "whose tokenizer and template to read data with" },
+    { "rows", "N", "records to show (default 3)" },
+    { 0 },
+};
+static const struct option export_options[] = {
+    { "to", "DIR", "the directory to make" },
+    { "step", "N", "the checkpoint of this step (default: the newest whole one)" },
+    { 0 },
+};
+
+#define CONTROL_HELP                                                                         \
+    "RUN is a run directory, a name under the state directory or a unique beginning of one. The " \
+    "run answers with the first step that holds it."
+
+const struct command command_table[] = {
+    { "train", "RECIPE [key=value ...]", "train headless",
+      "RECIPE is a file or a name in presets/recipes or presets/methods; windrow presets lists them, "
+      "windrow help recipe lists the keys. Progress goes to stderr; with --json every event is a "
+      "line on stdout. Ctrl-C saves and ends the run, a second one ends it at once.",
+      train_options, 0, 1, true, command_train },
+    { "fork", "RUN[@STEP] [key=value ...]", "a new run from a checkpoint (not built yet)", NULL,
+      NULL, 0, 99, true, command_refused },
+    { "plan", "RECIPE [key=value ...]", "memory, FLOPs and bytes on disk, before anything runs",
+      "The plan runs two training steps, an evaluation and a sample on a device that owns no memory. "
+      "Its bytes are what a run takes. Exit code 4 if they do not fit.",
+      plan_options, 1, 1, true, command_plan },
+    { "attach", "[RUN]", "dashboard of a running run; a finished one replays",
+      "Without RUN: the newest running one, else the newest.", NULL, 0, 1, false, command_attach },
+    { "runs", "", "all runs, newest first", NULL, NULL, 0, 0, false, command_runs },
+    { "show", "RUN", "what a run did: settings, losses, checkpoints", NULL, NULL, 1, 1, false,
+      command_show },
+    { "prune", "RUN | --older DAYS", "remove runs from the disk",
+      "A run that is still running is never removed.", prune_options, 0, 1, false, command_prune },
+    { "set", "RUN key=value", "change a live setting of a running run",
+      CONTROL_HELP " Live keys: windrow help recipe.", NULL, 1, 1, true, command_control },
+    { "pause", "RUN", "hold a running run after its current step", CONTROL_HELP, NULL, 1, 1, false,
+      command_control },
+    { "resume", "RUN", "let a paused run go on",
+      CONTROL_HELP " A run that has ended goes on with windrow train --resume RUN.", NULL, 1, 1,
+      false, command_control },
+    { "save", "RUN", "write a checkpoint after the current step", CONTROL_HELP, NULL, 1, 1, false,
+      command_control },
+    { "stop", "RUN", "save and end a running run", CONTROL_HELP, NULL, 1, 1, false, command_control },
+    { "compare", "RUN RUN ... | RECIPE --methods A,B", "runs side by side (not built yet)", NULL,
+      NULL, 0, 99, true, command_refused },
+    { "eval", "MODEL DATA [key=value ...]", "loss and perplexity",
+      "MODEL is a directory, a name in the Hugging Face cache, a file of presets/models, or a run.",
+      eval_options, 2, 2, true, command_eval },
+    { "generate", "MODEL --prompt TEXT", "text from a model",
+      "Only the generated text goes to stdout.", generate_options, 1, 1, false, command_generate },
+    { "inspect", "MODEL|DATA [key=value ...]", "what it is: tensors, template, first rows",
+      "Rows of data are shown with trained and masked tokens told apart: trained ones stand between "
+      "[brackets], in colour where there are colours.",
+      inspect_options, 1, 1, true, command_inspect },
+    { "export", "RUN --to DIR", "a Hugging Face directory from a checkpoint",
+      "Writes config.json, model.safetensors and the tokenizer's files.", export_options, 1, 1,
+      false, command_export },
+    { "models", "", "model presets, and models in the Hugging Face cache", NULL, NULL, 0, 0, false,
+      command_models },
+    { "datasets", "", "data sets that come with the program", NULL, NULL, 0, 0, false,
+      command_datasets },
+    { "presets", "", "recipes and methods", NULL, NULL, 0, 0, false, command_presets },
+    { "doctor", "", "devices, libraries, terminal: what is there and what is missing",
+      "Exit code 0 where it can train at all.", NULL, 0, 0, false, command_doctor },
+    { "help", "[COMMAND | recipe]", "this list, a command, or every key of a recipe", NULL, NULL, 0,
+      1, false, command_help },
+    { 0 },
+};

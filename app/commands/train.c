@@ -1,0 +1,148 @@
+/* windrow train, and what happens without any words. */
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "app/commands/command.h"
+#include "app/commands/common.h"
+#include "app/commands/output.h"
+#include "app/commands/progress.h"
+#include "app/workbench_main.h"
+#include "engine/base/text.h"
+#include "engine/run.h"
+
+/* What `make run` trains where nobody watches, and what the launcher starts with. */
+static const char default_recipe[] = "stories";
+
+static int refuse_gpus(const struct arguments *arguments, struct error *err)
+{
+    const char *count = option_text(arguments, "gpus");
+    if (count == NULL) {
+        return 0;
+    }
+    fail(err, ERROR_USAGE, "--gpus %s: training on several GPUs is not built yet", count);
+    return hint(err, "What exists: one process on the device that the key `device` names (%s)",
+                "windrow doctor lists them");
+}
+
+/* Values of an option that may be given several times; the caller frees the list. */
+static const char **option_values(const struct arguments *arguments, const char *name,
+                                  size_t *count)
+{
+    const char **values = xcalloc(arguments->option_count + 1, sizeof *values);
+    *count = 0;
+    for (size_t i = 0; i < arguments->option_count; i++) {
+        if (strcmp(arguments->option[i].option->name, name) == 0) {
+            values[(*count)++] = arguments->option[i].value;
+        }
+    }
+    return values;
+}
+
+static int check_words(const struct arguments *arguments, struct error *err)
+{
+    bool resume = option_given(arguments, "resume");
+    if (resume && arguments->word_count > 0) {
+        fail(err, ERROR_USAGE, "--resume continues a run with its own recipe, found %s besides",
+             text_show(arguments->word[0]).text);
+        return hint(err, "Either windrow train RECIPE or windrow train --resume RUN");
+    }
+    if (resume && option_given(arguments, "run-dir")) {
+        return fail(err, ERROR_USAGE, "--run-dir makes a new run and --resume continues one");
+    }
+    if (!resume && option_given(arguments, "accept-change")) {
+        return fail(err, ERROR_USAGE, "--accept-change belongs to --resume RUN");
+    }
+    if (!resume && arguments->word_count == 0) {
+        fail(err, ERROR_USAGE, "windrow train needs a recipe: windrow train RECIPE [key=value ...]");
+        return hint(err, "windrow presets lists those that come with the program");
+    }
+    return refuse_gpus(arguments, err);
+}
+
+/* Trains with progress on stderr; the exit code. */
+static int train(const struct run_options *given, bool json)
+{
+    struct error err = { 0 };
+    struct progress progress;
+    progress_init(&progress, json);
+    struct run_options options = *given;
+    options.on_line = progress_on_line;
+    options.on_notice = output_notice;
+    options.context = &progress;
+    int code = run_train(&options, &err);
+    bool interrupted = code == 130 || code == 143;
+    if (interrupted) {
+        output_say("interrupted, the state is saved: windrow train --resume %s goes on",
+                   progress.run == NULL ? "RUN" : progress.run);
+    } else if (code != 0) {
+        output_error(&err);
+    }
+    progress_free(&progress);
+    return code;
+}
+
+int command_train(const struct arguments *arguments)
+{
+    struct error err = { 0 };
+    struct recipe recipe;
+    recipe_init(&recipe);
+    size_t accepted_count = 0;
+    const char **accepted = option_values(arguments, "accept-change", &accepted_count);
+    const char *resume = option_text(arguments, "resume");
+    struct run_options options = {
+        .recipe = &recipe,
+        .directory = option_text(arguments, "run-dir"),
+        .resume = resume,
+        .changes = resume == NULL ? NULL : arguments->setting,
+        .change_count = resume == NULL ? 0 : arguments->setting_count,
+        .accepted = accepted,
+        .accepted_count = accepted_count,
+    };
+    int code;
+    if (check_words(arguments, &err) == -1 ||
+        (resume == NULL && recipe_from_words(&recipe, arguments->word[0], arguments, &err) == -1)) {
+        code = output_error(&err);
+    } else if (option_given(arguments, "attach")) {
+        code = workbench_start_and_attach(&options, &err);
+        code = code == -1 ? output_error(&err) : code;
+    } else {
+        code = train(&options, arguments->json);
+    }
+    free(accepted);
+    recipe_free(&recipe);
+    return code;
+}
+
+int command_start(void)
+{
+    if (isatty(STDOUT_FILENO) && isatty(STDIN_FILENO)) {
+        return workbench_launcher();
+    }
+    struct error err = { 0 };
+    struct recipe recipe;
+    recipe_init(&recipe);
+    int code;
+    if (recipe_find(&recipe, default_recipe, &err) == -1 || recipe_check(&recipe, &err) == -1) {
+        code = output_error(&err);
+    } else {
+        output_say("no terminal here: training the recipe %s headless (windrow help tells more)",
+                   default_recipe);
+        code = train(&(struct run_options){ .recipe = &recipe }, false);
+    }
+    recipe_free(&recipe);
+    return code;
+}
+
+int command_refused(const struct arguments *arguments)
+{
+    struct error err = { 0 };
+    fail(&err, ERROR_USAGE, "windrow %s is not built yet", arguments->command->name);
+    if (strcmp(arguments->command->name, "fork") == 0) {
+        hint(&err, "windrow train --resume RUN key=value continues the same run instead");
+    } else {
+        hint(&err, "windrow show RUN --json gives the numbers of one run, windrow plan RECIPE "
+                   "method.name=NAME those of one method");
+    }
+    return output_error(&err);
+}
