@@ -242,7 +242,7 @@ static int load(struct recipe *recipe, const char *path, int depth, struct error
 
 int recipe_load(struct recipe *recipe, const char *path, struct error *err)
 {
-    struct recipe made;
+    struct recipe made = { 0 };
     recipe_copy(&made, recipe); /* a file that is refused changes nothing */
     if (load(&made, path, 0, err) != 0) {
         recipe_free(&made);

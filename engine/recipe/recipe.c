@@ -45,6 +45,7 @@ void recipe_free(struct recipe *recipe)
 
 void recipe_copy(struct recipe *to, const struct recipe *from)
 {
+    recipe_free(to);
     *to = *from;
     to->name = xstrdup(from->name);
     to->intent = xstrdup(from->intent);

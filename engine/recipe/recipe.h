@@ -101,6 +101,7 @@ const struct field *recipe_field(const char *key);
 /* Defaults. Release with recipe_free. */
 void recipe_init(struct recipe *recipe);
 void recipe_free(struct recipe *recipe);
+/* `to` was initialised (or is all zero); what it held is released. */
 void recipe_copy(struct recipe *to, const struct recipe *from);
 
 /* Lays the keys of a JSON file over the recipe. Relative paths in it (model.path, data.train ...)

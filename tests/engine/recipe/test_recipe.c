@@ -302,6 +302,7 @@ static void a_file_is_laid_over(void **state)
     assert_non_null(realpath(data, real));
     assert_string_equal(recipe.data_train, real);
     struct recipe copy;
+    recipe_init(&copy);
     recipe_copy(&copy, &recipe);
     char *a = recipe_json(&recipe);
     char *b = recipe_json(&copy);
