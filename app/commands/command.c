@@ -236,7 +236,8 @@ static int unknown_command(const char *word, struct error *err)
         names[count++] = c->name;
     }
     bool option = word[0] == '-';
-    fail(err, ERROR_USAGE, "there is no %s %s", option ? "option" : "command", text_show(word).text);
+    fail(err, ERROR_USAGE, "there is no %s %s", option ? "option" : "command",
+         text_show(word).text);
     const char *nearest = nearest_name(option ? word + strspn(word, "-") : word, names, count);
     if (nearest != NULL) {
         return hint(err, "Did you mean windrow %s? All of them: windrow help", nearest);
@@ -270,9 +271,7 @@ int command_main(int count, char **words)
     int at = 1;
     /* --color may stand before the command. */
     for (; at < count && strncmp(words[at], "--color", 7) == 0; at++) {
-        const char *value = words[at][7] == '=' ? words[at] + 8
-                            : at + 1 < count    ? words[++at]
-                                                : "";
+        const char *value = words[at][7] == '=' ? words[at] + 8 : at + 1 < count ? words[++at] : "";
         if (take_color(value, &err) == -1) {
             return output_error(&err);
         }

@@ -1,7 +1,13 @@
 /* Steps that several commands share. */
 #include "app/commands/common.h"
 
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine/base/text.h"
 #include "engine/base/xalloc.h"
+#include "engine/model/weights.h"
+#include "engine/train/generate.h"
 
 int recipe_take_settings(struct recipe *recipe, const struct arguments *arguments,
                          struct error *err)
@@ -22,6 +28,69 @@ int recipe_from_words(struct recipe *recipe, const char *name, const struct argu
         return -1;
     }
     return recipe_check(recipe, err);
+}
+
+struct backend *device_open(const struct recipe *recipe, struct error *err)
+{
+    char why[256] = "";
+    const char *device = recipe->device;
+    int64_t index = 0;
+    const char *colon = strchr(device, ':');
+    if (colon != NULL && (!text_to_integer(colon + 1, &index) || index < 0 || index > 1023)) {
+        fail(err, ERROR_USAGE, "device: found %s, allowed are auto, cpu, cuda and cuda:N",
+             text_show(device).text);
+        return NULL;
+    }
+    struct backend *be = NULL;
+    if (strcmp(device, "cpu") != 0) {
+        be = backend_open("cuda", (int)index, why, sizeof why);
+    }
+    if (be == NULL && (strcmp(device, "cpu") == 0 || strcmp(device, "auto") == 0)) {
+        be = backend_open("cpu", 0, why, sizeof why);
+    }
+    if (be == NULL) {
+        fail(err, ERROR_RUNTIME, "device=%s: %s", text_show(device).text, why);
+        hint(err, "windrow doctor lists the devices");
+    }
+    return be;
+}
+
+static int load_weights(struct looker *looker, const struct material *material, struct error *err)
+{
+    if (material->model_directory[0] == '\0') {
+        return 0;
+    }
+    struct weights_source *source = weights_open(material->model_directory, err);
+    if (source == NULL) {
+        return -1;
+    }
+    int result = trainer_load_weights(looker->trainer, source, err);
+    weights_close(source);
+    return result;
+}
+
+int looker_open(struct looker *looker, const struct recipe *recipe, const struct material *material,
+                int64_t positions, struct error *err)
+{
+    *looker = (struct looker){ .be = device_open(recipe, err) };
+    if (looker->be == NULL) {
+        return -1;
+    }
+    looker->trainer = inference_open(recipe, &material->config, looker->be, positions, err);
+    if (looker->trainer == NULL || load_weights(looker, material, err) == -1) {
+        looker_close(looker);
+        return -1;
+    }
+    return 0;
+}
+
+void looker_close(struct looker *looker)
+{
+    trainer_close(looker->trainer);
+    if (looker->be != NULL) {
+        backend_close(looker->be);
+    }
+    *looker = (struct looker){ 0 };
 }
 
 char *shape_text(int rank, const int64_t *dim)

@@ -3,6 +3,7 @@
 #define WINDROW_APP_COMMANDS_COMMON_H
 
 #include "app/commands/command.h"
+#include "engine/inspect.h"
 #include "engine/recipe/recipe.h"
 
 /* RECIPE and its key=value words, checked as a whole. `recipe` was initialised by the caller. */
@@ -12,6 +13,19 @@ int recipe_from_words(struct recipe *recipe, const char *name, const struct argu
 /* Only the key=value words. */
 int recipe_take_settings(struct recipe *recipe, const struct arguments *arguments,
                          struct error *err);
+
+/* The device that the recipe's key `device` names: auto takes a GPU if there is one. */
+struct backend *device_open(const struct recipe *recipe, struct error *err);
+
+/* A trainer that only looks, with the weights of a model that material_open has found (random ones
+ * for a preset). Close with looker_close. */
+struct looker {
+    struct backend *be;
+    struct trainer *trainer;
+};
+int looker_open(struct looker *looker, const struct recipe *recipe, const struct material *material,
+                int64_t positions, struct error *err);
+void looker_close(struct looker *looker);
 
 /* "(32, 64)" of dimensions (xmalloc'd). */
 char *shape_text(int rank, const int64_t *dim);

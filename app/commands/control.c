@@ -31,8 +31,7 @@ static void print_reply(const struct arguments *arguments, const char *path,
         }
         output_json(root);
     } else if (reply->ok && reply->step >= 0) {
-        output_say("%s: %s holds from step %lld", path_base(path), command,
-                   (long long)reply->step);
+        output_say("%s: %s holds from step %lld", path_base(path), command, (long long)reply->step);
     } else if (reply->ok) {
         output_say("%s: %s done", path_base(path), command);
     }
@@ -92,8 +91,9 @@ static int check_settings(const struct arguments *arguments, struct error *err)
         const struct field *field = recipe_field(key);
         if (result == 0 && field != NULL && !field->live) {
             result = fail(err, ERROR_USAGE, "%s cannot change while a run trains", key);
-            hint(err, "Live keys are marked in windrow help recipe; others need a new run, or "
-                      "windrow train --resume RUN %s=VALUE after it has stopped",
+            hint(err,
+                 "Live keys are marked in windrow help recipe; others need a new run, or "
+                 "windrow train --resume RUN %s=VALUE after it has stopped",
                  key);
         }
         free(key);

@@ -41,11 +41,12 @@ static int list_commands(bool json)
     for (const struct command *c = command_table; c->name != NULL; c++) {
         output_data("  windrow %-15s %s\n", c->name, c->summary);
     }
-    output_data("\nwindrow help COMMAND tells more, windrow help recipe lists every setting.\n"
-                "Every command takes --json and --color=auto|always|never.\n"
-                "\nExit codes: 0 done; 1 failed while running; 2 usage or configuration; 3 data or\n"
-                "model file; 4 does not fit; 5 diverged; 130, 143 interrupted with the state "
-                "saved.\n");
+    output_data(
+        "\nwindrow help COMMAND tells more, windrow help recipe lists every setting.\n"
+        "Every command takes --json and --color=auto|always|never.\n"
+        "\nExit codes: 0 done; 1 failed while running; 2 usage or configuration; 3 data or\n"
+        "model file; 4 does not fit; 5 diverged; 130, 143 interrupted with the state "
+        "saved.\n");
     return 0;
 }
 

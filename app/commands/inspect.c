@@ -179,8 +179,8 @@ static void print_record(const struct tokenizer *tokenizer, const int32_t *ids, 
             end++;
         }
         char why[256];
-        char *text = control ? NULL : tokenizer_decode(tokenizer, ids + i, end - i, NULL, why,
-                                                       sizeof why);
+        char *text =
+            control ? NULL : tokenizer_decode(tokenizer, ids + i, end - i, NULL, why, sizeof why);
         const char *piece = control ? tokenizer_piece(tokenizer, ids[i]) : text;
         if (colored) {
             output_bytes(mask[i] ? "\033[1;32m" : "\033[2m", mask[i] ? 7 : 4);

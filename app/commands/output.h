@@ -34,7 +34,7 @@ int output_finish(int code);
 struct table {
     int columns;
     int rows;
-    char **cell; /* row by row */
+    char **cell;       /* row by row */
     const char *align; /* a letter a column: 'l' or 'r' */
 };
 void table_open(struct table *table, const char *align);

@@ -109,8 +109,8 @@ static void print_changes(const struct plan_report *report)
         const struct plan_change *change = &report->change[i];
         struct text_number bytes = text_bytes((double)change->total_bytes);
         char *factor = xasprintf("x %.2f", change->time_factor);
-        table_add(&table, (const char *[]){ change->assignments, bytes.text, factor,
-                                            change->sentence });
+        table_add(&table,
+                  (const char *[]){ change->assignments, bytes.text, factor, change->sentence });
         free(factor);
     }
     table_print(&table);
@@ -134,12 +134,13 @@ static void print_report(const struct plan_report *report)
     if (report->limit_bytes == 0) {
         output_data("no limit known: it fits\n");
     } else if (report->fits) {
-        output_data("fits into %s: %s to spare\n", text_bytes((double)report->limit_bytes).text,
-                    text_bytes((double)report->limit_bytes - (double)report->plan.total_bytes).text);
+        output_data(
+            "fits into %s: %s to spare\n", text_bytes((double)report->limit_bytes).text,
+            text_bytes((double)report->limit_bytes - (double)report->plan.total_bytes).text);
     } else {
-        output_data("does not fit into %s: %s too much\n\n",
-                    text_bytes((double)report->limit_bytes).text,
-                    text_bytes((double)report->plan.total_bytes - (double)report->limit_bytes).text);
+        output_data(
+            "does not fit into %s: %s too much\n\n", text_bytes((double)report->limit_bytes).text,
+            text_bytes((double)report->plan.total_bytes - (double)report->limit_bytes).text);
         print_changes(report);
     }
 }
@@ -209,8 +210,7 @@ static void json_report(const struct plan_report *report)
     output_json(root);
 }
 
-static int take_options(struct recipe *recipe, const struct arguments *arguments,
-                        struct error *err)
+static int take_options(struct recipe *recipe, const struct arguments *arguments, struct error *err)
 {
     const char *limit = option_text(arguments, "limit");
     const char *gpus = option_text(arguments, "gpus");
@@ -256,8 +256,8 @@ static int make_report(struct plan_report *report, const struct arguments *argum
     int result = plan_make(recipe, &material.config, &report->plan, err);
     if (result == 0) {
         report->limit_bytes = find_limit(recipe);
-        report->fits = report->limit_bytes == 0 ||
-                       report->plan.total_bytes <= (size_t)report->limit_bytes;
+        report->fits =
+            report->limit_bytes == 0 || report->plan.total_bytes <= (size_t)report->limit_bytes;
     }
     if (result == 0 && !report->fits) {
         result = plan_changes(recipe, &material.config, report->limit_bytes, report->change,

@@ -14,9 +14,11 @@
 
 void progress_init(struct progress *progress, bool json)
 {
-    *progress = (struct progress){
-        .json = json, .first_loss = NAN, .loss = NAN, .best_evaluation = NAN, .last_tokens_total = -1
-    };
+    *progress = (struct progress){ .json = json,
+                                   .first_loss = NAN,
+                                   .loss = NAN,
+                                   .best_evaluation = NAN,
+                                   .last_tokens_total = -1 };
 }
 
 void progress_free(struct progress *progress)
@@ -90,8 +92,7 @@ static void take_step(struct progress *p, int64_t step, const struct event_step 
     p->skipped += done->skipped ? 1 : 0;
     if (isfinite(seconds) && seconds > 0) {
         p->working_seconds += seconds;
-        p->step_seconds =
-            p->step_seconds > 0 ? 0.95 * p->step_seconds + 0.05 * seconds : seconds;
+        p->step_seconds = p->step_seconds > 0 ? 0.95 * p->step_seconds + 0.05 * seconds : seconds;
         if (isfinite(done->tokens_per_second)) {
             p->positions += (int64_t)llround(done->tokens_per_second * seconds);
         }

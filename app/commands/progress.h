@@ -11,19 +11,19 @@
 struct event;
 
 struct progress {
-    bool json;             /* every event line goes to stdout */
-    bool output_gone;      /* nobody reads stdout any more */
-    double printed;        /* when the last step line was printed; 0: none yet */
-    char *run;             /* name of the run */
-    int64_t total_steps;   /* 0: unknown */
-    int64_t first_step;    /* of this process */
+    bool json;           /* every event line goes to stdout */
+    bool output_gone;    /* nobody reads stdout any more */
+    double printed;      /* when the last step line was printed; 0: none yet */
+    char *run;           /* name of the run */
+    int64_t total_steps; /* 0: unknown */
+    int64_t first_step;  /* of this process */
     int64_t step;
-    float first_loss;      /* NaN: none yet */
+    float first_loss; /* NaN: none yet */
     float loss;
-    double step_seconds;   /* running mean */
-    int64_t positions;     /* processed in this process */
+    double step_seconds;    /* running mean */
+    int64_t positions;      /* processed in this process */
     double working_seconds; /* spent in steps */
-    int64_t peak_bytes;    /* sum of the high-water marks of the categories */
+    int64_t peak_bytes;     /* sum of the high-water marks of the categories */
     int64_t planned_bytes;
     float best_evaluation; /* NaN: none */
     int64_t best_step;

@@ -210,25 +210,21 @@ static void print_show(const struct run_summary *run, const struct gathered *g, 
     if (run->peak_bytes > 0) {
         output_data("memory       %s at most\n", text_bytes((double)run->peak_bytes).text);
     }
-    cJSON_ArrayForEach(item, g->evaluations)
-    {
+    cJSON_ArrayForEach (item, g->evaluations) {
         output_data("evaluation   step %g: loss %s, perplexity %s\n", member(item, "step"),
                     text_loss(member(item, "loss")).text,
                     text_value(member(item, "perplexity")).text);
     }
-    cJSON_ArrayForEach(item, g->checkpoints)
-    {
+    cJSON_ArrayForEach (item, g->checkpoints) {
         output_data("checkpoint   step %g: %s\n", member(item, "step"),
                     text_bytes(member(item, "bytes")).text);
     }
-    cJSON_ArrayForEach(item, g->settings)
-    {
+    cJSON_ArrayForEach (item, g->settings) {
         output_data("setting      step %g: %s = %s (was %s) by %s\n", member(item, "step"),
                     member_text(item, "key"), member_text(item, "to"), member_text(item, "from"),
                     member_text(item, "by"));
     }
-    cJSON_ArrayForEach(item, g->messages)
-    {
+    cJSON_ArrayForEach (item, g->messages) {
         output_data("%-12s step %g: %s\n", member_text(item, "kind"), member(item, "step"),
                     member_text(item, "text"));
     }

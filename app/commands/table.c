@@ -2,8 +2,10 @@
 #include "app/commands/command.h"
 
 static const struct option train_options[] = {
-    { "resume", "RUN", "continue from the newest whole checkpoint; train.steps=N goes past its end" },
-    { "run-dir", "DIR", "the run directory (may exist if empty); default: under the state directory" },
+    { "resume", "RUN",
+      "continue from the newest whole checkpoint; train.steps=N goes past its end" },
+    { "run-dir", "DIR",
+      "the run directory (may exist if empty); default: under the state directory" },
     { "accept-change", "KEY", "with --resume: let a key change that must not differ silently" },
     { "attach", NULL, "open the dashboard too; leaving it does not end the run" },
     { "gpus", "N", "GPUs to train on" },
@@ -27,7 +29,8 @@ static const struct option generate_options[] = {
     { "prompt", "TEXT", "what to go on from; empty: the beginning of a text" },
     { "max-tokens", "N", "stop after N tokens (default 128)" },
     { "temperature", "T", "0 always takes the likeliest token (default 0.8)" },
-    { "top-p", "P", "choose among the likeliest tokens that together have this share (default 0.95)" },
+    { "top-p", "P",
+      "choose among the likeliest tokens that together have this share (default 0.95)" },
     { "seed", "N", "the same seed gives the same text (default 0)" },
     { 0 },
 };
@@ -42,20 +45,22 @@ static const struct option export_options[] = {
     { 0 },
 };
 
-#define CONTROL_HELP                                                                         \
-    "RUN is a run directory, a name under the state directory or a unique beginning of one. The " \
+#define CONTROL_HELP                                                                               \
+    "RUN is a run directory, a name under the state directory or a unique beginning of one. The "  \
     "run answers with the first step that holds it."
 
 const struct command command_table[] = {
     { "train", "RECIPE [key=value ...]", "train headless",
-      "RECIPE is a file or a name in presets/recipes or presets/methods; windrow presets lists them, "
+      "RECIPE is a file or a name in presets/recipes or presets/methods; windrow presets lists "
+      "them, "
       "windrow help recipe lists the keys. Progress goes to stderr; with --json every event is a "
       "line on stdout. Ctrl-C saves and ends the run, a second one ends it at once.",
       train_options, 0, 1, true, command_train },
     { "fork", "RUN[@STEP] [key=value ...]", "a new run from a checkpoint (not built yet)", NULL,
       NULL, 0, 99, true, command_refused },
     { "plan", "RECIPE [key=value ...]", "memory, FLOPs and bytes on disk, before anything runs",
-      "The plan runs two training steps, an evaluation and a sample on a device that owns no memory. "
+      "The plan runs two training steps, an evaluation and a sample on a device that owns no "
+      "memory. "
       "Its bytes are what a run takes. Exit code 4 if they do not fit.",
       plan_options, 1, 1, true, command_plan },
     { "attach", "[RUN]", "dashboard of a running run; a finished one replays",
@@ -74,16 +79,21 @@ const struct command command_table[] = {
       false, command_control },
     { "save", "RUN", "write a checkpoint after the current step", CONTROL_HELP, NULL, 1, 1, false,
       command_control },
-    { "stop", "RUN", "save and end a running run", CONTROL_HELP, NULL, 1, 1, false, command_control },
+    { "stop", "RUN", "save and end a running run", CONTROL_HELP, NULL, 1, 1, false,
+      command_control },
     { "compare", "RUN RUN ... | RECIPE --methods A,B", "runs side by side (not built yet)", NULL,
       NULL, 0, 99, true, command_refused },
     { "eval", "MODEL DATA [key=value ...]", "loss and perplexity",
       "MODEL is a directory, a name in the Hugging Face cache, a file of presets/models, or a run.",
       eval_options, 2, 2, true, command_eval },
     { "generate", "MODEL --prompt TEXT", "text from a model",
-      "Only the generated text goes to stdout.", generate_options, 1, 1, false, command_generate },
+      "Only the generated text goes to stdout, neither the prompt nor special tokens. Settings "
+      "such "
+      "as precision.weights=bf16 or device=cpu may follow.",
+      generate_options, 1, 1, true, command_generate },
     { "inspect", "MODEL|DATA [key=value ...]", "what it is: tensors, template, first rows",
-      "Rows of data are shown with trained and masked tokens told apart: trained ones stand between "
+      "Rows of data are shown with trained and masked tokens told apart: trained ones stand "
+      "between "
       "[brackets], in colour where there are colours.",
       inspect_options, 1, 1, true, command_inspect },
     { "export", "RUN --to DIR", "a Hugging Face directory from a checkpoint",

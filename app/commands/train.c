@@ -54,7 +54,8 @@ static int check_words(const struct arguments *arguments, struct error *err)
         return fail(err, ERROR_USAGE, "--accept-change belongs to --resume RUN");
     }
     if (!resume && arguments->word_count == 0) {
-        fail(err, ERROR_USAGE, "windrow train needs a recipe: windrow train RECIPE [key=value ...]");
+        fail(err, ERROR_USAGE,
+             "windrow train needs a recipe: windrow train RECIPE [key=value ...]");
         return hint(err, "windrow presets lists those that come with the program");
     }
     return refuse_gpus(arguments, err);
