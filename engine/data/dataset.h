@@ -32,8 +32,8 @@ enum data_format {
 extern const char *const data_format_names[];
 
 struct dataset_options {
-    const char *train;         /* a file or a directory */
-    const char *validation;    /* "", a path, or a fraction of the rows ("0.05") */
+    const char *train;      /* a file or a directory */
+    const char *validation; /* "", a path, or a fraction of the rows ("0.05") */
     enum data_format format;
     const char *template_name; /* "auto" or the name of a template */
     const char *chat_template; /* text of the tokenizer's own chat template, or NULL */
@@ -50,14 +50,14 @@ struct dataset;
 
 /* What came out of the files, for screens and messages. */
 struct dataset_facts {
-    enum data_format format;     /* never DATA_AUTO */
-    const char *template_name;   /* in use; "" for text */
-    int64_t documents;           /* or records read */
-    int64_t skipped;             /* records left out, with reasons in the notices */
-    int64_t cut;                 /* records longer than a row, cut at the end */
-    int64_t rows[2];             /* by split */
-    int64_t tokens[2];           /* without padding, by split */
-    int64_t trained_tokens[2];   /* that carry loss, by split */
+    enum data_format format;       /* never DATA_AUTO */
+    const char *template_name;     /* in use; "" for text */
+    int64_t documents;             /* or records read */
+    int64_t skipped;               /* records left out, with reasons in the notices */
+    int64_t cut;                   /* records longer than a row, cut at the end */
+    int64_t rows[2];               /* by split */
+    int64_t tokens[2];             /* without padding, by split */
+    int64_t trained_tokens[2];     /* that carry loss, by split */
     char digest[DIGEST_TEXT_SIZE]; /* of the files' bytes */
 };
 
@@ -80,13 +80,13 @@ const char *dataset_notice(const struct dataset *dataset, int index);
 
 /* B rows of S positions each, row-major, filled by dataset_fill; made once, reused. */
 struct batch {
-    int64_t rows;            /* B */
-    int64_t sequence;        /* S */
-    int32_t *ids;            /* (B, S) */
-    int32_t *targets;        /* (B, S): the next token, or -1 where nothing is trained */
-    int32_t *positions;      /* (B, S): restart with each record */
-    int32_t *starts;         /* (B, S): first position in the row that this one may attend to */
-    int64_t trained_tokens;  /* targets that are not -1 */
+    int64_t rows;           /* B */
+    int64_t sequence;       /* S */
+    int32_t *ids;           /* (B, S) */
+    int32_t *targets;       /* (B, S): the next token, or -1 where nothing is trained */
+    int32_t *positions;     /* (B, S): restart with each record */
+    int32_t *starts;        /* (B, S): first position in the row that this one may attend to */
+    int64_t trained_tokens; /* targets that are not -1 */
 };
 int batch_init(struct batch *batch, int64_t rows, int64_t sequence, struct error *err);
 void batch_free(struct batch *batch);
