@@ -19,6 +19,7 @@
 
 enum { CHUNK = 1 << 20 };
 
+/* The first belongs to the model, the others to the tokenizer. */
 static const char *const copied_files[] = {
     "generation_config.json",
     "tokenizer.model",
@@ -90,9 +91,14 @@ static int write_weights(const struct model_export *args, const char *directory,
 static int copy_files(const struct model_export *args, const char *directory, bool *tokenizer,
                       struct error *err)
 {
-    const char *source = args->source_directory ? args->source_directory : "";
+    const char *model = args->source_directory ? args->source_directory : "";
+    const char *of_tokenizer = args->tokenizer_directory ? args->tokenizer_directory : model;
     int result = 0;
-    for (size_t i = 0; i < COPIED_FILES && source[0] != '\0' && result == 0; i++) {
+    for (size_t i = 0; i < COPIED_FILES && result == 0; i++) {
+        const char *source = i == 0 ? model : of_tokenizer;
+        if (source[0] == '\0') {
+            continue;
+        }
         char *from = path_join(source, copied_files[i]);
         char *to = path_join(directory, copied_files[i]);
         if (file_exists(from)) {

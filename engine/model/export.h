@@ -26,6 +26,9 @@ struct model_export {
     /* generation_config.json and the tokenizer's files are copied from here byte for byte. May be
      * NULL or "". */
     const char *source_directory;
+    /* Where the tokenizer's files lie if not there: NULL means there, "" that they are not copied.
+     */
+    const char *tokenizer_directory;
     /* Written as tokenizer.model if nothing was copied, with a small tokenizer_config.json. May be
      * NULL. The pieces may be NULL: then the tokenizer has none. */
     const void *tokenizer_bytes;

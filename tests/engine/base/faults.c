@@ -11,8 +11,11 @@
 static struct faults state;
 
 /* Whether this call fails. */
-static bool strikes(void)
+static bool strikes(char letter)
 {
+    if (state.calls < (long)sizeof state.log - 1) {
+        state.log[state.calls] = letter;
+    }
     state.calls++;
     bool now = state.kind == FAULT_POWER ? state.calls >= state.at : state.calls == state.at;
     if (!now || state.kind == FAULT_NONE || state.kind == FAULT_SHORT_WRITE) {
@@ -25,12 +28,12 @@ static bool strikes(void)
 
 static int fault_open(const char *path, int flags, mode_t mode)
 {
-    return strikes() ? -1 : open(path, flags, mode);
+    return strikes('o') ? -1 : open(path, flags, mode);
 }
 
 static ssize_t fault_write(int fd, const void *bytes, size_t size)
 {
-    if (strikes()) {
+    if (strikes('w')) {
         return -1;
     }
     if (state.kind == FAULT_SHORT_WRITE && state.calls == state.at && size > 1) {
@@ -42,7 +45,7 @@ static ssize_t fault_write(int fd, const void *bytes, size_t size)
 
 static ssize_t fault_pread(int fd, void *bytes, size_t size, off_t offset)
 {
-    if (strikes()) {
+    if (strikes('p')) {
         return -1;
     }
     if (state.kind == FAULT_SHORT_WRITE && state.calls == state.at && size > 1) {
@@ -54,13 +57,13 @@ static ssize_t fault_pread(int fd, void *bytes, size_t size, off_t offset)
 
 static int fault_fsync(int fd)
 {
-    return strikes() ? -1 : fsync(fd);
+    return strikes('f') ? -1 : fsync(fd);
 }
 
 static int fault_close(int fd)
 {
     /* The descriptor is gone also when close reports an error, as on Linux. */
-    bool failing = strikes();
+    bool failing = strikes('c');
     int number = errno;
     int result = close(fd);
     errno = number;
@@ -69,22 +72,22 @@ static int fault_close(int fd)
 
 static int fault_rename(const char *from, const char *to)
 {
-    return strikes() ? -1 : rename(from, to);
+    return strikes('r') ? -1 : rename(from, to);
 }
 
 static int fault_mkdir(const char *path, mode_t mode)
 {
-    return strikes() ? -1 : mkdir(path, mode);
+    return strikes('m') ? -1 : mkdir(path, mode);
 }
 
 static int fault_unlink(const char *path)
 {
-    return strikes() ? -1 : unlink(path);
+    return strikes('u') ? -1 : unlink(path);
 }
 
 static int fault_rmdir(const char *path)
 {
-    return strikes() ? -1 : rmdir(path);
+    return strikes('d') ? -1 : rmdir(path);
 }
 
 static const struct file_ops table = {

@@ -17,6 +17,7 @@ struct faults {
     long at;    /* counting all calls from 1 */
     long calls; /* so far */
     bool hit;
+    char log[256]; /* the calls as letters: o w p f c r m u d; p is pread, d rmdir */
 };
 
 /* Installs the failing table and clears the counters. faults_end restores the real one. */

@@ -95,6 +95,18 @@ static void test_replace_survives_every_failing_call(void **state)
     }
 }
 
+static void test_replace_syncs_before_and_after_the_rename(void **state)
+{
+    (void)state;
+    struct error err = { 0 };
+    char *path = path_join(folder, "order");
+    faults_begin(FAULT_NONE, 0, 0);
+    assert_int_equal(file_replace(path, "abc", 3, &err), 0);
+    assert_string_equal(faults_end().log, "owfcrofc");
+    assert_int_equal(unlink(path), 0);
+    free(path);
+}
+
 static void test_replace_survives_short_writes(void **state)
 {
     (void)state;
@@ -295,6 +307,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_replace_survives_every_failing_call),
+        cmocka_unit_test(test_replace_syncs_before_and_after_the_rename),
         cmocka_unit_test(test_replace_survives_short_writes),
         cmocka_unit_test(test_replace_survives_power_failure),
         cmocka_unit_test(test_interrupted_write_goes_on),

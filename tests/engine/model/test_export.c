@@ -249,6 +249,63 @@ static void test_source_that_fails(void **state)
     free(place);
 }
 
+static void test_everything_is_synced_before_the_rename(void **state)
+{
+    (void)state;
+    struct error err = { 0 };
+    char *target = path_join(folder, "order");
+    struct model_export args = arguments(target);
+    faults_begin(FAULT_NONE, 0, 0);
+    assert_int_equal(model_export(&args, &err), 0);
+    struct faults faults = faults_end();
+    /* mkdirs; config.json as file_replace does it; the weights; their directory; the rename, and
+     * the directory above. */
+    size_t start = strspn(faults.log, "m");
+    size_t size = strlen(faults.log);
+    assert_true(start > 0);
+    assert_memory_equal(faults.log + start, "owfcrofco", 9);
+    assert_string_equal(faults.log + size - 9, "fcofcrofc");
+    assert_int_equal(strspn(faults.log + start + 9, "w"), size - start - 18);
+    free(target);
+}
+
+static void test_tokenizer_of_another_directory(void **state)
+{
+    (void)state;
+    struct error err = { 0 };
+    char *model = path_join(folder, "of-model");
+    char *tokenizer = path_join(folder, "of-tokenizer");
+    static const char *const files[] = { "generation_config.json", "tokenizer.json" };
+    for (size_t i = 0; i < 4; i++) {
+        const char *directory = i < 2 ? model : tokenizer;
+        char *path = path_join(directory, files[i % 2]);
+        assert_int_equal(file_make_directories(directory, &err), 0);
+        assert_int_equal(file_replace(path, i < 2 ? "M" : "T", 1, &err), 0);
+        free(path);
+    }
+    for (int round = 0; round < 2; round++) {
+        size_t size = 0;
+        char *target = path_join(folder, round ? "no-tokenizer" : "both");
+        struct model_export args = arguments(target);
+        args.source_directory = model;
+        args.tokenizer_directory = round ? "" : tokenizer;
+        assert_int_equal(model_export(&args, &err), 0);
+        char *text = read_file(target, "generation_config.json", &size);
+        assert_string_equal(text, "M");
+        free(text);
+        text = read_file(target, "tokenizer.json", &size);
+        if (round) {
+            assert_null(text);
+        } else {
+            assert_string_equal(text, "T");
+        }
+        free(text);
+        free(target);
+    }
+    free(model);
+    free(tokenizer);
+}
+
 /* Every call fails once, with a full disk and with an I/O error. */
 static void test_every_failing_call(void **state)
 {
@@ -291,8 +348,12 @@ static void test_every_failing_call(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_export_with_source), cmocka_unit_test(test_export_with_bytes),
-        cmocka_unit_test(test_bad_targets),        cmocka_unit_test(test_source_that_fails),
+        cmocka_unit_test(test_export_with_source),
+        cmocka_unit_test(test_export_with_bytes),
+        cmocka_unit_test(test_tokenizer_of_another_directory),
+        cmocka_unit_test(test_everything_is_synced_before_the_rename),
+        cmocka_unit_test(test_bad_targets),
+        cmocka_unit_test(test_source_that_fails),
         cmocka_unit_test(test_every_failing_call),
     };
     return cmocka_run_group_tests(tests, make_folder, remove_folder);
