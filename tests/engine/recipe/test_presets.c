@@ -130,7 +130,7 @@ static void the_stories_are_whole(void **state)
     static const char separator[] = "\n<|endoftext|>\n";
     struct error err = { 0 };
     size_t size = 0;
-    char *text = file_read(SOURCE_ROOT "/presets/data/stories.txt", 4 << 20, &size, &err);
+    char *text = file_read_all(SOURCE_ROOT "/presets/data/stories.txt", 4 << 20, &size, &err);
     assert_non_null(text);
     size_t stories = 0;
     for (const char *at = text; *at;) {
