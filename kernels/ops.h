@@ -95,8 +95,9 @@ struct rmsnorm_forward {
 };
 void op_rmsnorm_forward(struct backend *be, const struct rmsnorm_forward *args);
 
-/* With g = dy * weight:  dx += rstd * (g - x * rstd^2 * mean(g * x));  dweight += sum_t dy * x * rstd.
- * dx ADDS: it holds the gradient of the residual stream already. dweight may be NULL (frozen). */
+/* With g = dy * weight:  dx += rstd * (g - x * rstd^2 * mean(g * x));  dweight += sum_t dy * x *
+ * rstd. dx ADDS: it holds the gradient of the residual stream already. dweight may be NULL
+ * (frozen). */
 struct rmsnorm_backward {
     struct tensor *dx;
     struct tensor *dweight;
@@ -125,8 +126,8 @@ void op_rope(struct backend *be, const struct rope *args);
 
 /* ---- attention ------------------------------------------------------------------------------ */
 
-/* A row of qkv (T, (H + 2K) D) holds H query heads, then K key heads, then K value heads. Query head
- * h reads key/value head h / (H / K) (grouped queries). */
+/* A row of qkv (T, (H + 2K) D) holds H query heads, then K key heads, then K value heads. Query
+ * head h reads key/value head h / (H / K) (grouped queries). */
 struct attention_shape {
     int64_t batch;    /* B */
     int64_t sequence; /* S */
@@ -165,8 +166,8 @@ struct attention_backward {
 void op_attention_backward(struct backend *be, const struct attention_backward *args);
 
 /* One new token per row: stores its keys and values at `position` of the caches, attends to
- * positions [0, position]. out (B, H D); qkv (B, (H + 2K) D); keys, values (B, P, K D), P > position.
- * shape.sequence is 1. */
+ * positions [0, position]. out (B, H D); qkv (B, (H + 2K) D); keys, values (B, P, K D), P >
+ * position. shape.sequence is 1. */
 struct attention_decode {
     struct tensor *out;
     struct tensor *keys;
@@ -187,7 +188,8 @@ void op_swiglu_forward(struct backend *be, struct tensor *y, const struct tensor
 void op_swiglu_backward(struct backend *be, struct tensor *dgate_up, const struct tensor *dy,
                         const struct tensor *gate_up);
 
-/* ---- embedding and loss ------------------------------------------------------------------------ */
+/* ---- embedding and loss ------------------------------------------------------------------------
+ */
 
 /* y (T, C) = table (V, C) [ids (T) int32]. */
 void op_embedding_forward(struct backend *be, struct tensor *y, const struct tensor *table,
@@ -209,9 +211,13 @@ struct cross_entropy {
 };
 void op_cross_entropy(struct backend *be, const struct cross_entropy *args);
 
-/* ---- selection of rows or columns --------------------------------------------------------------- */
+/* ---- selection of rows or columns ---------------------------------------------------------------
+ */
 
-enum side { SIDE_ROWS, SIDE_COLUMNS }; /* SIDE_ROWS: outputs of a linear layer, SIDE_COLUMNS: inputs */
+enum side {
+    SIDE_ROWS,
+    SIDE_COLUMNS
+}; /* SIDE_ROWS: outputs of a linear layer, SIDE_COLUMNS: inputs */
 
 /* norms fp32 = squared Euclidean norm of each row (M) or each column (N) of x (M, N). */
 void op_squared_norms(struct backend *be, struct tensor *norms, const struct tensor *x,
@@ -225,7 +231,8 @@ enum select_rule {
 };
 
 /* Chooses at most R of M candidates by their squared norms (M) fp32.
- *   index (R) int32: chosen candidates in ascending order, then -1 in unused slots.
+ *   index (R) int32: chosen candidates in ascending order, `offset` added to each (the first row of
+ *   the matrix in a packed weight), then -1 in unused slots.
  *   scale (R) fp32: rho of each slot (1 if not `unbiased`; 1 in unused slots).
  * SELECT_TOP: rho = 1 always.
  * With replacement: R independent draws from q; a candidate drawn c times takes one slot and, if
@@ -241,6 +248,7 @@ struct select {
     struct tensor *index;
     struct tensor *scale;
     const struct tensor *norms;
+    int64_t offset;
     enum select_rule rule;
     bool replacement;
     bool unbiased;
@@ -248,7 +256,8 @@ struct select {
 };
 void op_select(struct backend *be, const struct select *args);
 
-/* ---- gather and scatter ------------------------------------------------------------------------ */
+/* ---- gather and scatter ------------------------------------------------------------------------
+ */
 
 /* y (R, N) = x (M, N)[index], or y (M, R) = x (M, N)[:, index]. An index of -1 gives zeros. */
 void op_gather(struct backend *be, struct tensor *y, const struct tensor *x,
@@ -262,7 +271,8 @@ void op_scatter(struct backend *be, struct tensor *x, const struct tensor *y,
 void op_scale_side(struct backend *be, struct tensor *x, const struct tensor *scale,
                    enum side side);
 
-/* ---- optimizer ---------------------------------------------------------------------------------- */
+/* ---- optimizer ----------------------------------------------------------------------------------
+ */
 
 /* AdamW (Kingma, Ba, arXiv 1412.6980, algorithm 1; Loshchilov, Hutter, arXiv 1711.05101,
  * algorithm 2), with g = control[FACTOR] * gradient and k = age + 1:
@@ -302,13 +312,14 @@ struct adamw {
 };
 void op_adamw(struct backend *be, const struct adamw *args);
 
-/* ---- random ---------------------------------------------------------------------------------------- */
+/* ---- random
+ * ---------------------------------------------------------------------------------------- */
 
 /* x = deviation * standard normal (Box-Muller on pairs of words). */
-void op_random_normal(struct backend *be, struct tensor *x, float deviation,
-                      struct random_key key);
+void op_random_normal(struct backend *be, struct tensor *x, float deviation, struct random_key key);
 
-/* ---- the table ------------------------------------------------------------------------------------- */
+/* ---- the table
+ * ------------------------------------------------------------------------------------- */
 
 /* What a backend implements, in the order of this page. Arguments have been checked. A failure is
  * latched with backend_fail. */
@@ -348,8 +359,8 @@ struct backend_ops {
     void (*select)(struct backend *, const struct select *);
     void (*gather)(struct backend *, struct tensor *, const struct tensor *, const struct tensor *,
                    enum side);
-    void (*scatter)(struct backend *, struct tensor *, const struct tensor *,
-                    const struct tensor *, enum side);
+    void (*scatter)(struct backend *, struct tensor *, const struct tensor *, const struct tensor *,
+                    enum side);
     void (*scale_side)(struct backend *, struct tensor *, const struct tensor *, enum side);
     void (*adamw)(struct backend *, const struct adamw *);
     void (*random_normal)(struct backend *, struct tensor *, float, struct random_key);

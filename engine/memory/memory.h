@@ -55,14 +55,14 @@ struct memory_shape {
     int rank;
     int64_t dim[TENSOR_RANK_MAX];
 };
-struct tensor memory_tensor(struct memory *memory, enum memory_category category,
-                            const char *name, struct memory_shape shape);
+struct tensor memory_tensor(struct memory *memory, enum memory_category category, const char *name,
+                            struct memory_shape shape);
 
 /* The same for one- and two-dimensional shapes. */
-struct tensor memory_vector(struct memory *memory, enum memory_category category,
-                            const char *name, enum dtype dtype, int64_t count);
-struct tensor memory_matrix(struct memory *memory, enum memory_category category,
-                            const char *name, enum dtype dtype, const int64_t dim[2]);
+struct tensor memory_vector(struct memory *memory, enum memory_category category, const char *name,
+                            enum dtype dtype, int64_t count);
+struct tensor memory_matrix(struct memory *memory, enum memory_category category, const char *name,
+                            enum dtype dtype, const int64_t dim[2]);
 
 struct memory_position {
     size_t bytes;

@@ -1,6 +1,7 @@
 /* One gradient and one rule state a dense parameter. */
 #include "engine/method/dense.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -39,6 +40,14 @@ void dense_zero_gradients(struct dense *dense)
     struct parameter *p;
     for (int64_t i = 0; (p = model_dense_parameter(dense->model, i)) != NULL; i++) {
         op_zero(dense->be, &dense->gradient[p->id]);
+    }
+}
+
+void dense_each_gradient(struct dense *dense, const struct gradient_visitor *visitor)
+{
+    struct parameter *p;
+    for (int64_t i = 0; (p = model_dense_parameter(dense->model, i)) != NULL; i++) {
+        visitor->visit(visitor->context, p->name, &dense->gradient[p->id]);
     }
 }
 

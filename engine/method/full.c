@@ -4,6 +4,7 @@
  */
 #include "engine/method/full.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "engine/base/xalloc.h"
@@ -24,8 +25,8 @@ static int full_attach(struct method *method, struct error *err)
         const char *first = linear->part[0].parameter->name;
         char name[MEMORY_NAME_SIZE];
         snprintf(name, sizeof name, "%.80s gradient", first);
-        layers[i].gradient = memory_matrix(method->memory, MEMORY_GRADIENTS, name, model->dtype,
-                                           linear->weight.dim);
+        layers[i].gradient =
+            memory_matrix(method->memory, MEMORY_GRADIENTS, name, model->dtype, linear->weight.dim);
         rule_place(method->rule, method->be, method->memory, first, &linear->weight,
                    method->settings.state_dtype, 1, &layers[i].state);
     }
@@ -87,6 +88,18 @@ static struct tensor part_view(const struct tensor *packed, const struct linear_
     return tensor_row_range(packed, part->first, part->rows);
 }
 
+static void full_each_gradient(struct method *method, const struct gradient_visitor *visitor)
+{
+    struct full_layer *layers = method->state;
+    for (int64_t i = 0; i < method->model->linear_count; i++) {
+        const struct linear *linear = &method->model->linear[i];
+        for (int p = 0; p < linear->part_count; p++) {
+            struct tensor view = part_view(&layers[i].gradient, &linear->part[p]);
+            visitor->visit(visitor->context, linear->part[p].parameter->name, &view);
+        }
+    }
+}
+
 static void full_visit(struct method *method, const struct state_visitor *visitor)
 {
     struct full_layer *layers = method->state;
@@ -96,8 +109,8 @@ static void full_visit(struct method *method, const struct state_visitor *visito
             const struct linear_part *part = &linear->part[p];
             for (int s = 0; s < method->rule->slot_count; s++) {
                 struct tensor view = part_view(&layers[i].state.slot[s], part);
-                state_show(visitor, "optimizer", part->parameter->name,
-                           method->rule->slot_name[s], &view, false);
+                state_show(visitor, "optimizer", part->parameter->name, method->rule->slot_name[s],
+                           &view, false);
             }
         }
         state_show(visitor, "optimizer", linear->part[0].parameter->name, "age",
@@ -105,8 +118,7 @@ static void full_visit(struct method *method, const struct state_visitor *visito
     }
 }
 
-static int full_restore(struct method *method, const struct state_source *source,
-                        struct error *err)
+static int full_restore(struct method *method, const struct state_source *source, struct error *err)
 {
     struct full_layer *layers = method->state;
     char name[STATE_NAME_SIZE];
@@ -153,6 +165,7 @@ const struct method_ops full_method = {
     .detach = full_detach,
     .begin_step = full_begin_step,
     .weight_gradient = full_weight_gradient,
+    .each_gradient = full_each_gradient,
     .add_squares = full_add_squares,
     .update = full_update,
     .visit = full_visit,

@@ -213,8 +213,7 @@ static void grass_begin_step(struct method *method, int64_t step)
     int64_t last = method->counters.last_refresh;
     method->step = step;
     method->refreshed = false;
-    grass->refreshing =
-        last == 0 || step >= last + method->settings.interval || any_waiting(grass);
+    grass->refreshing = last == 0 || step >= last + method->settings.interval || any_waiting(grass);
 }
 
 /* The compressed gradient of one micro-batch: (dy[:, sigma])^T x, or dy^T x[:, sigma]. */
@@ -228,11 +227,10 @@ static void accumulate(struct method *method, struct pass *pass, struct grass_gr
     struct tensor thin = pass_scratch(pass, "selected columns", x->dtype, tensor_count(index));
     if (group->side == SIDE_ROWS) {
         op_gather(pass->be, &thin, dy, index, SIDE_COLUMNS);
-        op_matmul(pass->be, &(struct matmul){ .c = &group->gradient,
-                                              .a = &thin,
-                                              .b = x,
-                                              .transpose_a = true,
-                                              .beta = beta });
+        op_matmul(
+            pass->be,
+            &(struct matmul){
+                .c = &group->gradient, .a = &thin, .b = x, .transpose_a = true, .beta = beta });
     } else {
         const struct linear_part *part = group->part[0]->part;
         op_gather(pass->be, &thin, x, index, SIDE_COLUMNS);
@@ -263,6 +261,15 @@ static void grass_weight_gradient(struct method *method, struct pass *pass,
         for (int p = 0; p < group->part_count; p++) {
             grass_refresh_part(method, pass, group, group->part[p], dy, x);
         }
+    }
+}
+
+static void grass_each_gradient(struct method *method, const struct gradient_visitor *visitor)
+{
+    struct grass *grass = method->state;
+    for (int64_t i = 0; i < grass->part_count; i++) {
+        struct grass_part *part = &grass->part[i];
+        visitor->visit(visitor->context, part->part->parameter->name, &part->gradient);
     }
 }
 
@@ -346,6 +353,7 @@ const struct method_ops grass_method = {
     .detach = grass_detach,
     .begin_step = grass_begin_step,
     .weight_gradient = grass_weight_gradient,
+    .each_gradient = grass_each_gradient,
     .add_squares = grass_add_squares,
     .update = grass_update,
     .visit = grass_visit,

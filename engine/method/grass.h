@@ -5,8 +5,8 @@
  *   G_C = P^T dW = rho (dy[:, sigma])^T x          2 R N T FLOPs instead of 2 M N T
  *   W[sigma] -= lr (scale rho adam(G_C) + weight_decay W[sigma])
  * Choosing columns of dy before the product means that dW never exists between refreshes. At a
- * refresh one matrix's dW at a time is formed in the workspace from the first micro-batch, gives the
- * norms that decide (op_select) and the first compressed gradient, and is dropped.
+ * refresh one matrix's dW at a time is formed in the workspace from the first micro-batch, gives
+ * the norms that decide (op_select) and the first compressed gradient, and is dropped.
  *
  * A refresh is prepared in the backward and committed in the update, when it is known that the step
  * is not skipped: a skipped step leaves rows, moments and counters as they were.

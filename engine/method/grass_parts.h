@@ -1,6 +1,6 @@
 /*
- * What Grass holds: shared by its three files (grass.c the step, grass_refresh.c the choice of rows,
- * grass_state.c saving and restoring).
+ * What Grass holds: shared by its three files (grass.c the step, grass_refresh.c the choice of
+ * rows, grass_state.c saving and restoring).
  *
  * A group takes one product: all parts of a packed layer that select rows, since their chosen
  * columns of dy stand side by side; a part that selects columns is a group of its own.
@@ -16,7 +16,7 @@ struct grass_waiting {
     int32_t *index; /* local to the matrix, ascending, -1 in unused slots */
     int32_t *age;
     void *slot[RULE_SLOTS_MAX]; /* in the shape of the old slots */
-    int64_t count;  /* old R */
+    int64_t count;              /* old R */
 };
 
 /* One matrix. Tensors are views into its group's. */
@@ -28,12 +28,12 @@ struct grass_part {
     int64_t offset;     /* added to indices on the device: first row in the packed weight */
     struct tensor index, rho, next_index, next_rho, age, gradient;
     struct tensor slot[RULE_SLOTS_MAX];
-    int32_t *chosen;    /* (R) the selection in use, as on the device but without offset */
-    int32_t *next;      /* (R) the one being prepared */
-    uint8_t *seen;      /* (candidates) */
+    int32_t *chosen; /* (R) the selection in use, as on the device but without offset */
+    int32_t *next;   /* (R) the one being prepared */
+    uint8_t *seen;   /* (candidates) */
     struct grass_waiting *waiting;
     struct selection_report report;
-    float *norms;       /* (candidates) squared, of the refresh being prepared */
+    float *norms; /* (candidates) squared, of the refresh being prepared */
 };
 
 struct grass_group {
@@ -43,7 +43,8 @@ struct grass_group {
     struct grass_part *part[LINEAR_PARTS_MAX];
     struct tensor index, rho, next_index, next_rho, gradient;
     struct rule_state state;
-    struct tensor weight; /* that indices refer to: rows of the packed weight, or columns of the part */
+    struct tensor
+        weight; /* that indices refer to: rows of the packed weight, or columns of the part */
     uint32_t id;
 };
 
@@ -61,8 +62,7 @@ int64_t grass_used(const int32_t *index, int64_t count);
 
 /* Forms dW of one matrix, chooses, and leaves the compressed gradient of this micro-batch. */
 void grass_refresh_part(struct method *method, struct pass *pass, struct grass_group *group,
-                        struct grass_part *part, const struct tensor *dy,
-                        const struct tensor *x);
+                        struct grass_part *part, const struct tensor *dy, const struct tensor *x);
 
 /* Takes the prepared selection into use: moments and ages of rows that stay are carried (or all
  * restart), statistics are counted. */

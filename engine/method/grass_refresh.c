@@ -37,8 +37,8 @@ void grass_refresh_part(struct method *method, struct pass *pass, struct grass_g
     const int64_t dim[2] = { part->part->rows, x->dim[x->rank - 1] };
     struct tensor dw =
         memory_matrix(pass->memory, MEMORY_WORKSPACE, "refresh dW", method->model->dtype, dim);
-    struct tensor norms = memory_vector(pass->memory, MEMORY_WORKSPACE, "refresh norms", DTYPE_F32,
-                                        part->candidates);
+    struct tensor norms =
+        memory_vector(pass->memory, MEMORY_WORKSPACE, "refresh norms", DTYPE_F32, part->candidates);
     op_matmul(be, &(struct matmul){ .c = &dw,
                                     .a = dy,
                                     .b = x,

@@ -90,8 +90,10 @@ static void *read_host(const struct state_source *source, const char *name,
         same = entry.dim[d] == shape->dim[d];
     }
     if (!same) {
-        fail(err, ERROR_DATA, "saved state: tensor '%s' has another shape or format than the "
-                              "recipe asks for", name);
+        fail(err, ERROR_DATA,
+             "saved state: tensor '%s' has another shape or format than the "
+             "recipe asks for",
+             name);
         return NULL;
     }
     size_t bytes = tensor_bytes(shape);
@@ -116,8 +118,9 @@ static int check_index(const int32_t *index, int64_t count, int64_t candidates, 
         bool good = i < used ? index[i] < candidates && (i == 0 || index[i] > index[i - 1])
                              : index[i] == -1;
         if (!good) {
-            return fail(err, ERROR_DATA, "saved state: tensor '%s' holds index %d at position "
-                                         "%lld, outside a matrix of %lld or out of order",
+            return fail(err, ERROR_DATA,
+                        "saved state: tensor '%s' holds index %d at position "
+                        "%lld, outside a matrix of %lld or out of order",
                         name, (int)index[i], (long long)i, (long long)candidates);
         }
     }

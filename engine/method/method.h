@@ -2,8 +2,8 @@
  * Training methods: what becomes of the weight gradient of a linear layer.
  *
  * A method is attached to the linear layers of a model. In every backward it is handed dy and x of
- * each (model/linear.h); after the last micro-batch it adds its share to the gradient norm, and then
- * it applies the step. The dense parameters (embedding, head, norms) train in full under every
+ * each (model/linear.h); after the last micro-batch it adds its share to the gradient norm, and
+ * then it applies the step. The dense parameters (embedding, head, norms) train in full under every
  * method here; dense.h does that.
  */
 #ifndef WINDROW_ENGINE_METHOD_METHOD_H
@@ -36,6 +36,11 @@ struct method_settings {
 
 struct method;
 
+struct gradient_visitor {
+    void (*visit)(void *context, const char *parameter, struct tensor *gradient);
+    void *context;
+};
+
 /* Steps are step numbers; 0: none yet. */
 struct method_counters {
     int64_t last_refresh;
@@ -54,6 +59,8 @@ struct method_ops {
     /* In the backward; `method->micro` counts micro-batches of the step from 0. */
     void (*weight_gradient)(struct method *method, struct pass *pass, const struct linear *linear,
                             const struct tensor *dy, const struct tensor *x);
+    /* Shows every gradient that it keeps, for sums over ranks and for tests. */
+    void (*each_gradient)(struct method *method, const struct gradient_visitor *visitor);
     /* Adds the squares of what it keeps to sum (1). Called once, after the last micro-batch. */
     void (*add_squares)(struct method *method, struct tensor *sum);
     /* Applies the step with learning rate `lr`, obeying settings->control. */
@@ -63,8 +70,7 @@ struct method_ops {
     int (*restore)(struct method *method, const struct state_source *source, struct error *err);
     /* Reports of the latest refresh. */
     int64_t (*selection_count)(const struct method *method);
-    void (*selection)(const struct method *method, int64_t index,
-                      struct selection_report *report);
+    void (*selection)(const struct method *method, int64_t index, struct selection_report *report);
 };
 
 struct method {

@@ -9,7 +9,7 @@
 enum { SELECTION_BINS = 64 };
 
 struct selection_report {
-    const char *tensor;     /* Hugging Face name */
+    const char *tensor; /* Hugging Face name */
     enum side side;
     int64_t candidates;     /* rows (or columns) of the matrix: n */
     int64_t selected;       /* distinct ones chosen */

@@ -33,7 +33,8 @@ struct linear {
 struct pass;
 
 /* What a training method does at a linear layer. The pass calls it in the backward of every
- * micro-batch, in the order of the backward. dy (T, M) and x (T, N) may be overwritten afterwards. */
+ * micro-batch, in the order of the backward. dy (T, M) and x (T, N) may be overwritten afterwards.
+ */
 struct linear_hooks {
     void (*weight_gradient)(void *context, struct pass *pass, const struct linear *linear,
                             const struct tensor *dy, const struct tensor *x);

@@ -128,21 +128,20 @@ static void attend(struct model *model, struct pass *pass, struct block *block)
     const struct tensor *qkv = &block->value[VALUE_QKV];
     struct attention_shape shape = attention_shape(model, pass);
     if (pass->cache != NULL) {
-        op_attention_decode(pass->be, &(struct attention_decode){
-                                          .out = out,
-                                          .keys = &pass->cache->keys[block->layer],
-                                          .values = &pass->cache->values[block->layer],
-                                          .qkv = qkv,
-                                          .position = pass->cache->position,
-                                          .shape = shape });
+        op_attention_decode(
+            pass->be, &(struct attention_decode){ .out = out,
+                                                  .keys = &pass->cache->keys[block->layer],
+                                                  .values = &pass->cache->values[block->layer],
+                                                  .qkv = qkv,
+                                                  .position = pass->cache->position,
+                                                  .shape = shape });
         return;
     }
     block->lse = row_numbers(pass, "lse", pass_tokens(pass) * shape.heads);
-    op_attention_forward(pass->be, &(struct attention_forward){ .out = out,
-                                                                .lse = &block->lse,
-                                                                .qkv = qkv,
-                                                                .starts = pass->starts,
-                                                                .shape = shape });
+    op_attention_forward(
+        pass->be,
+        &(struct attention_forward){
+            .out = out, .lse = &block->lse, .qkv = qkv, .starts = pass->starts, .shape = shape });
 }
 
 static void llama_block_forward(struct model *model, struct pass *pass, struct block *block,
@@ -228,15 +227,14 @@ static void attention_part_backward(struct model *model, struct pass *pass, stru
     linear_backward(pass, block->o, &dout, dx, &value[VALUE_ATTENTION]);
     struct tensor delta = memory_vector(pass->memory, MEMORY_WORKSPACE, "delta", DTYPE_F32,
                                         pass_tokens(pass) * shape.heads);
-    op_attention_backward(pass->be,
-                          &(struct attention_backward){ .dqkv = &dqkv,
-                                                        .delta = &delta,
-                                                        .dout = &dout,
-                                                        .out = &value[VALUE_ATTENTION],
-                                                        .lse = &block->lse,
-                                                        .qkv = &value[VALUE_QKV],
-                                                        .starts = pass->starts,
-                                                        .shape = shape });
+    op_attention_backward(pass->be, &(struct attention_backward){ .dqkv = &dqkv,
+                                                                  .delta = &delta,
+                                                                  .dout = &dout,
+                                                                  .out = &value[VALUE_ATTENTION],
+                                                                  .lse = &block->lse,
+                                                                  .qkv = &value[VALUE_QKV],
+                                                                  .starts = pass->starts,
+                                                                  .shape = shape });
     memory_release(pass->memory, MEMORY_WORKSPACE, inner);
     rotate(model, pass, &dqkv, true);
     struct tensor dnorm = pass_scratch(pass, "dnorm1", model->dtype, c->hidden_size);

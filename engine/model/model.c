@@ -70,8 +70,8 @@ int model_init(struct model *model, const struct model_config *config, enum dtyp
     model->embedding = dense_declare(model, "model.embed_tokens.weight", PARAMETER_EMBEDDING);
     model->family->declare_blocks(model);
     model->final_norm = dense_declare(model, "model.norm.weight", PARAMETER_NORM);
-    model->head = config->tied ? model->embedding
-                               : dense_declare(model, "lm_head.weight", PARAMETER_HEAD);
+    model->head =
+        config->tied ? model->embedding : dense_declare(model, "lm_head.weight", PARAMETER_HEAD);
     return 0;
 }
 
@@ -114,8 +114,7 @@ void model_place(struct model *model, struct backend *be, struct memory *memory)
         place_linear(model, memory, &model->linear[i]);
     }
     const int64_t dim[2] = { model->positions, model->config.head_size };
-    model->rope_table =
-        memory_matrix(memory, MEMORY_ACTIVATIONS, "rope table", DTYPE_F32, dim);
+    model->rope_table = memory_matrix(memory, MEMORY_ACTIVATIONS, "rope table", DTYPE_F32, dim);
     rope_table_upload(&model->config, be, &model->rope_table);
 }
 
@@ -168,7 +167,8 @@ struct parameter *model_dense_parameter(const struct model *model, int64_t index
     return NULL;
 }
 
-/* ---- forward ---------------------------------------------------------------------------------- */
+/* ---- forward ----------------------------------------------------------------------------------
+ */
 
 static void notify(struct pass *pass, int64_t layer, bool backward)
 {
@@ -195,24 +195,23 @@ void model_forward(struct model *model, struct pass *pass, struct model_forward 
         x = next;
     }
     out->last = x;
-    out->rstd = memory_vector(pass->memory, MEMORY_WORKSPACE, "final rstd", DTYPE_F32,
-                              pass_tokens(pass));
+    out->rstd =
+        memory_vector(pass->memory, MEMORY_WORKSPACE, "final rstd", DTYPE_F32, pass_tokens(pass));
     out->hidden = pass_scratch(pass, "hidden", model->dtype, model->config.hidden_size);
-    op_rmsnorm_forward(pass->be, &(struct rmsnorm_forward){
-                                     .y = &out->hidden,
-                                     .rstd = &out->rstd,
-                                     .x = &out->last,
-                                     .weight = &model->final_norm->value,
-                                     .eps = (float)model->config.rms_norm_eps });
+    op_rmsnorm_forward(pass->be,
+                       &(struct rmsnorm_forward){ .y = &out->hidden,
+                                                  .rstd = &out->rstd,
+                                                  .x = &out->last,
+                                                  .weight = &model->final_norm->value,
+                                                  .eps = (float)model->config.rms_norm_eps });
 }
 
 void model_logits(struct model *model, struct pass *pass, struct tensor *logits,
                   const struct tensor *hidden)
 {
-    op_matmul(pass->be, &(struct matmul){ .c = logits,
-                                          .a = hidden,
-                                          .b = &model->head->value,
-                                          .transpose_b = true });
+    op_matmul(pass->be,
+              &(struct matmul){
+                  .c = logits, .a = hidden, .b = &model->head->value, .transpose_b = true });
 }
 
 void model_loss(struct model *model, struct pass *pass, const struct tensor *hidden,
@@ -245,8 +244,7 @@ void model_loss(struct model *model, struct pass *pass, const struct tensor *hid
                                                       .gradient = args->dhidden != NULL });
         if (args->dhidden != NULL) {
             struct tensor dh = tensor_row_range(args->dhidden, first, rows);
-            op_matmul(be,
-                      &(struct matmul){ .c = &dh, .a = &logits, .b = &model->head->value });
+            op_matmul(be, &(struct matmul){ .c = &dh, .a = &logits, .b = &model->head->value });
             op_matmul(be, &(struct matmul){ .c = &pass->dense->tensor[model->head->id],
                                             .a = &logits,
                                             .b = &h,
@@ -258,7 +256,8 @@ void model_loss(struct model *model, struct pass *pass, const struct tensor *hid
     memory_release(pass->memory, MEMORY_WORKSPACE, mark);
 }
 
-/* ---- backward --------------------------------------------------------------------------------- */
+/* ---- backward ---------------------------------------------------------------------------------
+ */
 
 void model_backward(struct model *model, struct pass *pass, const struct model_forward *forward,
                     const struct tensor *dhidden)

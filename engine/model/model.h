@@ -51,9 +51,9 @@ struct model {
     struct block *block;
     struct parameter *embedding;
     struct parameter *final_norm;
-    struct parameter *head;    /* the embedding if tied */
-    struct tensor rope_table;  /* (P, D) */
-    int64_t positions;         /* P */
+    struct parameter *head;   /* the embedding if tied */
+    struct tensor rope_table; /* (P, D) */
+    int64_t positions;        /* P */
 };
 
 /* Declares everything; takes no device memory. `positions`: longest sequence of any pass. */
@@ -83,8 +83,9 @@ struct model_forward {
 void model_forward(struct model *model, struct pass *pass, struct model_forward *out);
 
 /* Losses of the pass's targets, added to loss_sum (1). If dhidden (T, C) is not NULL it gets the
- * gradient of hidden, and the head's gradient is added to pass->dense. `scale` multiplies gradients, not losses. The logits
- * exist for a chunk of tokens at a time and become their own gradient in place. */
+ * gradient of hidden, and the head's gradient is added to pass->dense. `scale` multiplies
+ * gradients, not losses. The logits exist for a chunk of tokens at a time and become their own
+ * gradient in place. */
 struct model_loss {
     struct tensor *loss_sum;
     struct tensor *dhidden;

@@ -25,11 +25,9 @@ struct tensor pass_scratch(struct pass *pass, const char *name, enum dtype dtype
 void linear_forward(struct pass *pass, const struct linear *linear, struct tensor *y,
                     const struct tensor *x, float beta)
 {
-    op_matmul(pass->be, &(struct matmul){ .c = y,
-                                          .a = x,
-                                          .b = &linear->weight,
-                                          .transpose_b = true,
-                                          .beta = beta });
+    op_matmul(pass->be,
+              &(struct matmul){
+                  .c = y, .a = x, .b = &linear->weight, .transpose_b = true, .beta = beta });
 }
 
 void linear_backward(struct pass *pass, const struct linear *linear, struct tensor *dx,

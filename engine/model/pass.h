@@ -20,7 +20,7 @@ enum block_value {
     VALUE_MIDDLE,    /* the residual stream between attention and feed-forward */
     VALUE_NORM2,     /* input of gate and up */
     VALUE_GATE_UP,
-    VALUE_SWIGLU,    /* input of down */
+    VALUE_SWIGLU, /* input of down */
     VALUE_COUNT
 };
 extern const char *const block_value_names[VALUE_COUNT];
@@ -33,9 +33,9 @@ struct activation_policy {
 
 /* Keys and values of the tokens so far, for generation. */
 struct token_cache {
-    struct tensor *keys;   /* one (B, P, K D) a block */
+    struct tensor *keys; /* one (B, P, K D) a block */
     struct tensor *values;
-    int64_t position;      /* of the token that is being fed */
+    int64_t position; /* of the token that is being fed */
 };
 
 /* Where the gradients of the dense parameters (embedding, head, norms) are summed: by parameter
@@ -51,13 +51,13 @@ struct pass {
     int64_t sequence; /* S */
     bool training;
     const struct activation_policy *policy;
-    const struct linear_hooks *hooks;    /* training only */
-    const struct dense_gradients *dense; /* training only */
-    struct token_cache *cache;           /* generation only: S is 1 */
-    const struct tensor *ids;            /* (T) int32 */
-    const struct tensor *targets;        /* (T) int32 */
-    const struct tensor *positions;      /* (T) int32 */
-    const struct tensor *starts;         /* (T) int32 */
+    const struct linear_hooks *hooks;                              /* training only */
+    const struct dense_gradients *dense;                           /* training only */
+    struct token_cache *cache;                                     /* generation only: S is 1 */
+    const struct tensor *ids;                                      /* (T) int32 */
+    const struct tensor *targets;                                  /* (T) int32 */
+    const struct tensor *positions;                                /* (T) int32 */
+    const struct tensor *starts;                                   /* (T) int32 */
     void (*on_layer)(void *context, int64_t layer, bool backward); /* may be NULL */
     void *context;
 };
@@ -67,7 +67,8 @@ static inline int64_t pass_tokens(const struct pass *pass)
     return pass->batch * pass->sequence;
 }
 
-/* Places (T, columns) of the model's dtype: kept if the pass trains and the policy keeps `value`. */
+/* Places (T, columns) of the model's dtype: kept if the pass trains and the policy keeps `value`.
+ */
 struct tensor pass_value(struct pass *pass, enum block_value value, enum dtype dtype,
                          int64_t columns);
 

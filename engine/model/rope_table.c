@@ -10,8 +10,7 @@ double rope_frequency(const struct model_config *config, int64_t i)
 {
     const struct rope_scaling *scaling = &config->rope_scaling;
     const double pi = 3.14159265358979323846;
-    double frequency =
-        pow(config->rope_theta, -2.0 * (double)i / (double)config->head_size);
+    double frequency = pow(config->rope_theta, -2.0 * (double)i / (double)config->head_size);
     if (scaling->kind == ROPE_SCALING_LINEAR) {
         return frequency / scaling->factor;
     }

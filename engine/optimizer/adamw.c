@@ -4,25 +4,25 @@
 static void adamw_step(struct backend *be, const struct rule_settings *settings,
                        const struct rule_target *target, struct rule_state *state)
 {
-    op_adamw(be, &(struct adamw){ .weight = target->weight,
-                                  .m = &state->slot[0],
-                                  .v = &state->slot[1],
-                                  .age = &state->age,
-                                  .gradient = target->gradient,
-                                  .index = target->index,
-                                  .rho = target->rho,
-                                  .control = settings->control,
-                                  .side = target->side,
-                                  .lr = target->lr,
-                                  .beta1 = settings->beta1,
-                                  .beta2 = settings->beta2,
-                                  .eps = settings->eps,
-                                  .weight_decay = target->weight_decay,
-                                  .scale = target->scale,
-                                  .rounding = settings->rounding,
-                                  .key = { .seed = settings->seed,
-                                           .tensor = target->id,
-                                           .step = settings->step } });
+    op_adamw(be,
+             &(struct adamw){
+                 .weight = target->weight,
+                 .m = &state->slot[0],
+                 .v = &state->slot[1],
+                 .age = &state->age,
+                 .gradient = target->gradient,
+                 .index = target->index,
+                 .rho = target->rho,
+                 .control = settings->control,
+                 .side = target->side,
+                 .lr = target->lr,
+                 .beta1 = settings->beta1,
+                 .beta2 = settings->beta2,
+                 .eps = settings->eps,
+                 .weight_decay = target->weight_decay,
+                 .scale = target->scale,
+                 .rounding = settings->rounding,
+                 .key = { .seed = settings->seed, .tensor = target->id, .step = settings->step } });
 }
 
 const struct rule_ops adamw_rule = {

@@ -23,8 +23,9 @@ struct schedule {
  * warmup) held within 0 .. 1:
  *   constant  lr
  *   linear    lr (1 - (1 - floor) p)
- *   cosine    lr (floor + (1 - floor) (1 + cos(pi p)) / 2)          (Loshchilov, Hutter, 1608.03983)
- *   wsd       lr until p = 0.8, then linear to the floor             (Hu et al., 2404.06395, 4.1)
+ *   cosine    lr (floor + (1 - floor) (1 + cos(pi p)) / 2)          (Loshchilov, Hutter,
+ * 1608.03983) wsd       lr until p = 0.8, then linear to the floor             (Hu et al.,
+ * 2404.06395, 4.1)
  */
 double schedule_rate(const struct schedule *schedule, int64_t k);
 

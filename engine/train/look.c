@@ -9,6 +9,11 @@ int trainer_evaluate(struct trainer *trainer, const struct batch *batch, double 
                      int64_t *tokens, struct error *err)
 {
     struct memory *memory = trainer->memory;
+    if (!trainer->inference && trainer->recipe.data_validation[0] == '\0') {
+        return fail(err, ERROR_USAGE,
+                    "this run has no memory planned for an evaluation: its recipe "
+                    "names no data.validation");
+    }
     if (trainer_upload(trainer, batch, err) != 0) {
         return -1;
     }
@@ -57,8 +62,7 @@ int trainer_generate_begin(struct trainer *trainer, int64_t length, struct error
     cache->values = xcalloc((size_t)config->layers, sizeof *cache->values);
     for (int64_t i = 0; i < config->layers; i++) {
         cache->keys[i] = memory_tensor(trainer->memory, MEMORY_WORKSPACE, "cached keys", shape);
-        cache->values[i] =
-            memory_tensor(trainer->memory, MEMORY_WORKSPACE, "cached values", shape);
+        cache->values[i] = memory_tensor(trainer->memory, MEMORY_WORKSPACE, "cached values", shape);
     }
     cache->position = 0;
     trainer->cache_length = length;
@@ -91,8 +95,7 @@ static void download_logits(struct trainer *trainer, const struct tensor *tensor
     free(raw);
 }
 
-int trainer_generate_feed(struct trainer *trainer, int32_t token, float *logits,
-                          struct error *err)
+int trainer_generate_feed(struct trainer *trainer, int32_t token, float *logits, struct error *err)
 {
     struct model *model = &trainer->model;
     if (token < 0 || token >= model->config.vocabulary) {

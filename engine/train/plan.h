@@ -12,15 +12,15 @@
 enum { PLAN_LARGEST_COUNT = 32 };
 
 struct plan {
-    size_t bytes[MEMORY_CATEGORY_COUNT];   /* capacity of each category: its own peak */
-    size_t total_bytes;                    /* their sum: what a run takes from the device */
-    size_t peak_bytes;                     /* highest sum alive at one time */
+    size_t bytes[MEMORY_CATEGORY_COUNT]; /* capacity of each category: its own peak */
+    size_t total_bytes;                  /* their sum: what a run takes from the device */
+    size_t peak_bytes;                   /* highest sum alive at one time */
     /* Peak of each category within a phase; phases that the recipe never runs are all 0. */
     size_t phase_bytes[PHASE_COUNT][MEMORY_CATEGORY_COUNT];
-    double step_flops;                     /* an optimizer step without refresh */
-    double refresh_flops;                  /* one with (0 if the method has none) */
-    double step_bytes;                     /* least traffic of a step without refresh */
-    int64_t checkpoint_bytes;              /* of one checkpoint on disk, headers included, within 1 % */
+    double step_flops;        /* an optimizer step without refresh */
+    double refresh_flops;     /* one with (0 if the method has none) */
+    double step_bytes;        /* least traffic of a step without refresh */
+    int64_t checkpoint_bytes; /* of one checkpoint on disk, headers included, within 1 % */
     int64_t parameters;
     int64_t trained;
     struct memory_record largest[PLAN_LARGEST_COUNT];
@@ -29,6 +29,10 @@ struct plan {
 
 int plan_make(const struct recipe *recipe, const struct model_config *config, struct plan *plan,
               struct error *err);
+
+/* Capacities for a trainer that only evaluates and generates (options->inference). */
+int plan_inference(const struct trainer_options *wanted, size_t capacity[MEMORY_CATEGORY_COUNT],
+                   struct error *err);
 
 /* What memory.limit, or else the device, allows; 0: unlimited or unknown. */
 int64_t plan_limit(const struct recipe *recipe, const struct backend *be);
@@ -42,9 +46,9 @@ int plan_check(const struct plan *plan, const struct recipe *recipe,
  * Cost is the predicted change of the time per token (1.0: none). */
 enum { PLAN_CHANGES_MAX = 8 };
 struct plan_change {
-    char assignments[256];  /* "batch.micro=4 batch.accumulate=2" */
-    char sentence[256];     /* what it does and what it costs */
-    size_t total_bytes;     /* of the plan after it */
+    char assignments[256]; /* "batch.micro=4 batch.accumulate=2" */
+    char sentence[256];    /* what it does and what it costs */
+    size_t total_bytes;    /* of the plan after it */
     double time_factor;
 };
 int plan_changes(const struct recipe *recipe, const struct model_config *config,

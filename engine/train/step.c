@@ -22,8 +22,7 @@ struct pass trainer_pass(struct trainer *trainer, bool training)
 }
 
 /* Everything that an operation will use as an index is checked here, on the host. */
-static int check_batch(const struct trainer *trainer, const struct batch *batch,
-                       struct error *err)
+static int check_batch(const struct trainer *trainer, const struct batch *batch, struct error *err)
 {
     int64_t vocabulary = trainer->model.config.vocabulary;
     if (batch->rows != trainer->recipe.batch_micro ||
@@ -37,15 +36,17 @@ static int check_batch(const struct trainer *trainer, const struct batch *batch,
         int64_t s = i % batch->sequence;
         if (batch->ids[i] < 0 || batch->ids[i] >= vocabulary || batch->targets[i] < -1 ||
             batch->targets[i] >= vocabulary) {
-            return fail(err, ERROR_DATA, "token id %d (target %d) is outside the model's "
-                                         "vocabulary of %lld", (int)batch->ids[i],
-                        (int)batch->targets[i], (long long)vocabulary);
+            return fail(err, ERROR_DATA,
+                        "token id %d (target %d) is outside the model's "
+                        "vocabulary of %lld",
+                        (int)batch->ids[i], (int)batch->targets[i], (long long)vocabulary);
         }
         if (batch->positions[i] < 0 || batch->positions[i] >= trainer->model.positions ||
             batch->starts[i] < 0 || batch->starts[i] > s) {
-            return fail(err, ERROR_RUNTIME, "position %d or record start %d of token %lld is "
-                                            "outside its row", (int)batch->positions[i],
-                        (int)batch->starts[i], (long long)s);
+            return fail(err, ERROR_RUNTIME,
+                        "position %d or record start %d of token %lld is "
+                        "outside its row",
+                        (int)batch->positions[i], (int)batch->starts[i], (long long)s);
         }
     }
     return 0;
@@ -74,11 +75,10 @@ static void micro_batch(struct trainer *trainer, float scale)
     struct model_forward forward;
     trainer_enter(trainer, PHASE_FORWARD);
     model_forward(model, &pass, &forward);
-    struct tensor dhidden =
-        pass_scratch(&pass, "dhidden", model->dtype, model->config.hidden_size);
-    model_loss(model, &pass, &forward.hidden,
-               &(struct model_loss){
-                   .loss_sum = &trainer->loss, .dhidden = &dhidden, .scale = scale });
+    struct tensor dhidden = pass_scratch(&pass, "dhidden", model->dtype, model->config.hidden_size);
+    model_loss(
+        model, &pass, &forward.hidden,
+        &(struct model_loss){ .loss_sum = &trainer->loss, .dhidden = &dhidden, .scale = scale });
     trainer_enter(trainer, PHASE_BACKWARD);
     model_backward(model, &pass, &forward, &dhidden);
     memory_release(memory, MEMORY_ACTIVATIONS, activations);
@@ -100,6 +100,22 @@ static double learning_rate(const struct trainer *trainer, int64_t step)
                                  .steps = recipe->train_steps,
                                  .floor = recipe->schedule_floor };
     return schedule_rate(&schedule, step);
+}
+
+static void reduce_gradient(void *context, const char *parameter, struct tensor *gradient)
+{
+    (void)parameter;
+    struct trainer *trainer = context;
+    trainer->comm->ops->all_reduce(trainer->comm, trainer->be, gradient);
+}
+
+/* Sums loss and gradients over the ranks. */
+static void reduce(struct trainer *trainer)
+{
+    struct gradient_visitor visitor = { .visit = reduce_gradient, .context = trainer };
+    trainer->comm->ops->all_reduce(trainer->comm, trainer->be, &trainer->loss);
+    dense_each_gradient(&trainer->dense, &visitor);
+    trainer->method.ops->each_gradient(&trainer->method, &visitor);
 }
 
 static void update(struct trainer *trainer, int64_t step, double lr)
@@ -136,8 +152,8 @@ static int read_back(struct trainer *trainer, struct step_result *result, struct
     result->skipped = control[CONTROL_SKIP] != 0.0f;
     result->refreshed = trainer->method.refreshed;
     if (result->skipped) {
-        result->reason = isfinite(result->loss) ? "the gradient is not finite"
-                                                : "the loss is not finite";
+        result->reason =
+            isfinite(result->loss) ? "the gradient is not finite" : "the loss is not finite";
     }
     return 0;
 }
@@ -173,7 +189,7 @@ int trainer_step(struct trainer *trainer, int64_t step, const struct batch *batc
         micro_batch(trainer, scale);
     }
     op_scale(trainer->be, &trainer->loss, scale);
-    trainer->comm->ops->all_reduce(trainer->comm, trainer->be, &trainer->loss);
+    reduce(trainer);
     update(trainer, step, result->learning_rate);
     int rc = read_back(trainer, result, err);
     trainer_enter(trainer, PHASE_IDLE);

@@ -87,8 +87,7 @@ static int find_parts(struct trainer *trainer, struct error *err)
     method->model = &trainer->model;
     method->on_refresh = on_refresh;
     method->context = trainer;
-    trainer->hooks = (struct linear_hooks){ .weight_gradient = weight_gradient,
-                                            .context = method };
+    trainer->hooks = (struct linear_hooks){ .weight_gradient = weight_gradient, .context = method };
     method_settings_take(method, recipe);
     return 0;
 }
@@ -116,8 +115,7 @@ static void place_inputs(struct trainer *trainer)
     }
 }
 
-static int build(struct trainer *trainer, const struct trainer_options *options,
-                 struct error *err)
+static int build(struct trainer *trainer, const struct trainer_options *options, struct error *err)
 {
     const struct recipe *recipe = &trainer->recipe;
     int64_t positions = recipe->data_sequence_length;
@@ -142,7 +140,7 @@ static int build(struct trainer *trainer, const struct trainer_options *options,
     if (!trainer->inference && attach(trainer, err) != 0) {
         return -1;
     }
-    if (recipe->model_init == MODEL_RANDOM && !trainer->inference) {
+    if (recipe->model_init == MODEL_RANDOM) {
         model_randomize(&trainer->model, trainer->be, (uint64_t)recipe->train_seed);
     }
     return backend_sync(trainer->be) == 0 ? 0 : trainer_device_error(trainer, err);
@@ -184,7 +182,8 @@ void trainer_close(struct trainer *trainer)
     free(trainer);
 }
 
-/* ---- weights ------------------------------------------------------------------------------------ */
+/* ---- weights ------------------------------------------------------------------------------------
+ */
 
 static int load_parameter(struct trainer *trainer, struct parameter *p,
                           const struct weights_tensor *tensor, struct error *err)
@@ -218,17 +217,17 @@ static int check_extra(const struct trainer *trainer, const struct weights_sourc
             known = strcmp(name, trainer->model.parameter[j].name) == 0;
         }
         if (!known) {
-            fail(err, ERROR_DATA, "model weights: tensor '%s' is not part of a %s model with %lld "
-                                  "layers", name, trainer->model.config.family,
-                 (long long)trainer->model.config.layers);
+            fail(err, ERROR_DATA,
+                 "model weights: tensor '%s' is not part of a %s model with %lld "
+                 "layers",
+                 name, trainer->model.config.family, (long long)trainer->model.config.layers);
             return hint(err, "config.json and the weights must belong together");
         }
     }
     return 0;
 }
 
-int trainer_load_weights(struct trainer *trainer, struct weights_source *source,
-                         struct error *err)
+int trainer_load_weights(struct trainer *trainer, struct weights_source *source, struct error *err)
 {
     for (int64_t i = 0; i < trainer->model.parameter_count; i++) {
         struct parameter *p = &trainer->model.parameter[i];
@@ -244,7 +243,8 @@ int trainer_load_weights(struct trainer *trainer, struct weights_source *source,
     return backend_sync(trainer->be) == 0 ? 0 : trainer_device_error(trainer, err);
 }
 
-/* ---- facts -------------------------------------------------------------------------------------- */
+/* ---- facts --------------------------------------------------------------------------------------
+ */
 
 const struct model_config *trainer_config(const struct trainer *trainer)
 {
@@ -259,6 +259,11 @@ const struct recipe *trainer_recipe(const struct trainer *trainer)
 struct memory *trainer_memory(struct trainer *trainer)
 {
     return trainer->memory;
+}
+
+int64_t trainer_positions(const struct trainer *trainer)
+{
+    return trainer->model.positions;
 }
 
 int64_t trainer_parameter_count(const struct trainer *trainer)
@@ -276,8 +281,7 @@ int64_t trainer_selection_count(const struct trainer *trainer)
     return trainer->method.ops->selection_count(&trainer->method);
 }
 
-int trainer_selection(const struct trainer *trainer, int64_t index,
-                      struct selection_report *report)
+int trainer_selection(const struct trainer *trainer, int64_t index, struct selection_report *report)
 {
     if (index < 0 || index >= trainer_selection_count(trainer)) {
         return -1;
@@ -286,7 +290,8 @@ int trainer_selection(const struct trainer *trainer, int64_t index,
     return 0;
 }
 
-/* ---- live settings ------------------------------------------------------------------------------ */
+/* ---- live settings ------------------------------------------------------------------------------
+ */
 
 static bool capacity_changed(const struct trainer *trainer, const size_t *capacity)
 {

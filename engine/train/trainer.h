@@ -1,8 +1,8 @@
 /*
  * The trainer: a model, a method, an optimizer rule and an activation policy on one backend.
  *
- * No thread, no file, no clock: the plan runs it on the null backend, the run process on a real one,
- * tests on both. Sizes depend on the recipe, never on the data.
+ * No thread, no file, no clock: the plan runs it on the null backend, the run process on a real
+ * one, tests on both. Sizes depend on the recipe, never on the data.
  */
 #ifndef WINDROW_ENGINE_TRAIN_TRAINER_H
 #define WINDROW_ENGINE_TRAIN_TRAINER_H
@@ -35,9 +35,9 @@ struct trainer_options {
     const struct recipe *recipe;       /* copied */
     const struct model_config *config; /* copied */
     struct backend *be;                /* outlives the trainer */
-    const size_t *capacity;            /* bytes per memory category from the plan; NULL: null backend */
-    bool inference;                    /* evaluates and generates only: no gradients, no states */
-    int64_t positions;                 /* inference: longest sequence (0: data.sequence_length) */
+    const size_t *capacity; /* bytes per memory category from the plan; NULL: null backend */
+    bool inference;         /* evaluates and generates only: no gradients, no states */
+    int64_t positions;      /* inference: longest sequence (0: data.sequence_length) */
     void (*on_phase)(void *context, enum trainer_phase phase); /* may be NULL */
     void *context;
 };
@@ -47,27 +47,26 @@ struct trainer *trainer_open(const struct trainer_options *options, struct error
 void trainer_close(struct trainer *trainer);
 
 /* Fills the weights from a model directory; every tensor must be there with the right shape. */
-int trainer_load_weights(struct trainer *trainer, struct weights_source *source,
-                         struct error *err);
+int trainer_load_weights(struct trainer *trainer, struct weights_source *source, struct error *err);
 
 /* ---- steps ---------------------------------------------------------------------------------- */
 
 struct step_result {
-    float loss;            /* sum of token losses / trained tokens; not finite if so */
-    float grad_norm;       /* before clipping */
+    float loss;      /* sum of token losses / trained tokens; not finite if so */
+    float grad_norm; /* before clipping */
     double learning_rate;
-    int64_t tokens;        /* trained */
-    int64_t positions;     /* processed: micro-batches * rows * S */
-    bool refreshed;        /* rows were chosen anew in this step */
-    bool skipped;          /* nothing was changed */
-    const char *reason;    /* why it was skipped; a constant */
+    int64_t tokens;     /* trained */
+    int64_t positions;  /* processed: micro-batches * rows * S */
+    bool refreshed;     /* rows were chosen anew in this step */
+    bool skipped;       /* nothing was changed */
+    const char *reason; /* why it was skipped; a constant */
 };
 
 /* One optimizer step: step number `step` (from 1; decides schedule, refresh and random numbers) on
  * `count` micro-batches (recipe batch.accumulate). -1 only if the device failed or the batch holds
  * ids outside the vocabulary. */
-int trainer_step(struct trainer *trainer, int64_t step, const struct batch *batches,
-                 int64_t count, struct step_result *result, struct error *err);
+int trainer_step(struct trainer *trainer, int64_t step, const struct batch *batches, int64_t count,
+                 struct step_result *result, struct error *err);
 
 /* Row selection (engine/method/selection.h): one report per matrix.
  * Number of reports of the latest refresh (0 if the method selects nothing). */
@@ -77,39 +76,43 @@ int trainer_selection(const struct trainer *trainer, int64_t index,
 
 /* ---- looking -------------------------------------------------------------------------------- */
 
-/* Sum of losses and trained tokens of one batch, weights untouched. */
+/* Sum of losses and trained tokens of one batch, weights untouched. In a run, memory for it is
+ * planned if the recipe names data.validation. */
 int trainer_evaluate(struct trainer *trainer, const struct batch *batch, double *loss_sum,
                      int64_t *tokens, struct error *err);
 
-/* Starts generation anew with room for `length` tokens (at most the recipe's sequence length, or
- * the model's positions outside a run). */
+/* Starts generation anew with room for `length` tokens, at most trainer_positions. In a run, memory
+ * for it is planned if train.sample_every is not 0. */
 int trainer_generate_begin(struct trainer *trainer, int64_t length, struct error *err);
 /* Feeds one token at the next position; logits (V) of what follows, or NULL if not wanted. */
-int trainer_generate_feed(struct trainer *trainer, int32_t token, float *logits,
-                          struct error *err);
+int trainer_generate_feed(struct trainer *trainer, int32_t token, float *logits, struct error *err);
 void trainer_generate_end(struct trainer *trainer);
 
 const struct model_config *trainer_config(const struct trainer *trainer);
 const struct recipe *trainer_recipe(const struct trainer *trainer);
 struct memory *trainer_memory(struct trainer *trainer);
+/* Longest sequence that can be generated. */
+int64_t trainer_positions(const struct trainer *trainer);
 int64_t trainer_parameter_count(const struct trainer *trainer);
 /* Parameters that may move at all under the method. */
 int64_t trainer_trained_count(const struct trainer *trainer);
 
-/* ---- live settings ---------------------------------------------------------------------------- */
+/* ---- live settings ----------------------------------------------------------------------------
+ */
 
 /* Takes over the live keys of `recipe` between two steps. `capacity` comes from a plan of that
- * recipe. If method.rank or any capacity changed, gradients, optimizer states and workspace are laid
- * out anew; after a change of rank the moments of the old selection wait on the host for the refresh
- * that the next step makes. */
+ * recipe. If method.rank or any capacity changed, gradients, optimizer states and workspace are
+ * laid out anew; after a change of rank the moments of the old selection wait on the host for the
+ * refresh that the next step makes. */
 int trainer_apply(struct trainer *trainer, const struct recipe *recipe, const size_t *capacity,
                   struct error *err);
 
-/* ---- state --------------------------------------------------------------------------------------- */
+/* ---- state
+ * --------------------------------------------------------------------------------------- */
 
-/* Everything that must survive, as named tensors: weights under their Hugging Face names first, then
- * "optimizer/..." and "method/..." (struct state_entry in engine/method/state.h). The count makes the
- * list, which holds until the next step, apply or restore. */
+/* Everything that must survive, as named tensors: weights under their Hugging Face names first,
+ * then "optimizer/..." and "method/..." (struct state_entry in engine/method/state.h). The count
+ * makes the list, which holds until the next step, apply or restore. */
 int64_t trainer_state_count(struct trainer *trainer);
 void trainer_state_entry(struct trainer *trainer, int64_t index, struct state_entry *entry);
 /* Downloads elements [first, first + count) into `out` (of the entry's dtype). */
@@ -118,7 +121,7 @@ int trainer_state_read(struct trainer *trainer, int64_t index, int64_t first, in
 
 /* Numbers that must survive beside the tensors. Steps are step numbers; all 0 before the first. */
 struct trainer_counters {
-    int64_t last_refresh;      /* the step that chose the rows in use; 0: none yet */
+    int64_t last_refresh; /* the step that chose the rows in use; 0: none yet */
     int64_t refresh_count;
 };
 void trainer_counters(const struct trainer *trainer, struct trainer_counters *counters);

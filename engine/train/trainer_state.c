@@ -1,5 +1,6 @@
 /* The list of everything that survives: for checkpoints, for laying memory out anew, for checks. */
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -90,7 +91,8 @@ int trainer_restore(struct trainer *trainer, const struct state_source *source,
     return backend_sync(trainer->be) == 0 ? 0 : trainer_device_error(trainer, err);
 }
 
-/* ---- finiteness --------------------------------------------------------------------------------- */
+/* ---- finiteness ---------------------------------------------------------------------------------
+ */
 
 static bool chunk_finite(const void *values, int64_t count, enum dtype dtype)
 {
@@ -131,7 +133,8 @@ bool trainer_state_finite(struct trainer *trainer, const char **bad)
     return finite;
 }
 
-/* ---- snapshots ---------------------------------------------------------------------------------- */
+/* ---- snapshots ----------------------------------------------------------------------------------
+ */
 
 struct state_snapshot {
     struct state_item *item; /* their tensors point into `data` */
@@ -206,9 +209,8 @@ static int snapshot_read(void *context, int64_t index, int64_t first, int64_t co
 
 struct state_source trainer_snapshot_source(struct state_snapshot *snapshot)
 {
-    return (struct state_source){ .find = snapshot_find,
-                                  .read = snapshot_read,
-                                  .context = snapshot };
+    return (
+        struct state_source){ .find = snapshot_find, .read = snapshot_read, .context = snapshot };
 }
 
 void trainer_snapshot_free(struct state_snapshot *snapshot)

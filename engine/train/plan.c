@@ -1,0 +1,203 @@
+/* Running the step where nothing is computed, and reading what it took. */
+#include "engine/train/plan.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine/base/xalloc.h"
+
+/* Watches a trainer: the peak of every phase, and what was alive at the highest. */
+struct watch {
+    struct trainer *trainer; /* NULL until it is built */
+    struct plan *plan;
+    enum trainer_phase phase;
+};
+
+static void collect(struct watch *watch)
+{
+    struct plan *plan = watch->plan;
+    struct memory *memory = trainer_memory(watch->trainer);
+    for (int c = 0; c < MEMORY_CATEGORY_COUNT; c++) {
+        size_t peak = memory_peak(memory, (enum memory_category)c);
+        size_t *phase = &plan->phase_bytes[watch->phase][c];
+        *phase = peak > *phase ? peak : *phase;
+        plan->bytes[c] = peak > plan->bytes[c] ? peak : plan->bytes[c];
+    }
+    size_t total = memory_peak_total(memory);
+    if (total > plan->peak_bytes) {
+        plan->peak_bytes = total;
+        plan->largest_count = memory_peak_records(memory, plan->largest, PLAN_LARGEST_COUNT);
+    }
+    memory_reset_peak(memory);
+}
+
+static void on_phase(void *context, enum trainer_phase phase)
+{
+    struct watch *watch = context;
+    if (watch->trainer != NULL) {
+        collect(watch);
+    }
+    watch->phase = phase;
+}
+
+static int plan_steps(struct trainer *trainer, const struct backend *be, struct plan *plan,
+                      struct error *err)
+{
+    const struct recipe *recipe = trainer_recipe(trainer);
+    struct batch batch;
+    struct step_result result;
+    struct op_count before;
+    struct op_count after;
+    if (batch_init(&batch, recipe->batch_micro, recipe->data_sequence_length, err) != 0) {
+        return -1;
+    }
+    batch.trained_tokens = 1;
+    int64_t count = recipe->batch_accumulate;
+    struct batch *batches = xcalloc((size_t)count, sizeof *batches);
+    for (int64_t i = 0; i < count; i++) {
+        batches[i] = batch; /* all the same: sizes do not depend on the data */
+    }
+    before = backend_total(be);
+    int rc = trainer_step(trainer, 1, batches, count, &result, err);
+    after = backend_total(be);
+    plan->refresh_flops = result.refreshed ? after.flops - before.flops : 0.0;
+    before = after;
+    if (rc == 0) {
+        rc = trainer_step(trainer, 2, batches, count, &result, err);
+    }
+    after = backend_total(be);
+    plan->step_flops = after.flops - before.flops;
+    plan->step_bytes = after.bytes - before.bytes;
+    if (rc == 0 && recipe->data_validation[0] != '\0') {
+        double loss;
+        int64_t tokens;
+        rc = trainer_evaluate(trainer, &batch, &loss, &tokens, err);
+    }
+    free(batches);
+    batch_free(&batch);
+    return rc;
+}
+
+static int plan_sample(struct trainer *trainer, int64_t length, struct error *err)
+{
+    float *logits = xmalloc((size_t)trainer_config(trainer)->vocabulary * sizeof *logits);
+    int rc = trainer_generate_begin(trainer, length, err);
+    if (rc == 0) {
+        rc = trainer_generate_feed(trainer, 0, logits, err);
+    }
+    trainer_generate_end(trainer);
+    free(logits);
+    return rc;
+}
+
+/* Bytes of safetensors files with these tensors: data, and a header of about this text. */
+static int64_t checkpoint_size(struct trainer *trainer)
+{
+    char line[512];
+    int64_t bytes = 0;
+    int64_t count = trainer_state_count(trainer);
+    for (int64_t i = 0; i < count; i++) {
+        struct state_entry entry;
+        trainer_state_entry(trainer, i, &entry);
+        int64_t elements = 1;
+        for (int d = 0; d < entry.rank; d++) {
+            elements *= entry.dim[d];
+        }
+        int64_t size = elements * (int64_t)dtype_size(entry.dtype);
+        bytes += size;
+        bytes += snprintf(line, sizeof line,
+                          "\"%s\":{\"dtype\":\"F32\",\"shape\":[%lld,%lld],"
+                          "\"data_offsets\":[%lld,%lld]},",
+                          entry.name, (long long)entry.dim[0], (long long)entry.dim[1],
+                          (long long)bytes, (long long)(bytes + size));
+    }
+    return bytes;
+}
+
+static struct backend *open_null(struct error *err)
+{
+    char why[256];
+    struct backend *be = backend_open("null", 0, why, sizeof why);
+    if (be == NULL) {
+        fail(err, ERROR_RUNTIME, "cannot plan: %s", why);
+    }
+    return be;
+}
+
+int plan_make(const struct recipe *recipe, const struct model_config *config, struct plan *plan,
+              struct error *err)
+{
+    memset(plan, 0, sizeof *plan);
+    struct watch watch = { .plan = plan, .phase = PHASE_IDLE };
+    struct backend *be = open_null(err);
+    if (be == NULL) {
+        return -1;
+    }
+    struct trainer *trainer = trainer_open(
+        &(struct trainer_options){
+            .recipe = recipe, .config = config, .be = be, .on_phase = on_phase, .context = &watch },
+        err);
+    if (trainer == NULL) {
+        backend_close(be);
+        return -1;
+    }
+    watch.trainer = trainer;
+    int rc = plan_steps(trainer, be, plan, err);
+    if (rc == 0 && recipe->train_sample_every > 0) {
+        rc = plan_sample(trainer, recipe->data_sequence_length, err);
+    }
+    if (rc == 0) {
+        collect(&watch);
+        for (int c = 0; c < MEMORY_CATEGORY_COUNT; c++) {
+            plan->total_bytes += plan->bytes[c];
+        }
+        plan->checkpoint_bytes = checkpoint_size(trainer);
+        plan->parameters = trainer_parameter_count(trainer);
+        plan->trained = trainer_trained_count(trainer);
+    }
+    trainer_close(trainer);
+    backend_close(be);
+    return rc;
+}
+
+int plan_inference(const struct trainer_options *wanted, size_t capacity[MEMORY_CATEGORY_COUNT],
+                   struct error *err)
+{
+    struct trainer_options options = *wanted;
+    struct batch batch;
+    struct backend *be = open_null(err);
+    if (be == NULL) {
+        return -1;
+    }
+    options.be = be;
+    options.capacity = NULL;
+    options.on_phase = NULL;
+    const struct recipe *recipe = options.recipe;
+    struct trainer *trainer = trainer_open(&options, err);
+    int rc = -1;
+    if (trainer != NULL &&
+        batch_init(&batch, recipe->batch_micro, recipe->data_sequence_length, err) == 0) {
+        double loss;
+        int64_t tokens;
+        rc = trainer_evaluate(trainer, &batch, &loss, &tokens, err);
+        batch_free(&batch);
+    }
+    if (rc == 0) {
+        rc = plan_sample(trainer, trainer_positions(trainer), err);
+    }
+    for (int c = 0; rc == 0 && c < MEMORY_CATEGORY_COUNT; c++) {
+        capacity[c] = memory_peak(trainer_memory(trainer), (enum memory_category)c);
+    }
+    trainer_close(trainer);
+    backend_close(be);
+    return rc;
+}
+
+int64_t plan_limit(const struct recipe *recipe, const struct backend *be)
+{
+    if (recipe->memory_limit > 0) {
+        return recipe->memory_limit;
+    }
+    return (int64_t)be->facts.memory_bytes;
+}
