@@ -1,0 +1,246 @@
+/* What every screen has around it: header, tabs, message line, footer, dialogs. */
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "app/layout.h"
+#include "app/text.h"
+#include "app/widget/widget.h"
+#include "app/workbench.h"
+
+static void run_header(const struct workbench *workbench, struct canvas *canvas, struct rect area)
+{
+    const struct history *history = &workbench->history;
+    const struct event_start *start = &history->start.start;
+    enum style style;
+    const char *state = workbench_state(workbench, &style);
+    char right[160] = "";
+    int64_t total = start->total_steps;
+    if (history->started && total > 0) {
+        snprintf(right, sizeof(right), " %" PRId64 "/%" PRId64 " %.0f%%", history->step, total,
+                 100.0 * (double)history->step / (double)total);
+        double remaining = history_remaining(history);
+        if (isfinite(remaining)) {
+            size_t used = strlen(right);
+            snprintf(right + used, sizeof(right) - used, "  %s left",
+                     text_duration(remaining).text);
+        }
+    } else if (history->step > 0) {
+        snprintf(right, sizeof(right), " step %" PRId64, history->step);
+    }
+    int columns = text_columns(right);
+    int word = (int)strlen(state);
+    int at = area.width - columns - word - 1;
+    canvas_text(canvas, at, area.y, word, style, state);
+    canvas_text(canvas, at + word, area.y, columns, STYLE_TEXT, right);
+    char method[32] = "";
+    history_setting_now(history, "method.name", method, sizeof(method));
+    if (history->started) {
+        canvas_printf(canvas, 1, area.y, at - 3, STYLE_STRONG, "%s | %s | %s | %s",
+                      workbench->run_name, start->model_name ? start->model_name : "?",
+                      start->data_name ? start->data_name : "?", method);
+    } else {
+        canvas_text(canvas, 1, area.y, at - 3, STYLE_STRONG, workbench->run_name);
+    }
+}
+
+static void draw_header(const struct workbench *workbench, struct canvas *canvas, struct rect area)
+{
+    if (workbench->mode == MODE_RUN) {
+        run_header(workbench, canvas, area);
+        return;
+    }
+    canvas_text(canvas, 1, area.y, area.width - 2, STYLE_STRONG, "Windrow " WINDROW_VERSION);
+    canvas_text(canvas, 16, area.y, area.width - 17, STYLE_DIM,
+                "choose a model, data and a method; Enter trains");
+}
+
+static void draw_tabs(const struct workbench *workbench, struct canvas *canvas, struct rect area)
+{
+    int x = 1;
+    for (int i = 0; i < SCREEN_COUNT; i++) {
+        bool current = workbench->screen == (enum screen)i;
+        x += canvas_printf(canvas, x, area.y, area.width - x, current ? STYLE_TAB : STYLE_TEXT,
+                           current ? "[%d %s]" : " %d %s ", i + 1, screen_names[i]);
+        x++;
+    }
+    if (x + 8 < area.width) {
+        canvas_text(canvas, area.width - 7, area.y, 7, STYLE_TEXT, "0 Home");
+    }
+}
+
+/* Offers what the keys do here and now, in the order of the table, help always at the right. */
+static void draw_footer(const struct workbench *workbench, struct canvas *canvas, struct rect area)
+{
+    const char *help = "? help";
+    int room = area.width - (int)strlen(help) - 3;
+    int x = 1;
+    for (size_t i = 0; i < keymap_count; i++) {
+        const struct action_row *row = &keymap_rows[i];
+        if (!row->label || !(row->context & workbench_context(workbench)) ||
+            (row->engine && !workbench_live(workbench)) || row->action == ACTION_HELP) {
+            continue;
+        }
+        char key[16];
+        keymap_key_name(row->key[0], key, sizeof(key));
+        const char *label = row->label;
+        if (row->action == ACTION_PAUSE && strcmp(workbench->history.state, "paused") == 0) {
+            label = "go on";
+        } else if (row->action == ACTION_ENTER && workbench->mode == MODE_LAUNCHER &&
+                   workbench->launcher.pane == LAUNCHER_LISTS) {
+            label = "open run";
+        }
+        if (x + (int)strlen(key) + (int)strlen(label) + 1 > room) {
+            break;
+        }
+        x += canvas_text(canvas, x, area.y, room - x, STYLE_KEY, key) + 1;
+        x += canvas_text(canvas, x, area.y, room - x, STYLE_TEXT, label) + 2;
+    }
+    canvas_text(canvas, area.width - (int)strlen(help) - 1, area.y, 1, STYLE_KEY, "?");
+    canvas_text(canvas, area.width - (int)strlen(help) + 1, area.y, 4, STYLE_TEXT, "help");
+}
+
+/* Without an answer to show, the line says what goes on. */
+static void default_message(const struct workbench *workbench, char *out, size_t size)
+{
+    const struct history *history = &workbench->history;
+    if (workbench->mode == MODE_LAUNCHER) {
+        snprintf(out, size, "%s", workbench->launcher.overrides[0] ? "settings changed: " : "");
+        size_t used = strlen(out);
+        snprintf(out + used, size - used, "%s", workbench->launcher.overrides);
+        return;
+    }
+    switch (workbench->connection) {
+    case CONNECTION_LIVE:
+        snprintf(out, size,
+                 history->stopped ? "the run has ended"
+                                  : "attached; leaving with q does not stop the run");
+        break;
+    case CONNECTION_FOLLOW:
+        snprintf(out, size, "the run is running, but its socket cannot be reached: only watching");
+        break;
+    case CONNECTION_LOADING:
+        snprintf(out, size, "reading what happened so far ...");
+        break;
+    case CONNECTION_STARTING:
+        snprintf(out, size, "starting: loading the model and the data ...");
+        break;
+    case CONNECTION_NONE:
+        snprintf(out, size, "a recording: nothing is running (%s)",
+                 workbench->run_status[0] ? workbench->run_status : "ended");
+        break;
+    }
+}
+
+static void draw_message(const struct workbench *workbench, struct canvas *canvas, struct rect area)
+{
+    char text[256];
+    if (workbench->message[0]) {
+        canvas_text(canvas, 1, area.y, area.width - 2, workbench->message_style,
+                    workbench->message);
+        return;
+    }
+    default_message(workbench, text, sizeof(text));
+    canvas_text(canvas, 1, area.y, area.width - 2, STYLE_DIM, text);
+}
+
+static void draw_stop(const struct workbench *workbench, struct canvas *canvas)
+{
+    const struct history *history = &workbench->history;
+    char step[96];
+    char lost[96] = "No checkpoint was saved yet.";
+    bool live = workbench_live(workbench);
+    snprintf(step, sizeof(step), "%s at step %" PRId64 " of %" PRId64 ".",
+             live ? "Training" : "Not running:", history->step, history->start.start.total_steps);
+    if (history->checkpoint_step >= 0) {
+        snprintf(lost, sizeof(lost), "The last checkpoint is of step %" PRId64 ".",
+                 history->checkpoint_step);
+    }
+    const char *lines[] = { step, lost };
+    const char *choices[] = { "[Esc] go on", "[d]   leave; the run goes on",
+                              "[s]   save a checkpoint and stop the run" };
+    struct widget_dialog dialog = { live ? "stop the run?" : "leave?", lines, 2, choices,
+                                    live ? 3 : 2 };
+    widget_dialog(canvas, &dialog);
+}
+
+static void draw_field(const struct workbench *workbench, struct canvas *canvas)
+{
+    static const char *const lists[] = { "model directory", "data file or directory",
+                                         "recipe or preset file", "path" };
+    char title[128];
+    char hint[192];
+    if (workbench->field_use == FIELD_FOR_TUNE) {
+        const struct field *field = workbench->tune.row[workbench->tune.cursor].field;
+        char *range = field_range(field);
+        snprintf(title, sizeof(title), "%s", field->key);
+        snprintf(hint, sizeof(hint), "allowed: %.100s   Enter stages, Esc cancels", range);
+        free(range);
+    } else if (workbench->field_use == FIELD_FOR_ADD) {
+        snprintf(title, sizeof(title), "add a %s", lists[workbench->launcher.pane & 3]);
+        snprintf(hint, sizeof(hint), "Enter adds it to the list, Esc cancels");
+    } else {
+        snprintf(title, sizeof(title), "change a setting");
+        snprintf(hint, sizeof(hint), "key=value, as train.steps=200; Enter applies, Esc cancels");
+    }
+    widget_field(canvas, title, workbench->field, hint);
+}
+
+static void draw_body(const struct workbench *workbench, struct canvas *canvas, struct rect body)
+{
+    if (workbench->mode == MODE_LAUNCHER) {
+        screen_launcher(workbench, canvas, body);
+        return;
+    }
+    switch (workbench->screen) {
+    case SCREEN_RUN:
+        screen_run(workbench, canvas, body);
+        break;
+    case SCREEN_LAYERS:
+        screen_layers(workbench, canvas, body);
+        break;
+    case SCREEN_MEMORY:
+        screen_memory(workbench, canvas, body);
+        break;
+    case SCREEN_TUNE:
+        screen_tune(workbench, canvas, body);
+        break;
+    case SCREEN_SAMPLES:
+        screen_samples(workbench, canvas, body);
+        break;
+    case SCREEN_LOG:
+        screen_log(workbench, canvas, body);
+        break;
+    case SCREEN_COUNT:
+        break;
+    }
+}
+
+void workbench_draw(const struct workbench *workbench, struct canvas *canvas)
+{
+    canvas_clear(canvas);
+    if (layout_is_compact(canvas->width, canvas->height)) {
+        screen_compact(workbench, canvas);
+        return;
+    }
+    bool tabs = workbench->mode == MODE_RUN;
+    struct layout_frame frame = layout_frame(canvas->width, canvas->height, tabs);
+    draw_header(workbench, canvas, frame.header);
+    if (tabs) {
+        draw_tabs(workbench, canvas, frame.tabs);
+    }
+    struct rect all = canvas_clip(canvas, frame.body);
+    draw_body(workbench, canvas, frame.body);
+    canvas_restore(canvas, all);
+    draw_message(workbench, canvas, frame.message);
+    draw_footer(workbench, canvas, frame.footer);
+    if (workbench->overlay == OVERLAY_HELP) {
+        screen_help(workbench, canvas);
+    } else if (workbench->overlay == OVERLAY_STOP) {
+        draw_stop(workbench, canvas);
+    } else if (workbench->overlay == OVERLAY_FIELD) {
+        draw_field(workbench, canvas);
+    }
+}

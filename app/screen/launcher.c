@@ -1,0 +1,233 @@
+/* Home: three lists, the plan of what is chosen, recent runs. */
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "app/layout.h"
+#include "app/text.h"
+#include "app/widget/widget.h"
+#include "app/workbench.h"
+
+static const char *const titles[LAUNCHER_LISTS] = { "1 model", "2 data", "3 method" };
+
+/* What a preset takes, where its plan is known. */
+static void method_note(const struct launcher *launcher, int index, char *out, size_t size)
+{
+    int choice[LAUNCHER_LISTS];
+    memcpy(choice, launcher->cursor, sizeof(choice));
+    choice[LAUNCHER_METHOD] = index;
+    const struct launcher_plan *plan = launcher_plan_of(launcher, choice);
+    if (!plan) {
+        snprintf(out, size, "...");
+    } else if (plan->total_bytes <= 0) {
+        snprintf(out, size, "not possible");
+    } else {
+        snprintf(out, size, "%s%s", text_bytes((double)plan->total_bytes).text,
+                 plan->ok ? "" : " !");
+    }
+}
+
+static void draw_list(const struct workbench *workbench, struct canvas *canvas, struct rect area,
+                      int which)
+{
+    const struct launcher *launcher = &workbench->launcher;
+    const struct launcher_list *list = &launcher->list[which];
+    bool focus = launcher->pane == which;
+    struct rect inside =
+        widget_box(canvas, area, titles[which], which == LAUNCHER_METHOD ? "memory" : NULL, focus);
+    struct rect before = canvas_clip(canvas, inside);
+    int cursor = launcher->cursor[which];
+    int first = widget_scroll(cursor, list->count, inside.height);
+    for (int i = first; i < list->count && i - first < inside.height; i++) {
+        int y = inside.y + i - first;
+        char note[48];
+        snprintf(note, sizeof(note), "%s", list->item[i].note);
+        if (which == LAUNCHER_METHOD) {
+            method_note(launcher, i, note, sizeof(note));
+        }
+        int columns = text_columns(note);
+        int room = inside.width - 3;
+        if (columns + 8 > room) {
+            columns = 0;
+        }
+        canvas_put(canvas, inside.x, y, i == cursor ? '>' : ' ', STYLE_STRONG);
+        canvas_text(canvas, inside.x + 2, y, room - columns - (columns > 0), STYLE_TEXT,
+                    list->item[i].name);
+        canvas_text_right(canvas, inside.x + 2, y, room, STYLE_DIM, columns > 0 ? note : "");
+        if (i == cursor) {
+            struct rect row = { inside.x, y, inside.width, 1 };
+            canvas_restyle(canvas, row, focus ? STYLE_CURSOR : STYLE_STRONG);
+        }
+    }
+    if (list->count == 0) {
+        canvas_text(canvas, inside.x + 1, inside.y, inside.width - 2, STYLE_DIM,
+                    "none found; a adds a path");
+    }
+    canvas_restore(canvas, before);
+}
+
+static void plan_bar(struct canvas *canvas, struct rect area, const struct launcher_plan *plan,
+                     double scale)
+{
+    static const char letters[] = "WGOAT";
+    static const enum style styles[] = { STYLE_SERIES_1, STYLE_SERIES_2, STYLE_SERIES_3,
+                                         STYLE_SERIES_4, STYLE_DIM };
+    double sum = 0;
+    int at = 0;
+    for (int i = 0; i < MEMORY_CATEGORY_COUNT && scale > 0; i++) {
+        sum += (double)plan->bytes[i];
+        int to = (int)lround(sum / scale * area.width);
+        for (; at < to && at < area.width; at++) {
+            canvas_put(canvas, area.x + at, area.y, (uint32_t)letters[i], styles[i]);
+        }
+    }
+}
+
+static void plan_numbers(struct canvas *canvas, struct rect line, const struct launcher_plan *plan)
+{
+    static const char letters[] = "WGOAT";
+    int half = line.width / 3;
+    for (int i = 0; i < MEMORY_CATEGORY_COUNT; i++) {
+        int x = line.x + (i % 3) * half;
+        canvas_printf(canvas, x, line.y + i / 3, 14, STYLE_TEXT, "%c %s", letters[i],
+                      memory_category_names[i]);
+        canvas_text_right(canvas, x + 14, line.y + i / 3, 9, STYLE_TEXT,
+                          text_bytes((double)plan->bytes[i]).text);
+    }
+    int x = line.x + 2 * half;
+    canvas_text(canvas, x, line.y + 1, 14, STYLE_DIM, "checkpoint");
+    canvas_text_right(canvas, x + 14, line.y + 1, 9, STYLE_DIM,
+                      text_bytes((double)plan->checkpoint_bytes).text);
+}
+
+static const struct launcher_plan *full_plan(const struct launcher *launcher)
+{
+    const struct launcher_list *list = &launcher->list[LAUNCHER_METHOD];
+    int choice[LAUNCHER_LISTS];
+    memcpy(choice, launcher->cursor, sizeof(choice));
+    for (int i = 0; i < list->count; i++) {
+        if (strcmp(list->item[i].name, "full") == 0) {
+            choice[LAUNCHER_METHOD] = i;
+            return launcher_plan_of(launcher, choice);
+        }
+    }
+    return NULL;
+}
+
+static void draw_plan(const struct workbench *workbench, struct canvas *canvas, struct rect area)
+{
+    const struct launcher *launcher = &workbench->launcher;
+    const struct launcher_plan *plan = launcher_plan_of(launcher, launcher->cursor);
+    struct rect inside = widget_box(canvas, area, "memory plan", plan ? plan->shape : NULL, false);
+    struct rect before = canvas_clip(canvas, inside);
+    struct rect line = { inside.x + 1, inside.y, inside.width - 2, 1 };
+    if (!plan) {
+        canvas_text(canvas, line.x, line.y, line.width, STYLE_DIM,
+                    launcher->list[0].count == 0 ? "nothing to plan" : "planning ...");
+        canvas_restore(canvas, before);
+        return;
+    }
+    if (plan->total_bytes <= 0) {
+        canvas_text(canvas, line.x, line.y, line.width, STYLE_BAD, plan->message);
+        canvas_text(canvas, line.x, line.y + 1, line.width, STYLE_TEXT, plan->hint);
+        canvas_restore(canvas, before);
+        return;
+    }
+    const struct launcher_plan *full = full_plan(launcher);
+    double scale = fmax((double)plan->total_bytes, full ? (double)full->total_bytes : 0);
+    struct rect bar = { line.x + 8, line.y, line.width - 18, 1 };
+    canvas_text(canvas, line.x, line.y, 7, STYLE_STRONG, "this");
+    plan_bar(canvas, bar, plan, scale);
+    canvas_text_right(canvas, line.x, line.y++, line.width, STYLE_STRONG,
+                      text_bytes((double)plan->total_bytes).text);
+    if (full && full != plan && full->total_bytes > 0) {
+        bar.y = line.y;
+        canvas_text(canvas, line.x, line.y, 7, STYLE_TEXT, "full");
+        plan_bar(canvas, bar, full, scale);
+        canvas_text_right(canvas, line.x, line.y++, line.width, STYLE_TEXT,
+                          text_bytes((double)full->total_bytes).text);
+    }
+    plan_numbers(canvas, line, plan);
+    line.y += 2;
+    if (!plan->ok) {
+        canvas_printf(canvas, line.x, line.y++, line.width, STYLE_BAD, "does not fit: %s",
+                      plan->message);
+        canvas_text(canvas, line.x, line.y, line.width, STYLE_TEXT, plan->hint);
+    } else if (plan->limit_bytes > 0) {
+        canvas_printf(
+            canvas, line.x, line.y++, line.width, STYLE_GOOD, "fits: %s of %s on %s (%.0f%% free)",
+            text_bytes((double)plan->total_bytes).text, text_bytes((double)plan->limit_bytes).text,
+            plan->device, 100.0 - 100.0 * (double)plan->total_bytes / (double)plan->limit_bytes);
+    } else {
+        canvas_printf(canvas, line.x, line.y++, line.width, STYLE_TEXT, "takes %s on %s",
+                      text_bytes((double)plan->total_bytes).text, plan->device);
+    }
+    canvas_printf(canvas, line.x, inside.y + inside.height - 1, line.width, STYLE_DIM,
+                  "%s parameters, %s of them train; %s operations a step",
+                  text_count((double)plan->parameters).text, text_count((double)plan->trained).text,
+                  text_count(plan->step_flops).text);
+    canvas_restore(canvas, before);
+}
+
+static void draw_run(const struct launcher_run *run, struct canvas *canvas, struct rect line)
+{
+    bool wide = line.width > 100;
+    int x = line.x;
+    int name = wide ? 36 : 28;
+    canvas_text(canvas, x, line.y, name, STYLE_TEXT, run->name);
+    x += name + 1;
+    canvas_text(canvas, x, line.y, 8, STYLE_STRONG, run->status);
+    x += 9;
+    char steps[48];
+    snprintf(steps, sizeof(steps), "%" PRId64 "/%" PRId64, run->step, run->total_steps);
+    canvas_text_right(canvas, x, line.y, 11, STYLE_TEXT, steps);
+    x += 12;
+    canvas_printf(canvas, x, line.y, 12, STYLE_TEXT, "loss %s", text_loss(run->loss).text);
+    x += 12;
+    if (wide) {
+        canvas_printf(canvas, x, line.y, 12, STYLE_TEXT, "%s/s",
+                      text_count(run->tokens_per_second).text);
+        x += 12;
+    }
+    canvas_text_right(canvas, x, line.y, 8, STYLE_TEXT, text_bytes((double)run->peak_bytes).text);
+    x += 9;
+    if (wide) {
+        canvas_text(canvas, x, line.y, line.x + line.width - x, STYLE_DIM, run->what);
+    }
+}
+
+static void draw_runs(const struct workbench *workbench, struct canvas *canvas, struct rect area)
+{
+    const struct launcher *launcher = &workbench->launcher;
+    bool focus = launcher->pane == LAUNCHER_LISTS;
+    char title[48];
+    snprintf(title, sizeof(title), "4 runs (%d)", launcher->run_count);
+    struct rect inside = widget_box(canvas, area, title, "Tab, then Enter opens one", focus);
+    struct rect before = canvas_clip(canvas, inside);
+    int first = widget_scroll(launcher->run_cursor, launcher->run_count, inside.height);
+    for (int i = first; i < launcher->run_count && i - first < inside.height; i++) {
+        struct rect line = { inside.x + 2, inside.y + i - first, inside.width - 3, 1 };
+        draw_run(&launcher->run[i], canvas, line);
+        if (focus && i == launcher->run_cursor) {
+            canvas_put(canvas, inside.x, line.y, '>', STYLE_STRONG);
+            canvas_restyle(canvas, (struct rect){ inside.x, line.y, inside.width, 1 },
+                           STYLE_CURSOR);
+        }
+    }
+    if (launcher->run_count == 0) {
+        canvas_text(canvas, inside.x + 1, inside.y, inside.width - 2, STYLE_DIM,
+                    "no runs yet: Enter starts the first");
+    }
+    canvas_restore(canvas, before);
+}
+
+void screen_launcher(const struct workbench *workbench, struct canvas *canvas, struct rect body)
+{
+    struct layout_launcher layout = layout_launcher(body);
+    for (int i = 0; i < LAUNCHER_LISTS; i++) {
+        draw_list(workbench, canvas, layout.list[i], i);
+    }
+    draw_plan(workbench, canvas, layout.plan);
+    draw_runs(workbench, canvas, layout.runs);
+}

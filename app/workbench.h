@@ -1,0 +1,290 @@
+/*
+ * The workbench: what it shows and how it changes.
+ *
+ * workbench_event is the only function that changes it. It does no I/O and reads no clock: keys,
+ * sizes, ticks, records and answers come in as events, and what has to be done outside (send a
+ * command, start a run, leave) goes out as effects, which the loop takes with workbench_effect.
+ * workbench_draw makes a screen of the state. Replaying a file is feeding its records.
+ */
+#ifndef WINDROW_APP_WORKBENCH_H
+#define WINDROW_APP_WORKBENCH_H
+
+#include "app/canvas.h"
+#include "app/history.h"
+#include "app/keymap.h"
+#include "engine/control.h"
+#include "engine/recipe/recipe.h"
+
+/* ---- the launcher -----------------------------------------------------------------------------
+ */
+
+enum { LAUNCHER_MODEL, LAUNCHER_DATA, LAUNCHER_METHOD, LAUNCHER_LISTS };
+
+struct launcher_item {
+    char *name;
+    char *note; /* right column, "" for none */
+};
+struct launcher_list {
+    struct launcher_item *item;
+    int count;
+};
+
+/* The plan of one combination. */
+struct launcher_plan {
+    int choice[LAUNCHER_LISTS];
+    bool ok;
+    int64_t bytes[MEMORY_CATEGORY_COUNT];
+    int64_t total_bytes;
+    int64_t limit_bytes; /* 0: unknown */
+    int64_t parameters;
+    int64_t trained;
+    int64_t checkpoint_bytes;
+    double step_flops;
+    char device[64];
+    char shape[96];    /* "batch 8 x 2, sequence 256, 1000 steps" */
+    char message[256]; /* why there is none, or why it does not fit */
+    char hint[256];
+};
+
+struct launcher_run {
+    char name[80];
+    char path[512];
+    char status[16];
+    char what[80]; /* "grass, tiny-llama on wiki" */
+    int64_t step;
+    int64_t total_steps;
+    double loss;
+    double tokens_per_second;
+    int64_t peak_bytes;
+};
+
+struct launcher {
+    struct launcher_list list[LAUNCHER_LISTS];
+    int cursor[LAUNCHER_LISTS];
+    int pane; /* LAUNCHER_MODEL .. METHOD, LAUNCHER_LISTS: the runs */
+    struct launcher_plan *plan;
+    size_t plan_count, plan_capacity;
+    bool planning; /* one is being made */
+    struct launcher_run *run;
+    int run_count;
+    int run_cursor;
+    bool starting;
+    char overrides[256]; /* for the screen: "train.steps=50 optimizer.lr=1e-4" */
+};
+
+/* ---- a run ------------------------------------------------------------------------------------
+ */
+
+enum screen {
+    SCREEN_RUN,
+    SCREEN_LAYERS,
+    SCREEN_MEMORY,
+    SCREEN_TUNE,
+    SCREEN_SAMPLES,
+    SCREEN_LOG,
+    SCREEN_COUNT
+};
+extern const char *const screen_names[SCREEN_COUNT];
+
+enum connection {
+    CONNECTION_NONE,    /* nothing runs: a recording */
+    CONNECTION_LIVE,    /* the socket answers */
+    CONNECTION_FOLLOW,  /* it runs, but only its file can be read */
+    CONNECTION_LOADING, /* reading what happened before */
+    CONNECTION_STARTING /* the process was started, nothing was said yet */
+};
+
+enum { TUNE_ROWS_MAX = 24, TUNE_VALUE_SIZE = 48 };
+
+/* One live setting. */
+struct tune_row {
+    const struct field *field;
+    char staged[TUNE_VALUE_SIZE]; /* "" if nothing is staged */
+    int64_t bytes;                /* predicted total with it; -1 unknown */
+    int64_t bytes_now;
+    char refusal[200]; /* why it was refused, or "" */
+    int64_t ask_id;    /* of the plan or set command under way; 0 none */
+    bool sent;         /* apply was pressed, not yet acknowledged */
+    /* the last one that was applied here */
+    int64_t applied_step; /* -1: none */
+    int64_t applied_bytes;
+    int64_t applied_before;
+};
+struct tune {
+    struct tune_row row[TUNE_ROWS_MAX];
+    int count;
+    int cursor;
+};
+
+/* ---- all of it --------------------------------------------------------------------------------
+ */
+
+enum mode { MODE_LAUNCHER, MODE_RUN };
+enum overlay { OVERLAY_NONE, OVERLAY_HELP, OVERLAY_STOP, OVERLAY_FIELD };
+enum field_use { FIELD_FOR_ADD, FIELD_FOR_OVERRIDE, FIELD_FOR_TUNE };
+
+enum effect_kind {
+    EFFECT_NONE,
+    EFFECT_QUIT,
+    EFFECT_SEND,     /* command, key, value (may be "") with id, to the run */
+    EFFECT_START,    /* the choice of the launcher */
+    EFFECT_OPEN,     /* the run at text */
+    EFFECT_PLAN,     /* of choice */
+    EFFECT_ADD,      /* text, a path, to list choice[0] */
+    EFFECT_OVERRIDE, /* text, key=value */
+    EFFECT_HOME,     /* let go of the run, show the launcher */
+    EFFECT_REPAINT,
+    EFFECT_SUSPEND
+};
+struct effect {
+    enum effect_kind kind;
+    int choice[LAUNCHER_LISTS];
+    int64_t id;
+    char command[16];
+    char key[64];
+    char value[TUNE_VALUE_SIZE];
+    char text[512];
+};
+
+struct workbench {
+    enum mode mode;
+    enum screen screen;
+    enum overlay overlay;
+    int width;
+    int height;
+    enum glyph_set glyphs;
+    double now; /* Unix seconds, from the last tick */
+
+    struct launcher launcher;
+
+    char run_name[80];
+    enum connection connection;
+    char run_status[16]; /* of a run that is not running: "done", "crashed" ... */
+    struct history history;
+    struct tune tune;
+    bool linear;   /* y axis of the loss */
+    int smoothing; /* index of the choice */
+    int zoom;      /* the window is the run's steps / 2^zoom */
+    int scroll;    /* of the log, help, samples */
+    int cursor;    /* of layers */
+    int view;      /* of layers */
+    bool serious;  /* log: warnings and errors only */
+    bool pause_wanted;
+
+    enum field_use field_use;
+    char field[512];
+
+    char message[256]; /* the last answer, "" for none */
+    enum style message_style;
+    int64_t next_id;
+    struct effect effect[16]; /* queue */
+    int effect_count;
+    bool dirty;
+};
+
+void workbench_open(struct workbench *workbench);
+void workbench_close(struct workbench *workbench);
+
+/* Forgets the run that was shown and waits for the records of another. */
+void workbench_show_run(struct workbench *workbench, const char *name, enum connection connection);
+
+enum workbench_event_kind {
+    WORKBENCH_KEY,
+    WORKBENCH_RESIZE,
+    WORKBENCH_TICK,
+    WORKBENCH_RECORD,
+    WORKBENCH_REPLY,
+    WORKBENCH_CONNECTION, /* and status, if the run is not running */
+    WORKBENCH_PLANNED,
+    WORKBENCH_RUNS,  /* the list of recent runs; taken over (malloc'd) */
+    WORKBENCH_NOTICE /* a sentence for the message line */
+};
+struct workbench_event {
+    enum workbench_event_kind kind;
+    union {
+        uint32_t key;
+        struct {
+            int width;
+            int height;
+        } size;
+        double now;
+        const struct event *record;
+        const struct control_reply *reply;
+        struct {
+            enum connection connection;
+            const char *status;
+        } link;
+        const struct launcher_plan *plan;
+        struct {
+            struct launcher_run *item;
+            int count;
+        } runs;
+        struct {
+            const char *text;
+            bool bad;
+        } notice;
+    };
+};
+void workbench_event(struct workbench *workbench, const struct workbench_event *event);
+
+/* Takes the oldest effect; false if there is none. */
+bool workbench_effect(struct workbench *workbench, struct effect *effect);
+
+/* Draws the whole screen; the canvas has the size of the workbench. */
+void workbench_draw(const struct workbench *workbench, struct canvas *canvas);
+
+/* ---- shared by screens and reducers ------------------------------------------------------------
+ */
+
+/* The context of keys now (one bit of enum context). */
+unsigned workbench_context(const struct workbench *workbench);
+/* Whether commands can be sent. */
+bool workbench_live(const struct workbench *workbench);
+/* "RUNNING", "PAUSED", "DONE" ...; a word for the header, and its style. */
+const char *workbench_state(const struct workbench *workbench, enum style *style);
+void workbench_say(struct workbench *workbench, enum style style, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+struct effect *workbench_push(struct workbench *workbench, enum effect_kind kind);
+/* Sends a command; returns its id. */
+int64_t workbench_send(struct workbench *workbench, const char *command, const char *key,
+                       const char *value);
+/* Steps shown by the charts. */
+void workbench_window(const struct workbench *workbench, int64_t *first, int64_t *last);
+
+extern const double workbench_smoothings[];
+
+/* launcher_state.c */
+void launcher_key(struct workbench *workbench, enum action action);
+void launcher_planned(struct workbench *workbench, const struct launcher_plan *plan);
+const struct launcher_plan *launcher_plan_of(const struct launcher *launcher,
+                                             const int choice[LAUNCHER_LISTS]);
+/* Asks for the plan that is most needed and not known. */
+void launcher_want(struct workbench *workbench);
+/* The combinations changed (override, new item): plans are made anew. */
+void launcher_forget_plans(struct workbench *workbench);
+
+/* tune_state.c */
+void tune_open(struct tune *tune);
+void tune_key(struct workbench *workbench, enum action action);
+void tune_typed(struct workbench *workbench, const char *text);
+void tune_reply(struct workbench *workbench, const struct control_reply *reply);
+void tune_setting(struct workbench *workbench, const struct event *event);
+
+/* screen/: each draws its part of the canvas. */
+void screen_launcher(const struct workbench *workbench, struct canvas *canvas, struct rect body);
+void screen_run(const struct workbench *workbench, struct canvas *canvas, struct rect body);
+void screen_layers(const struct workbench *workbench, struct canvas *canvas, struct rect body);
+void screen_memory(const struct workbench *workbench, struct canvas *canvas, struct rect body);
+void screen_tune(const struct workbench *workbench, struct canvas *canvas, struct rect body);
+void screen_samples(const struct workbench *workbench, struct canvas *canvas, struct rect body);
+void screen_log(const struct workbench *workbench, struct canvas *canvas, struct rect body);
+void screen_help(const struct workbench *workbench, struct canvas *canvas);
+void screen_compact(const struct workbench *workbench, struct canvas *canvas);
+/* The memory table, used by two screens. */
+void screen_memory_table(const struct workbench *workbench, struct canvas *canvas,
+                         struct rect area);
+/* The list of events, newest first. */
+void screen_events(const struct workbench *workbench, struct canvas *canvas, struct rect area,
+                   bool wide);
+
+#endif

@@ -1,0 +1,167 @@
+/* Whole screens, compared with the texts in tests/data/ui. WINDROW_UPDATE_GOLDEN=1 writes them. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "engine/base/file.h"
+#include "recording.h"
+#include "screen_text.h"
+
+static const struct recording recorded = { .steps = 412, .total = 600, .layers = 6 };
+
+struct shape {
+    const char *name;
+    int width;
+    int height;
+    enum glyph_set glyphs;
+    enum color_depth depth;
+};
+static const struct shape shapes[] = {
+    { "80x24-ascii", 80, 24, GLYPHS_ASCII, COLOR_MONO },
+    { "80x24-braille", 80, 24, GLYPHS_BRAILLE, COLOR_256 },
+    { "120x36-ascii", 120, 36, GLYPHS_ASCII, COLOR_MONO },
+    { "120x36-braille", 120, 36, GLYPHS_BRAILLE, COLOR_256 },
+    { "200x50-ascii", 200, 50, GLYPHS_ASCII, COLOR_MONO },
+    { "200x50-braille", 200, 50, GLYPHS_BRAILLE, COLOR_256 },
+};
+
+static void compare(struct workbench *workbench, const char *name, const struct shape *shape)
+{
+    struct canvas canvas;
+    struct buffer text = { 0 };
+    canvas_open(&canvas, shape->width, shape->height, shape->glyphs);
+    resize(workbench, shape->width, shape->height);
+    workbench_draw(workbench, &canvas);
+    screen_text(&canvas, shape->depth, &text);
+    canvas_close(&canvas);
+    char *path = xasprintf("%s/ui/%s-%s.txt", TEST_DATA, name, shape->name);
+    struct error err = { 0 };
+    if (getenv("WINDROW_UPDATE_GOLDEN")) {
+        assert_int_equal(file_replace(path, text.text, text.size, &err), 0);
+    }
+    size_t size = 0;
+    char *wanted = file_read_all(path, 1 << 20, &size, &err);
+    if (!wanted) {
+        fail_msg("%s", err.message);
+    }
+    if (size != text.size || memcmp(wanted, text.text, size) != 0) {
+        fail_msg("%s differs. It is now:\n%s", path, text.text);
+    }
+    free(wanted);
+    free(path);
+    buffer_free(&text);
+}
+
+static void compare_all(struct workbench *workbench, const char *name)
+{
+    for (size_t i = 0; i < sizeof(shapes) / sizeof(shapes[0]); i++) {
+        compare(workbench, name, &shapes[i]);
+    }
+}
+
+static void test_launcher(void **state)
+{
+    (void)state;
+    struct workbench workbench;
+    workbench_open(&workbench);
+    recording_launcher(&workbench);
+    compare_all(&workbench, "launcher");
+    press(&workbench, '?');
+    compare(&workbench, "launcher-help", &shapes[0]);
+    workbench_close(&workbench);
+}
+
+static void test_run(void **state)
+{
+    (void)state;
+    struct workbench workbench;
+    workbench_open(&workbench);
+    recording_feed(&workbench, &recorded);
+    compare_all(&workbench, "run");
+    press(&workbench, '?');
+    compare_all(&workbench, "help");
+    press(&workbench, INPUT_ESCAPE);
+    press(&workbench, 'S');
+    compare(&workbench, "stop", &shapes[0]);
+    workbench_close(&workbench);
+}
+
+/* Stages a rank, with the run's answer about the memory it would take. */
+static void test_tune(void **state)
+{
+    (void)state;
+    struct workbench workbench;
+    workbench_open(&workbench);
+    recording_feed(&workbench, &recorded);
+    press(&workbench, '4');
+    press(&workbench, INPUT_RIGHT);
+    struct effect effect = { 0 };
+    assert_true(workbench_effect(&workbench, &effect));
+    struct control_reply reply = { .ok = true,
+                                   .id = effect.id,
+                                   .step = -1,
+                                   .bytes = 162 * (int64_t)1048576,
+                                   .bytes_now = 134 * (int64_t)1048576 };
+    struct workbench_event event = { .kind = WORKBENCH_REPLY, .reply = &reply };
+    workbench_event(&workbench, &event);
+    compare_all(&workbench, "tune");
+    press(&workbench, INPUT_ENTER);
+    compare(&workbench, "tune-field", &shapes[0]);
+    workbench_close(&workbench);
+}
+
+static void test_others(void **state)
+{
+    (void)state;
+    static const char *const names[] = { "layers", "memory", "samples", "log" };
+    static const char keys[] = { '2', '3', '5', '6' };
+    struct workbench workbench;
+    workbench_open(&workbench);
+    recording_feed(&workbench, &recorded);
+    for (int i = 0; i < 4; i++) {
+        press(&workbench, (uint32_t)keys[i]);
+        compare(&workbench, names[i], &shapes[0]);
+        compare(&workbench, names[i], &shapes[3]);
+    }
+    workbench_close(&workbench);
+}
+
+static void test_compact(void **state)
+{
+    (void)state;
+    const struct shape shape = { "40x10-ascii", 40, 10, GLYPHS_ASCII, COLOR_MONO };
+    struct workbench workbench;
+    workbench_open(&workbench);
+    recording_feed(&workbench, &recorded);
+    compare(&workbench, "compact", &shape);
+    workbench_close(&workbench);
+}
+
+static void test_finished(void **state)
+{
+    (void)state;
+    const struct recording ended = { .steps = 600, .total = 600, .layers = 6, .stop = true };
+    struct workbench workbench;
+    workbench_open(&workbench);
+    recording_feed(&workbench, &ended);
+    struct workbench_event event = { .kind = WORKBENCH_CONNECTION,
+                                     .link = { CONNECTION_NONE, "done" } };
+    workbench_event(&workbench, &event);
+    compare(&workbench, "finished", &shapes[0]);
+    workbench_close(&workbench);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_launcher), cmocka_unit_test(test_run),
+        cmocka_unit_test(test_tune),     cmocka_unit_test(test_others),
+        cmocka_unit_test(test_compact),  cmocka_unit_test(test_finished),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
