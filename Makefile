@@ -81,7 +81,9 @@ torture: deps-test
 	    --repeat until-fail:5 --timeout 7200
 
 bench: build
-	@sh tests/bench/bench.sh build/windrow
+	@$(CMAKE) --build build --parallel $(JOBS) --target bench_ops
+	@./build/tests/bench/bench_ops
+	@sh tests/bench/bench_steps.sh ./build/windrow
 
 dist: deps-test
 	$(CMAKE) -S . -B build-dist -DCMAKE_BUILD_TYPE=Release -DWINDROW_NATIVE=OFF $(CMAKE_FLAGS)

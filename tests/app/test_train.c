@@ -1,0 +1,357 @@
+/* A run from the command line to the exported model: a tiny LLaMA on a tiny text. */
+#include <fcntl.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "app/program.h"
+#include "engine/base/file.h"
+#include "engine/base/json.h"
+#include "engine/base/xalloc.h"
+
+enum { STEPS = 8 };
+
+/* A text with few words, long enough for some windows. */
+static char *write_text(void)
+{
+    static const char *const who[] = { "the cat", "a dog", "my bird", "the old man", "a child" };
+    static const char *const does[] = { "sees", "likes", "follows", "finds" };
+    struct buffer text = { 0 };
+    for (int i = 0; i < 600; i++) {
+        buffer_printf(&text, "%s %s %s and %s %s.%s", who[i % 5], does[i % 4], who[(i * 3 + 1) % 5],
+                      does[(i / 3) % 4], who[(i / 7) % 5], i % 6 == 5 ? "\n" : " ");
+        if (i % 60 == 59) {
+            buffer_printf(&text, "<|endoftext|>\n");
+        }
+    }
+    char *path = program_file("text.txt", text.text);
+    buffer_free(&text);
+    return path;
+}
+
+/* A recipe file that the tests share; its path. */
+static char *write_recipe(void)
+{
+    char *text = write_text();
+    char *json = xasprintf(
+        "{\"intent\": \"as small as it gets\","
+        " \"model\": {\"preset\": \"llama-micro\"}, \"tokenizer\": {\"vocab\": 320},"
+        " \"data\": {\"train\": \"%s\", \"validation\": \"0.1\", \"sequence_length\": 32},"
+        " \"method\": {\"name\": \"grass\", \"rank\": 16, \"interval\": 4},"
+        " \"optimizer\": {\"lr\": 0.003}, \"batch\": {\"micro\": 4},"
+        " \"train\": {\"steps\": %d, \"save_every\": 4, \"eval_every\": 4}}\n",
+        text, STEPS);
+    char *path = program_file("tiny.json", json);
+    free(json);
+    free(text);
+    return path;
+}
+
+/* The lines of a stream of events, checked one by one. */
+struct stream {
+    int lines;
+    int steps;
+    int kinds[8]; /* start plan evaluation checkpoint memory selection setting stop */
+    double first_loss;
+    double last_loss;
+    double losses[64];
+    int status;
+};
+
+static void take_line(struct stream *stream, const char *line, size_t size)
+{
+    static const char *const kinds[] = { "start",  "plan",      "evaluation", "checkpoint",
+                                         "memory", "selection", "setting",    "stop" };
+    struct error err = { 0 };
+    cJSON *event = json_parse(line, size, "event", stream->lines + 1, &err);
+    assert_non_null(event);
+    assert_true(cJSON_IsNumber(json_get(event, "time")));
+    const char *kind = json_get(event, "event")->valuestring;
+    for (int i = 0; i < 8; i++) {
+        stream->kinds[i] += strcmp(kind, kinds[i]) == 0 ? 1 : 0;
+    }
+    if (strcmp(kind, "step") == 0) {
+        int step = (int)json_get(event, "step")->valuedouble;
+        double loss = json_get(event, "loss")->valuedouble;
+        stream->first_loss = stream->steps == 0 ? loss : stream->first_loss;
+        stream->last_loss = loss;
+        assert_in_range(step, 1, 63);
+        stream->losses[step] = loss;
+        stream->steps++;
+    } else if (strcmp(kind, "stop") == 0) {
+        stream->status = (int)json_get(event, "status")->valuedouble;
+    }
+    cJSON_Delete(event);
+    stream->lines++;
+}
+
+static struct stream read_stream(const char *text)
+{
+    struct stream stream = { .status = -1 };
+    for (const char *line = text; *line != '\0';) {
+        const char *end = strchr(line, '\n');
+        assert_non_null(end);
+        take_line(&stream, line, (size_t)(end - line));
+        line = end + 1;
+    }
+    return stream;
+}
+
+static char *run_path(const char *name)
+{
+    return path_join(program_sandbox(), name);
+}
+
+static void must(int code, const struct result *result)
+{
+    if (result->code != code) {
+        print_error("exit code %d\n%s\n", result->code, result->error);
+    }
+    assert_int_equal(result->code, code);
+}
+
+static void a_run_trains_resumes_and_becomes_a_model(void **state)
+{
+    (void)state;
+    char *recipe = write_recipe();
+    char *run = run_path("first");
+    char *data = run_path("text.txt");
+
+    struct result trained = RUN("train", recipe, "--json", "--run-dir", run);
+    must(0, &trained);
+    struct stream stream = read_stream(trained.output);
+    assert_int_equal(stream.steps, STEPS);
+    assert_int_equal(stream.status, 0);
+    assert_int_equal(stream.kinds[0], 1); /* start */
+    assert_true(stream.kinds[1] >= 1);    /* plan */
+    assert_true(stream.kinds[2] >= 2);    /* evaluation */
+    assert_true(stream.kinds[3] >= 2);    /* checkpoint */
+    assert_true(stream.kinds[4] >= 2);    /* memory */
+    assert_true(stream.kinds[5] >= 2);    /* selection */
+    assert_int_equal(stream.kinds[7], 1); /* stop */
+    assert_true(stream.last_loss < stream.first_loss);
+    assert_non_null(strstr(trained.error, "step 8/8"));
+    assert_non_null(strstr(trained.error, "done after step 8"));
+    result_free(&trained);
+
+    /* What was printed is what the file holds. */
+    cJSON *shown = RUN_JSON(0, "show", run, "--json");
+    assert_string_equal(json_get(shown, "status")->valuestring, "done");
+    assert_true(json_get(shown, "step")->valuedouble == STEPS);
+    assert_true(cJSON_GetArraySize(json_get(shown, "evaluations")) == stream.kinds[2]);
+    cJSON_Delete(shown);
+
+    /* Nobody else can read a run. */
+    struct stat found;
+    assert_int_equal(stat(run, &found), 0);
+    assert_int_equal(found.st_mode & 0777, 0700);
+
+    /* A finished run says so; with more steps it goes on where it was. */
+    struct result again = RUN("train", "--resume", run);
+    must(0, &again);
+    result_free(&again);
+    struct result longer = RUN("train", "--resume", run, "train.steps=10", "--json");
+    must(0, &longer);
+    struct stream rest = read_stream(longer.output);
+    assert_int_equal(rest.steps, 2);
+    result_free(&longer);
+
+    cJSON *evaluated = RUN_JSON(0, "eval", run, data, "--json", "data.sequence_length=32");
+    double loss = json_get(evaluated, "loss")->valuedouble;
+    assert_true(loss > 0.1 && loss < 7);
+    cJSON_Delete(evaluated);
+
+    /* The exported directory is a model like any other, and the same one. */
+    char *model = run_path("model");
+    struct result exported = RUN("export", run, "--to", model);
+    must(0, &exported);
+    result_free(&exported);
+    evaluated = RUN_JSON(0, "eval", model, data, "--json", "data.sequence_length=32");
+    assert_true(json_get(evaluated, "loss")->valuedouble == loss);
+    cJSON_Delete(evaluated);
+    cJSON *inspected = RUN_JSON(0, "inspect", model, "--json");
+    assert_true(cJSON_GetArraySize(json_get(inspected, "tensors")) > 10);
+    cJSON_Delete(inspected);
+    struct result one =
+        RUN("generate", model, "--prompt", "the cat", "--max-tokens", "12", "--temperature", "0");
+    struct result two =
+        RUN("generate", run, "--prompt", "the cat", "--max-tokens", "12", "--temperature", "0");
+    must(0, &one);
+    must(0, &two);
+    assert_true(strlen(one.output) > 0);
+    assert_string_equal(one.output, two.output);
+    assert_null(strstr(one.output, "<s>"));
+    result_free(&one);
+    result_free(&two);
+    REFUSES(1, model, "export", run, "--to", model);
+
+    struct result pruned = RUN("prune", run);
+    must(0, &pruned);
+    assert_false(file_exists(run));
+    result_free(&pruned);
+    free(model);
+    free(data);
+    free(run);
+    free(recipe);
+}
+
+static void the_same_words_give_the_same_losses(void **state)
+{
+    (void)state;
+    char *recipe = write_recipe();
+    char *run[2] = { run_path("left"), run_path("right") };
+    struct stream stream[2];
+    for (int i = 0; i < 2; i++) {
+        struct result result = RUN("train", recipe, "--json", "--run-dir", run[i],
+                                   "train.eval_every=0", "train.save_every=0", "train.steps=5");
+        must(0, &result);
+        stream[i] = read_stream(result.output);
+        result_free(&result);
+    }
+    assert_int_equal(stream[0].steps, 5);
+    assert_memory_equal(stream[0].losses, stream[1].losses, sizeof stream[0].losses);
+    free(run[0]);
+    free(run[1]);
+    free(recipe);
+}
+
+static void what_cannot_start_says_why(void **state)
+{
+    (void)state;
+    char *recipe = write_recipe();
+    char *run = run_path("refused");
+    REFUSES(3, "missing.txt", "train", recipe, "data.train=/nonexistent/missing.txt", "--run-dir",
+            run);
+    REFUSES(4, "memory.limit", "train", recipe, "memory.limit=100KB", "--run-dir", run);
+    REFUSES(2, "method.selection", "train", recipe, "method.selection=best", "--run-dir", run);
+    REFUSES(2, "no-such-run", "train", "--resume", "no-such-run");
+    free(run);
+    free(recipe);
+}
+
+/* Starts a long run in the background; its process. */
+static pid_t start_long(const char *recipe, const char *run)
+{
+    pid_t pid = fork();
+    if (pid == 0) {
+        int null = open("/dev/null", O_RDWR);
+        dup2(null, STDIN_FILENO);
+        dup2(null, STDOUT_FILENO);
+        dup2(null, STDERR_FILENO);
+        execl(WINDROW_PROGRAM, WINDROW_PROGRAM, "train", recipe, "--run-dir", run,
+              "train.steps=100000", "train.eval_every=0", "train.save_every=0", (char *)NULL);
+        _exit(127);
+    }
+    return pid;
+}
+
+/* Waits until the run answers (or fails the test after a minute). */
+static void wait_until_it_answers(const char *run)
+{
+    for (int i = 0; i < 600; i++) {
+        struct result result = RUN("set", run, "optimizer.lr=0.002", "--json");
+        int code = result.code;
+        result_free(&result);
+        if (code == 0) {
+            return;
+        }
+        nanosleep(&(struct timespec){ .tv_nsec = 100000000 }, NULL);
+    }
+    fail_msg("the run does not answer");
+}
+
+static void a_running_run_takes_commands(void **state)
+{
+    (void)state;
+    char *recipe = write_recipe();
+    char *run = run_path("long");
+    program_sandbox();
+    pid_t pid = start_long(recipe, run);
+    assert_true(pid > 0);
+    wait_until_it_answers(run);
+
+    cJSON *answer = RUN_JSON(0, "set", run, "method.rank=32", "--json");
+    assert_true(cJSON_IsTrue(json_get(answer, "ok")));
+    assert_true(json_get(answer, "step")->valuedouble >= 1);
+    cJSON_Delete(answer);
+    struct result refused = RUN("prune", run);
+    assert_int_not_equal(refused.code, 0);
+    assert_true(file_is_directory(run));
+    result_free(&refused);
+    cJSON *list = RUN_JSON(0, "show", run, "--json");
+    assert_string_equal(json_get(list, "status")->valuestring, "running");
+    cJSON_Delete(list);
+    static const char *const words[] = { "pause", "resume", "save", "stop" };
+    for (int i = 0; i < 4; i++) {
+        struct result result = RUN(words[i], run);
+        must(0, &result);
+        result_free(&result);
+    }
+    int status = 0;
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_true(WIFEXITED(status));
+    assert_int_equal(WEXITSTATUS(status), 0); /* a run that was stopped is done */
+    list = RUN_JSON(0, "show", run, "--json");
+    assert_string_equal(json_get(list, "status")->valuestring, "stopped");
+    const cJSON *settings = json_get(list, "settings");
+    const cJSON *last = cJSON_GetArrayItem(settings, cJSON_GetArraySize(settings) - 1);
+    assert_string_equal(json_get(last, "key")->valuestring, "method.rank");
+    assert_string_equal(json_get(last, "to")->valuestring, "32");
+    assert_true(cJSON_GetArraySize(json_get(list, "checkpoints")) >= 1);
+    cJSON_Delete(list);
+    free(run);
+    free(recipe);
+}
+
+static void an_interrupt_saves_and_ends_with_its_code(void **state)
+{
+    (void)state;
+    static const int signals[2][2] = { { SIGINT, 130 }, { SIGTERM, 143 } };
+    char *recipe = write_recipe();
+    for (int i = 0; i < 2; i++) {
+        char *run = run_path(i == 0 ? "interrupted" : "terminated");
+        program_sandbox();
+        pid_t pid = start_long(recipe, run);
+        wait_until_it_answers(run);
+        kill(pid, signals[i][0]);
+        int status = 0;
+        assert_int_equal(waitpid(pid, &status, 0), pid);
+        assert_true(WIFEXITED(status));
+        assert_int_equal(WEXITSTATUS(status), signals[i][1]);
+        cJSON *shown = RUN_JSON(0, "show", run, "--json");
+        assert_true(cJSON_GetArraySize(json_get(shown, "checkpoints")) >= 1);
+        cJSON_Delete(shown);
+        free(run);
+    }
+    free(recipe);
+}
+
+static int leave(void **state)
+{
+    (void)state;
+    program_sandbox_remove();
+    return 0;
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_run_trains_resumes_and_becomes_a_model),
+        cmocka_unit_test(the_same_words_give_the_same_losses),
+        cmocka_unit_test(what_cannot_start_says_why),
+        cmocka_unit_test(a_running_run_takes_commands),
+        cmocka_unit_test(an_interrupt_saves_and_ends_with_its_code),
+    };
+    return cmocka_run_group_tests(tests, NULL, leave);
+}
