@@ -7,7 +7,9 @@
 #include <cmocka.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
+#include "engine/base/file.h"
 #include "engine/base/json.h"
 #include "engine/model/config.h"
 
@@ -290,6 +292,46 @@ static void test_check_of_made_up_ones(void **state)
     assert_non_null(strstr(err.message, "preset"));
 }
 
+static void put(const char *path, const char *text)
+{
+    struct error err = { 0 };
+    assert_int_equal(file_replace(path, text, strlen(text), &err), 0);
+}
+
+static void test_files(void **state)
+{
+    (void)state;
+    struct error err = { 0 };
+    char path[] = "/tmp/windrow-test-config-XXXXXX";
+    int fd = mkstemp(path);
+    assert_true(fd >= 0);
+    close(fd);
+    struct model_config c = check_good("\"pad_token_id\":7");
+    put(path, "{\"eos_token_id\":[4,2],\"temperature\":0.6}");
+    assert_int_equal(config_read_generation(path, &c, &err), 0);
+    assert_int_equal(c.eos, 4);
+    assert_int_equal(c.eos_count, 2);
+    assert_int_equal(c.bos, 1); /* not named: as it was */
+    assert_int_equal(c.pad, 7);
+    put(path, "{\"eos_token_id\":600}");
+    assert_int_equal(config_read_generation(path, &c, &err), -1);
+    assert_non_null(strstr(err.message, path));
+    assert_int_equal(c.eos, 4);
+    put(path, "[]");
+    assert_int_equal(config_read_generation(path, &c, &err), -1);
+    assert_int_equal(config_read(path, &c, &err), -1);
+    put(path, "{\"hidden_size\":8,\"hidden_size\":64}");
+    assert_int_equal(config_read(path, &c, &err), -1);
+    assert_non_null(strstr(err.message, "twice"));
+    put(path, "{\"hidden_size\":8");
+    assert_int_equal(config_read(path, &c, &err), -1);
+    assert_non_null(strstr(err.message, "line 1, column"));
+    unlink(path);
+    assert_int_equal(config_read(path, &c, &err), -1);
+    assert_int_equal(config_read_generation(path, &c, &err), -1);
+    assert_int_equal(err.code, ERROR_DATA);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -300,6 +342,7 @@ int main(void)
         cmocka_unit_test(test_accepted_with_remarks),
         cmocka_unit_test(test_round_trips),
         cmocka_unit_test(test_check_of_made_up_ones),
+        cmocka_unit_test(test_files),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -206,8 +206,13 @@ static void test_index_cannot_lead_outside(void **state)
     check_refused("ix", "absent.safetensors");
     put_text("ix/model.safetensors.index.json", "{\"weight_map\":{\"a\":\"sub\"}}");
     check_refused("ix", "directory");
+}
 
-    /* Links: to a regular file as in the cache, and to a device. */
+/* To a regular file, as in the cache, they are followed; not to anything else. */
+static void test_links(void **state)
+{
+    (void)state;
+    put_weights("outside.safetensors", "a", 2, 1.0f);
     char *shard = in_folder("ix/link.safetensors");
     assert_int_equal(symlink("../outside.safetensors", shard), 0);
     put_text("ix/model.safetensors.index.json", "{\"weight_map\":{\"a\":\"link.safetensors\"}}");
@@ -363,6 +368,7 @@ int main(void)
         cmocka_unit_test(test_shards),
         cmocka_unit_test(test_frequencies_are_not_shown),
         cmocka_unit_test(test_index_cannot_lead_outside),
+        cmocka_unit_test(test_links),
         cmocka_unit_test(test_directories_without_weights),
         cmocka_unit_test(test_cache),
         cmocka_unit_test(test_place_of_the_cache),
