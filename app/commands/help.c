@@ -106,14 +106,16 @@ static int list_keys(bool json)
     for (const struct field *field = recipe_fields; field->key != NULL; field++) {
         char *range = field_range(field);
         const char *fallback = field->default_text == NULL ? "" : field->default_text;
-        table_add(&table, (const char *[]){ field->key, type_name(field->type), range, field->unit,
+        /* The range of a text is a sentence, which the table of strings keeps as its unit. */
+        const char *unit = field->type == FIELD_STRING ? "" : field->unit;
+        table_add(&table, (const char *[]){ field->key, type_name(field->type), range, unit,
                                             fallback[0] == '\0' ? "-" : fallback,
                                             field->live ? "live" : "" });
         cJSON *item = json_append_object(root);
         json_add_text(item, "key", field->key);
         json_add_text(item, "type", type_name(field->type));
         json_add_text(item, "range", range);
-        json_add_text(item, "unit", field->unit);
+        json_add_text(item, "unit", unit);
         json_add_text(item, "default", fallback);
         json_add_bool(item, "live", field->live);
         json_add_text(item, "help", field->help);

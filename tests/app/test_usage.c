@@ -96,7 +96,7 @@ static void every_command_has_help(void **state)
         result_free(&option);
         count++;
     }
-    assert_int_equal(count, 24);
+    assert_int_equal(count, 22);
     cJSON_Delete(list);
 }
 
