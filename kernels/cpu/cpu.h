@@ -181,6 +181,8 @@ void cpu_rope(struct backend *be, const struct rope *args);
 /* attention.c */
 void cpu_attention_forward(struct backend *be, const struct attention_forward *args);
 void cpu_attention_backward(struct backend *be, const struct attention_backward *args);
+
+/* decode.c */
 void cpu_attention_decode(struct backend *be, const struct attention_decode *args);
 
 /* activation.c */

@@ -5,6 +5,10 @@
  * kept, the least recently used one making room. A product is prepared for exact shapes and
  * strides; transposition and column ranges are strides, beta = 1 is a sum post-operation.
  *
+ * oneDNN's AVX-512 products ("brg") never split a sum over k among threads. Its others do, and
+ * their values would depend on the number of threads: such a product is cut into blocks of rows,
+ * each of them computed by one thread.
+ *
  * What oneDNN does not do here (bf16 on a processor without AVX-512; fp32 factors with a bf16
  * result) is computed in fp32 on converted copies. The product of a single row with a transposed
  * matrix, the one of decoding, is limited by memory: oneDNN repacks the matrix first, plain dot
@@ -17,7 +21,7 @@
 
 #include "kernels/cpu/cpu.h"
 
-enum { PRODUCT_COUNT = 192, VECTOR_GRAIN = 64 * 1024 };
+enum { PRODUCT_COUNT = 192, VECTOR_GRAIN = 64 * 1024, SPLIT_COUNT = 16, SPLIT_ROWS = 16 };
 
 /* What a prepared product depends on. All fields are 64 bits wide: there is no padding, and two
  * keys are compared as bytes. */
@@ -27,15 +31,17 @@ struct product_key {
     int64_t transpose_a, transpose_b;
     int64_t factor_type, result_type; /* enum dtype */
     int64_t accumulate;
-    int64_t threads;
+    int64_t threads; /* one more than there are; 1: a block of rows, for a single thread */
 };
 
 struct product {
     struct product_key key;
     uint64_t used; /* when last; 0: free */
     bool possible; /* false: oneDNN has no implementation */
+    bool splits;   /* may split sums among threads */
     dnnl_primitive_t primitive;
-    dnnl_memory_t memory[3]; /* a, b, c */
+    dnnl_memory_desc_t desc[4]; /* a, b, c, scratch */
+    dnnl_memory_t memory[3];    /* a, b, c */
 };
 
 struct cpu_products {
@@ -114,44 +120,60 @@ static dnnl_status_t product_describe(const struct product_key *key, dnnl_memory
     return status;
 }
 
+/* How the product ends (adding to c) and where its scratch comes from. */
+static dnnl_status_t product_attributes(const struct product_key *key,
+                                        dnnl_primitive_attr_t attributes)
+{
+    dnnl_status_t status = dnnl_success;
+    if (key->threads == 1) {
+        status = dnnl_primitive_attr_set_scratchpad_mode(attributes, dnnl_scratchpad_mode_user);
+    }
+    if (status != dnnl_success || key->accumulate == 0) {
+        return status;
+    }
+    dnnl_post_ops_t after = NULL;
+    status = dnnl_post_ops_create(&after);
+    if (status == dnnl_success) {
+        status = dnnl_post_ops_append_sum(after, 1.0f);
+        if (status == dnnl_success) {
+            status = dnnl_primitive_attr_set_post_ops(attributes, after);
+        }
+        dnnl_post_ops_destroy(after);
+    }
+    return status;
+}
+
 static dnnl_status_t product_create(const struct cpu_products *products, struct product *p)
 {
-    dnnl_memory_desc_t desc[3];
     dnnl_matmul_desc_t operation;
     dnnl_primitive_attr_t attributes = NULL;
-    dnnl_post_ops_t after = NULL;
     dnnl_primitive_desc_t prepared = NULL;
-    dnnl_status_t status = product_describe(&p->key, desc);
+    dnnl_status_t status = product_describe(&p->key, p->desc);
     if (status == dnnl_success) {
-        status = dnnl_matmul_desc_init(&operation, &desc[0], &desc[1], NULL, &desc[2]);
+        status = dnnl_matmul_desc_init(&operation, &p->desc[0], &p->desc[1], NULL, &p->desc[2]);
     }
     if (status == dnnl_success) {
         status = dnnl_primitive_attr_create(&attributes);
     }
-    if (status == dnnl_success && p->key.accumulate != 0) {
-        status = dnnl_post_ops_create(&after);
-        if (status == dnnl_success) {
-            status = dnnl_post_ops_append_sum(after, 1.0f);
-        }
-        if (status == dnnl_success) {
-            status = dnnl_primitive_attr_set_post_ops(attributes, after);
-        }
+    if (status == dnnl_success) {
+        status = product_attributes(&p->key, attributes);
     }
     if (status == dnnl_success) {
         status =
             dnnl_primitive_desc_create(&prepared, &operation, attributes, products->engine, NULL);
     }
     if (status == dnnl_success) {
+        const char *name = "";
+        (void)dnnl_primitive_desc_query(prepared, dnnl_query_impl_info_str, 0, (void *)&name);
+        p->splits = strncmp(name, "brg", 3) != 0;
+        p->desc[3] = *dnnl_primitive_desc_query_md(prepared, dnnl_query_scratchpad_md, 0);
         status = dnnl_primitive_create(&p->primitive, prepared);
     }
     for (int i = 0; i < 3 && status == dnnl_success; i++) {
-        status = dnnl_memory_create(&p->memory[i], &desc[i], products->engine, DNNL_MEMORY_NONE);
+        status = dnnl_memory_create(&p->memory[i], &p->desc[i], products->engine, NULL);
     }
     if (prepared != NULL) {
         dnnl_primitive_desc_destroy(prepared);
-    }
-    if (after != NULL) {
-        dnnl_post_ops_destroy(after);
     }
     if (attributes != NULL) {
         dnnl_primitive_attr_destroy(attributes);
@@ -211,6 +233,91 @@ static void product_run(struct backend *be, struct product *p, const void *const
     }
     if (status != dnnl_success) {
         backend_fail(be, "matmul: oneDNN fails with status %d", (int)status);
+    }
+}
+
+/* One block of rows, by the thread that calls. Several threads may run the same product. */
+static dnnl_status_t product_run_block(const struct cpu_products *products, const struct product *p,
+                                       void *const data[4])
+{
+    const int role[4] = { DNNL_ARG_SRC, DNNL_ARG_WEIGHTS, DNNL_ARG_DST, DNNL_ARG_SCRATCHPAD };
+    dnnl_exec_arg_t arguments[4];
+    dnnl_status_t status = dnnl_success;
+    int count = 0;
+    while (count < 4 && status == dnnl_success) {
+        arguments[count].arg = role[count];
+        status = dnnl_memory_create(&arguments[count].memory, &p->desc[count], products->engine,
+                                    data[count]);
+        count += status == dnnl_success ? 1 : 0;
+    }
+    if (status == dnnl_success) {
+        status = dnnl_primitive_execute(p->primitive, products->stream, 4, arguments);
+    }
+    while (count > 0) {
+        dnnl_memory_destroy(arguments[--count].memory);
+    }
+    return status;
+}
+
+/* A block of `grain` rows and the last one, which may be shorter. */
+static bool prepare_blocks(struct backend *be, const struct product_key *whole, int64_t grain,
+                           struct product *prepared[2])
+{
+    struct product_key key = *whole;
+    int threads = omp_get_max_threads();
+    key.threads = 1;
+    omp_set_num_threads(1);
+    for (int i = 0; i < 2; i++) {
+        key.m = i == 0 ? grain : whole->m - (whole->m - 1) / grain * grain;
+        prepared[i] = product_find(be, &key);
+        if (prepared[i] != NULL && !prepared[i]->possible) {
+            backend_fail(be, "matmul: oneDNN has no product of a block of rows");
+        }
+    }
+    omp_set_num_threads(threads);
+    return !be->failed;
+}
+
+/* Blocks depend on the shape alone, and so does every sum. */
+static void product_run_split(struct backend *be, const struct product_key *whole,
+                              const void *const data[3])
+{
+    const struct cpu_state *state = be->state;
+    int64_t rows = cpu_chunk_count(whole->m, SPLIT_COUNT);
+    int64_t grain = cpu_min(whole->m, cpu_chunk_count(rows, SPLIT_ROWS) * SPLIT_ROWS);
+    int64_t chunks = cpu_chunk_count(whole->m, grain);
+    struct product *prepared[2];
+    if (!prepare_blocks(be, whole, grain, prepared)) {
+        return;
+    }
+    size_t room = dnnl_memory_desc_get_size(&prepared[0]->desc[3]);
+    size_t last_room = dnnl_memory_desc_get_size(&prepared[1]->desc[3]);
+    room = ((room > last_room ? room : last_room) / 256 + 1) * 256;
+    size_t scratch_bytes = room * (size_t)omp_get_max_threads();
+    unsigned char *scratch = aligned_alloc(256, scratch_bytes);
+    if (scratch == NULL) {
+        backend_fail(be, "matmul: out of memory (%zu bytes of scratch)", scratch_bytes);
+        return;
+    }
+    size_t a_step = (size_t)(whole->transpose_a != 0 ? 1 : whole->a_stride);
+    size_t a_bytes = a_step * dtype_size((enum dtype)whole->factor_type);
+    size_t c_bytes = (size_t)whole->n * dtype_size((enum dtype)whole->result_type);
+    int failures = 0;
+#pragma omp parallel for schedule(dynamic) reduction(+ : failures)
+    for (int64_t i = 0; i < chunks; i++) {
+        size_t row = (size_t)(i * grain);
+        void *const block[4] = {
+            (char *)(uintptr_t)data[0] + row * a_bytes,
+            (void *)(uintptr_t)data[1],
+            (char *)(uintptr_t)data[2] + row * c_bytes,
+            scratch + room * (size_t)omp_get_thread_num(),
+        };
+        const struct product *p = prepared[i == chunks - 1 ? 1 : 0];
+        failures += product_run_block(state->products, p, block) != dnnl_success ? 1 : 0;
+    }
+    free(scratch);
+    if (failures > 0) {
+        backend_fail(be, "matmul: oneDNN fails in %d blocks of rows", failures);
     }
 }
 
@@ -345,7 +452,7 @@ void cpu_matmul(struct backend *be, const struct matmul *args)
         .factor_type = a->dtype,
         .result_type = args->c->dtype,
         .accumulate = args->beta != 0.0f,
-        .threads = omp_get_max_threads(),
+        .threads = omp_get_max_threads() + 1, /* 1 is for blocks */
     };
     struct product *p = product_find(be, &key);
     if (p == NULL) {
@@ -355,7 +462,11 @@ void cpu_matmul(struct backend *be, const struct matmul *args)
         size_t offset = (size_t)args->a_first * dtype_size(a->dtype);
         const void *const data[3] = { (const char *)a->data + offset, args->b->data,
                                       args->c->data };
-        product_run(be, p, data);
+        if (p->splits) {
+            product_run_split(be, &key, data);
+        } else {
+            product_run(be, p, data);
+        }
     } else if (key.factor_type == DTYPE_F32 && key.result_type == DTYPE_F32) {
         backend_fail(be, "matmul: oneDNN has no product of this shape for this processor");
     } else {
