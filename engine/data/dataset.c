@@ -285,6 +285,7 @@ struct dataset *dataset_open(const struct dataset_options *options,
     if (options->sequence_length < 2) {
         fail(err, ERROR_USAGE, "data.sequence_length: %lld found, at least 2 allowed",
              (long long)options->sequence_length);
+        hint(err, "for example data.sequence_length=512");
         return NULL;
     }
     struct source_list train = { 0 };
