@@ -72,9 +72,9 @@ static void print_memory(const struct plan *plan)
 
 static void print_work(const struct plan *plan)
 {
-    output_data("%sFLOP a step", text_count(plan->step_flops).text);
+    output_data("%s FLOP a step", text_count(plan->step_flops).text);
     if (plan->refresh_flops > 0) {
-        output_data(", %sFLOP with a choice of rows", text_count(plan->refresh_flops).text);
+        output_data(", %s FLOP with a choice of rows", text_count(plan->refresh_flops).text);
     }
     output_data("; a checkpoint takes %s on disk\n\n",
                 text_bytes((double)plan->checkpoint_bytes).text);
@@ -98,22 +98,17 @@ static void print_largest(const struct plan *plan)
 
 static void print_changes(const struct plan_report *report)
 {
-    struct table table;
     if (report->change_count == 0) {
-        output_data("no single change known here makes it fit\n");
+        output_data("no change known here makes it fit\n");
         return;
     }
-    table_open(&table, "lrrl");
-    table_add(&table, (const char *[]){ "CHANGES THAT FIT", "takes", "time", "" });
+    output_data("changes that fit, cheapest first (time for a token: x 1 is as before)\n");
     for (size_t i = 0; i < report->change_count; i++) {
         const struct plan_change *change = &report->change[i];
-        struct text_number bytes = text_bytes((double)change->total_bytes);
-        char *factor = xasprintf("x %.2f", change->time_factor);
-        table_add(&table,
-                  (const char *[]){ change->assignments, bytes.text, factor, change->sentence });
-        free(factor);
+        output_data("\n  %s\n      %s, time x %.2f: %s\n", change->assignments,
+                    text_bytes((double)change->total_bytes).text, change->time_factor,
+                    change->sentence);
     }
-    table_print(&table);
 }
 
 static void print_report(const struct plan_report *report)
