@@ -82,19 +82,14 @@ static bool ends_text(const struct model_config *config, const struct tokenizer 
     return id == tokenizer_facts(tokenizer)->eos;
 }
 
-/* Bytes of `text` that end with a whole UTF-8 sequence. */
-static size_t whole_characters(const char *text, size_t size)
+/* Bytes of `text` that later tokens cannot change. A byte piece that is not yet a whole character
+ * decodes to U+FFFD, so those at the end wait. */
+static size_t settled(const char *text, size_t size)
 {
-    size_t back = 0;
-    while (back < 3 && back < size && ((unsigned char)text[size - 1 - back] & 0xc0) == 0x80) {
-        back++;
+    while (size >= 3 && memcmp(text + size - 3, "\xef\xbf\xbd", 3) == 0) {
+        size -= 3;
     }
-    if (back >= size) {
-        return size;
-    }
-    unsigned char lead = (unsigned char)text[size - 1 - back];
-    size_t length = lead >= 0xf0 ? 4 : lead >= 0xe0 ? 3 : lead >= 0xc0 ? 2 : 1;
-    return length > back + 1 ? size - 1 - back : size;
+    return size;
 }
 
 struct generation {
@@ -119,7 +114,7 @@ static int tell(struct generation *g, bool last, struct error *err)
     if (text == NULL) {
         return fail(err, ERROR_DATA, "cannot decode what was generated: %s", why);
     }
-    size_t end = last ? size : whole_characters(text, size);
+    size_t end = last ? size : settled(text, size);
     if (end > g->told) {
         g->options->on_text(g->options->context, text + g->told, end - g->told);
         g->told = end;
