@@ -61,6 +61,25 @@ static int check_words(const struct arguments *arguments, struct error *err)
     return refuse_gpus(arguments, err);
 }
 
+static int need_terminal(const char *what, struct error *err)
+{
+    if (isatty(STDIN_FILENO) && isatty(STDOUT_FILENO)) {
+        return 0;
+    }
+    fail(err, ERROR_USAGE, "%s needs a terminal on standard input and output", what);
+    return hint(err, "windrow show RUN prints what a run did, windrow train prints as it goes");
+}
+
+static int check_attach(const struct arguments *arguments, struct error *err)
+{
+    if (option_given(arguments, "resume")) {
+        fail(err, ERROR_USAGE, "--attach starts a new run; it does not go with --resume");
+        return hint(err,
+                    "windrow train --resume RUN in one terminal, windrow attach RUN in another");
+    }
+    return need_terminal("--attach", err);
+}
+
 /* Trains with progress on stderr; the exit code. */
 static int train(const struct run_options *given, bool json)
 {
@@ -105,7 +124,8 @@ int command_train(const struct arguments *arguments)
         (resume == NULL && recipe_from_words(&recipe, arguments->word[0], arguments, &err) == -1)) {
         code = output_error(&err);
     } else if (option_given(arguments, "attach")) {
-        code = workbench_start_and_attach(&options, &err);
+        code = check_attach(arguments, &err);
+        code = code == -1 ? -1 : workbench_start_and_attach(&options, &err);
         code = code == -1 ? output_error(&err) : code;
     } else {
         code = train(&options, arguments->json);
@@ -132,6 +152,16 @@ int command_start(void)
         code = train(&(struct run_options){ .recipe = &recipe }, false);
     }
     recipe_free(&recipe);
+    return code;
+}
+
+int command_attach(const struct arguments *arguments)
+{
+    struct error err = { 0 };
+    const char *word = arguments->word_count > 0 ? arguments->word[0] : NULL;
+    char *run = need_terminal("windrow attach", &err) == -1 ? NULL : run_resolve(word, &err);
+    int code = run == NULL ? output_error(&err) : workbench_attach(run);
+    free(run);
     return code;
 }
 

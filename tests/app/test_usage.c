@@ -72,6 +72,8 @@ static void words_without_data_stay_off_stdout(void **state)
     REFUSES(2, "no-such-run", "stop", "no-such-run");
     REFUSES(2, "cannot change while a run trains", "set", "no-such-run", "batch.micro=4");
     REFUSES(2, "needs a setting", "set", "no-such-run");
+    REFUSES(2, "needs a terminal", "attach");
+    REFUSES(2, "needs a terminal", "train", "stories", "--attach");
     REFUSES(2, "--older DAYS", "prune");
     REFUSES(2, "--older DAYS", "prune", "a-run", "--older", "3");
 }
