@@ -442,6 +442,7 @@ static int summarize(const struct check *check, struct model_summary *summary)
         .byte_fallback = check->byte_fallback,
         .adds_dummy_prefix = check->dummy_prefix && !check->suffix,
         .removes_whitespace = check->removes_whitespace,
+        .maps_characters = check->map[0].size > 0,
         .newline_stands_alone = newline_stands_alone(check),
     };
     return 0;

@@ -44,6 +44,7 @@ struct model_summary {
     bool byte_fallback;
     bool adds_dummy_prefix;    /* puts a space in front of every text */
     bool removes_whitespace;   /* strips spaces at both ends, joins runs */
+    bool maps_characters;      /* has a character map: a newline may become a space */
     bool newline_stands_alone; /* cutting a text at newlines cuts its ids there too */
 };
 

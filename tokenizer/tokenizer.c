@@ -167,9 +167,11 @@ int tokenizer_encode(const struct tokenizer *tokenizer, const char *text, size_t
 int tokenizer_encode_continued(const struct tokenizer *tokenizer, const char *text, size_t size,
                                struct token_list *out, char *why, size_t why_size)
 {
-    /* A model that strips leading whitespace would lose the space between two words. */
-    bool keep_prefix = tokenizer->summary.removes_whitespace && size > 0 &&
-                       (text[0] == ' ' || text[0] == '\n' || text[0] == '\t');
+    /* A model that strips leading white space would lose the space between two words. */
+    const struct model_summary *model = &tokenizer->summary;
+    bool space = size > 0 && (text[0] == ' ' ||
+                              (model->maps_characters && (text[0] == '\n' || text[0] == '\t')));
+    bool keep_prefix = model->removes_whitespace && space;
     return encode(tokenizer, keep_prefix ? tokenizer->start : tokenizer->continued, text, size, out,
                   why, why_size);
 }
