@@ -236,7 +236,7 @@ static int unknown_command(const char *word, struct error *err)
         names[count++] = c->name;
     }
     bool option = word[0] == '-';
-    fail(err, ERROR_USAGE, "there is no %s %s", option ? "option" : "command",
+    fail(err, ERROR_USAGE, "there is no %s \"%s\"", option ? "option" : "command",
          text_show(word).text);
     const char *nearest = nearest_name(option ? word + strspn(word, "-") : word, names, count);
     if (nearest != NULL) {

@@ -245,31 +245,20 @@ static void show_data(const struct recipe *recipe, const struct material *materi
     }
 }
 
-/* Without a model there is no tokenizer to read data with: one is trained on the data itself, as
- * large as the text allows. */
-static int open_data(struct recipe *recipe, bool has_model, struct material *material,
-                     struct error *err)
+/* Without a model there is no tokenizer to read data with: the one that comes along takes any
+ * bytes, in more pieces than a larger one. */
+static int default_tokenizer(struct recipe *recipe, struct error *err)
 {
-    static const char *const vocabularies[] = { "2048", "1024", "512", "384", "320", "280" };
-    if (has_model) {
-        return material_open(recipe, MATERIAL_TOKENIZER | MATERIAL_DATA, NULL, material, err);
+    const char *root = preset_directory();
+    char *assignment =
+        xasprintf("tokenizer.path=%s/tokenizers/stories.model", root == NULL ? "." : root);
+    int result = recipe_set(recipe, "model.preset=llama-tiny", err);
+    if (result == 0) {
+        result = recipe_set(recipe, assignment, err);
+        output_say("no --model given: read with the small tokenizer that comes along");
     }
-    struct error first = { 0 };
-    for (size_t i = 0; i < sizeof vocabularies / sizeof vocabularies[0]; i++) {
-        char *assignment = xasprintf("tokenizer.vocab=%s", vocabularies[i]);
-        struct error tried = { 0 };
-        int result = recipe_set(recipe, assignment, &tried);
-        free(assignment);
-        if (result == 0 && material_open(recipe, MATERIAL_TOKENIZER | MATERIAL_DATA, NULL, material,
-                                         &tried) == 0) {
-            output_say("no --model given: read with a tokenizer of %s pieces trained on it",
-                       vocabularies[i]);
-            return 0;
-        }
-        first = i == 0 ? tried : first;
-    }
-    *err = first;
-    return -1;
+    free(assignment);
+    return result;
 }
 
 static int inspect_data(struct recipe *recipe, const char *path, const struct arguments *arguments,
@@ -284,14 +273,15 @@ static int inspect_data(struct recipe *recipe, const char *path, const struct ar
     }
     free(assignment);
     if (result == 0) {
-        result = model != NULL ? material_model(recipe, model, err)
-                               : recipe_set(recipe, "model.preset=llama-tiny", err);
+        result =
+            model != NULL ? material_model(recipe, model, err) : default_tokenizer(recipe, err);
     }
     if (result == 0) {
         result = recipe_take_settings(recipe, arguments, err);
     }
     struct material material;
-    if (result == -1 || open_data(recipe, model != NULL, &material, err) == -1) {
+    if (result == -1 ||
+        material_open(recipe, MATERIAL_TOKENIZER | MATERIAL_DATA, NULL, &material, err) == -1) {
         return -1;
     }
     show_data(recipe, &material, rows, arguments->json);

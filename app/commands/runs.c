@@ -313,6 +313,23 @@ static int prune_older(double days, cJSON *removed, struct error *err)
     return result;
 }
 
+/* What is removed is named in full: neither "the newest" nor the beginning of a name will do. */
+static int prune_named(const char *word, cJSON *removed, struct error *err)
+{
+    char *path = run_resolve(word, err);
+    int result = path == NULL ? -1 : 0;
+    if (result == 0 && strchr(word, '/') == NULL && strcmp(word, path_base(path)) != 0) {
+        result = fail(err, ERROR_USAGE, "prune wants the whole name of a run, found \"%s\"",
+                      text_show(word).text);
+        hint(err, "Did you mean %s?", text_show(path_base(path)).text);
+    }
+    if (result == 0) {
+        result = prune_one(path, removed, err);
+    }
+    free(path);
+    return result;
+}
+
 int command_prune(const struct arguments *arguments)
 {
     struct error err = { 0 };
@@ -326,9 +343,7 @@ int command_prune(const struct arguments *arguments)
     if (result == 0 && days >= 0) {
         result = prune_older(days, removed, &err);
     } else if (result == 0) {
-        char *path = run_resolve(arguments->word[0], &err);
-        result = path == NULL ? -1 : prune_one(path, removed, &err);
-        free(path);
+        result = prune_named(arguments->word[0], removed, &err);
     }
     int code = result == -1 ? output_error(&err) : 0;
     if (arguments->json) {

@@ -26,7 +26,7 @@ static void unknown_words_name_the_nearest(void **state)
     (void)state;
     REFUSES(2, "Did you mean windrow train?", "trian");
     REFUSES(2, "windrow help", "xyzzyplugh");
-    REFUSES(2, "there is no option", "--trian");
+    REFUSES(2, "there is no option \"--trian\"", "--trian");
     REFUSES(2, "Did you mean --resume?", "train", "--resum", "x");
     REFUSES(2, "Did you mean --json?", "doctor", "--jsn");
     REFUSES(2, "has no option -x", "doctor", "-x");
