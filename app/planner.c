@@ -1,0 +1,195 @@
+/* The planning thread. */
+#include "app/planner.h"
+
+#include <inttypes.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include "engine/base/xalloc.h"
+#include "engine/inspect.h"
+
+struct planner {
+    pthread_t thread;
+    pthread_mutex_t lock;
+    pthread_cond_t wake;
+    int fd;
+    bool asked;
+    bool finished;
+    bool ending;
+    struct recipe recipe;
+    struct launcher_plan plan; /* choice going in, all of it coming out */
+};
+
+void planner_refusal(const struct error *err, const int choice[LAUNCHER_LISTS],
+                     struct launcher_plan *plan)
+{
+    memset(plan, 0, sizeof(*plan));
+    memcpy(plan->choice, choice, sizeof(plan->choice));
+    snprintf(plan->message, sizeof(plan->message), "%.250s", err->message);
+    snprintf(plan->hint, sizeof(plan->hint), "%.250s", err->hint);
+}
+
+static int64_t device_limit(const struct recipe *recipe, char *device, size_t size)
+{
+    char why[128];
+    int index = 0;
+    const char *name = "cpu";
+    if (strncmp(recipe->device, "cuda", 4) == 0) {
+        name = "cuda";
+        index = recipe->device[4] == ':' ? (int)strtol(recipe->device + 5, NULL, 10) : 0;
+    }
+    struct backend *be = NULL;
+    if (strcmp(recipe->device, "auto") == 0) {
+        be = backend_open("cuda", 0, why, sizeof(why));
+        name = be ? "cuda" : "cpu";
+    }
+    be = be ? be : backend_open(name, index, why, sizeof(why));
+    snprintf(device, size, "%s", name);
+    if (!be) {
+        return recipe->memory_limit;
+    }
+    int64_t limit = plan_limit(recipe, be);
+    backend_close(be);
+    return limit;
+}
+
+static void fill(const struct recipe *recipe, const struct plan *made, struct launcher_plan *plan)
+{
+    for (int i = 0; i < MEMORY_CATEGORY_COUNT; i++) {
+        plan->bytes[i] = (int64_t)made->bytes[i];
+    }
+    plan->total_bytes = (int64_t)made->total_bytes;
+    plan->parameters = made->parameters;
+    plan->trained = made->trained;
+    plan->checkpoint_bytes = made->checkpoint_bytes;
+    plan->step_flops = made->step_flops;
+    char length[48];
+    if (recipe->train_steps > 0) {
+        snprintf(length, sizeof(length), "%" PRId64 " steps", recipe->train_steps);
+    } else {
+        snprintf(length, sizeof(length), "%g epochs", recipe->train_epochs);
+    }
+    snprintf(plan->shape, sizeof(plan->shape),
+             "batch %" PRId64 " x %" PRId64 ", sequence %" PRId64 ", %s", recipe->batch_micro,
+             recipe->batch_accumulate, recipe->data_sequence_length, length);
+}
+
+static void make(const struct recipe *recipe, struct launcher_plan *plan)
+{
+    struct error err = { 0 };
+    struct material material = { 0 };
+    struct plan made;
+    memset(&made, 0, sizeof(made));
+    if (material_open(recipe, MATERIAL_CONFIG, NULL, &material, &err) != 0) {
+        planner_refusal(&err, plan->choice, plan);
+        return;
+    }
+    if (plan_make(recipe, &material.config, &made, &err) != 0) {
+        planner_refusal(&err, plan->choice, plan);
+        material_close(&material);
+        return;
+    }
+    fill(recipe, &made, plan);
+    plan->limit_bytes = device_limit(recipe, plan->device, sizeof(plan->device));
+    plan->ok = plan_check(&made, recipe, &material.config, plan->limit_bytes, &err) == 0;
+    if (!plan->ok) {
+        snprintf(plan->message, sizeof(plan->message), "%.250s", err.message);
+        snprintf(plan->hint, sizeof(plan->hint), "%.250s", err.hint);
+    }
+    material_close(&material);
+}
+
+static void *work(void *context)
+{
+    struct planner *planner = context;
+    pthread_mutex_lock(&planner->lock);
+    while (!planner->ending) {
+        if (!planner->asked) {
+            pthread_cond_wait(&planner->wake, &planner->lock);
+            continue;
+        }
+        planner->asked = false;
+        struct recipe recipe;
+        recipe_init(&recipe);
+        recipe_copy(&recipe, &planner->recipe);
+        struct launcher_plan plan = { .total_bytes = 0 };
+        memcpy(plan.choice, planner->plan.choice, sizeof(plan.choice));
+        pthread_mutex_unlock(&planner->lock);
+        make(&recipe, &plan);
+        recipe_free(&recipe);
+        pthread_mutex_lock(&planner->lock);
+        planner->plan = plan;
+        planner->finished = true;
+        uint64_t one = 1;
+        if (write(planner->fd, &one, sizeof(one)) < 0) {
+            planner->ending = true; /* cannot happen to an eventfd that is read */
+        }
+    }
+    pthread_mutex_unlock(&planner->lock);
+    return NULL;
+}
+
+struct planner *planner_open(void)
+{
+    struct planner *planner = xcalloc(1, sizeof(*planner));
+    pthread_mutex_init(&planner->lock, NULL);
+    pthread_cond_init(&planner->wake, NULL);
+    recipe_init(&planner->recipe);
+    planner->fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (planner->fd < 0 || pthread_create(&planner->thread, NULL, work, planner) != 0) {
+        BUG("no thread for planning can be started");
+    }
+    return planner;
+}
+
+void planner_close(struct planner *planner)
+{
+    if (!planner) {
+        return;
+    }
+    pthread_mutex_lock(&planner->lock);
+    planner->ending = true;
+    pthread_cond_signal(&planner->wake);
+    pthread_mutex_unlock(&planner->lock);
+    pthread_join(planner->thread, NULL);
+    pthread_mutex_destroy(&planner->lock);
+    pthread_cond_destroy(&planner->wake);
+    recipe_free(&planner->recipe);
+    close(planner->fd);
+    free(planner);
+}
+
+int planner_fd(const struct planner *planner)
+{
+    return planner->fd;
+}
+
+void planner_ask(struct planner *planner, const struct recipe *recipe,
+                 const int choice[LAUNCHER_LISTS])
+{
+    pthread_mutex_lock(&planner->lock);
+    recipe_copy(&planner->recipe, recipe);
+    memcpy(planner->plan.choice, choice, sizeof(planner->plan.choice));
+    planner->asked = true;
+    planner->finished = false;
+    pthread_cond_signal(&planner->wake);
+    pthread_mutex_unlock(&planner->lock);
+}
+
+bool planner_take(struct planner *planner, struct launcher_plan *plan)
+{
+    uint64_t count;
+    if (read(planner->fd, &count, sizeof(count)) < 0) {
+        return false;
+    }
+    pthread_mutex_lock(&planner->lock);
+    bool finished = planner->finished;
+    planner->finished = false;
+    *plan = planner->plan;
+    pthread_mutex_unlock(&planner->lock);
+    return finished;
+}

@@ -1,0 +1,28 @@
+/* Plans are made by a thread of their own, one at a time, so that the screen never waits: a model
+ * of billions of parameters takes a second or two. */
+#ifndef WINDROW_APP_PLANNER_H
+#define WINDROW_APP_PLANNER_H
+
+#include "app/workbench.h"
+
+struct planner;
+
+struct planner *planner_open(void);
+/* Waits for a plan under way, then ends the thread. */
+void planner_close(struct planner *planner);
+
+/* Readable when a plan is finished. */
+int planner_fd(const struct planner *planner);
+
+/* Starts one; the recipe is copied. Only while none is under way. */
+void planner_ask(struct planner *planner, const struct recipe *recipe,
+                 const int choice[LAUNCHER_LISTS]);
+
+/* Takes the finished plan; false if there is none. */
+bool planner_take(struct planner *planner, struct launcher_plan *plan);
+
+/* A plan that says only why there is none. */
+void planner_refusal(const struct error *err, const int choice[LAUNCHER_LISTS],
+                     struct launcher_plan *plan);
+
+#endif

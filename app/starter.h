@@ -1,0 +1,30 @@
+/* Starts training as a process of its own, which outlives the terminal. */
+#ifndef WINDROW_APP_STARTER_H
+#define WINDROW_APP_STARTER_H
+
+#include <stdbool.h>
+#include <sys/types.h>
+
+#include "engine/base/error.h"
+#include "engine/recipe/recipe.h"
+
+struct starter {
+    char *directory; /* of the run */
+    char *waiting;   /* folder with the recipe and the output until the run has a directory */
+    pid_t pid;       /* 0: none */
+};
+
+/* `directory` NULL: a new one under the state directory, named date-time-recipe. The process gets
+ * its own session, no input, and its output in WAITING/output.log. */
+int starter_start(struct starter *starter, const struct recipe *recipe, const char *directory,
+                  struct error *err);
+
+/* Whether the process has ended; then `err` says why, from its output. */
+bool starter_failed(struct starter *starter, struct error *err);
+
+/* The run has begun: its output moves into the run directory, the rest is removed. */
+void starter_settle(struct starter *starter);
+
+void starter_free(struct starter *starter);
+
+#endif
