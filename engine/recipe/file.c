@@ -206,13 +206,10 @@ static int load_preset(struct recipe *recipe, const char *name, const char *fold
     return result;
 }
 
-static int load(struct recipe *recipe, const char *path, int depth, struct error *err)
+/* Lays a parsed file over the recipe. */
+static int lay_over(struct recipe *recipe, const cJSON *root, const char *path, int depth,
+                    struct error *err)
 {
-    cJSON *root = json_read(path, err);
-    if (!root) {
-        err->code = ERROR_USAGE;
-        return -1;
-    }
     struct found found = { .path = path };
     char *folder = folder_of(path);
     char *stem = stem_of(path);
@@ -236,6 +233,17 @@ static int load(struct recipe *recipe, const char *path, int depth, struct error
     }
     free(stem);
     free(folder);
+    return result;
+}
+
+static int load(struct recipe *recipe, const char *path, int depth, struct error *err)
+{
+    cJSON *root = json_read(path, err);
+    if (!root) {
+        err->code = ERROR_USAGE;
+        return -1;
+    }
+    int result = lay_over(recipe, root, path, depth, err);
     cJSON_Delete(root);
     return result;
 }
@@ -251,6 +259,11 @@ int recipe_load(struct recipe *recipe, const char *path, struct error *err)
     recipe_free(recipe);
     *recipe = made;
     return 0;
+}
+
+int recipe_parse(struct recipe *recipe, const cJSON *root, const char *path, struct error *err)
+{
+    return lay_over(recipe, root, path, 0, err);
 }
 
 static int refuse_name(const char *name, struct error *err)

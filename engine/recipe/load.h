@@ -2,6 +2,8 @@
 #ifndef WINDROW_ENGINE_RECIPE_LOAD_H
 #define WINDROW_ENGINE_RECIPE_LOAD_H
 
+#include <cjson/cJSON.h>
+
 #include "engine/recipe/recipe.h"
 
 enum { RECIPE_FIELD_LIMIT = 128 };
@@ -17,5 +19,8 @@ int recipe_refuse_key(const char *key, struct error *err);
 
 /* "presets/<kind>/<name>.json" if that is a file (xmalloc'd), or NULL. */
 char *preset_path(const char *kind, const char *name);
+
+/* Lays a parsed recipe over this one; `path` is where it came from. */
+int recipe_parse(struct recipe *recipe, const cJSON *root, const char *path, struct error *err);
 
 #endif

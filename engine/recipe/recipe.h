@@ -18,8 +18,8 @@ enum state_format { STATE_FP32, STATE_BF16, STATE_INT8 };
 enum schedule_name { SCHEDULE_CONSTANT, SCHEDULE_LINEAR, SCHEDULE_COSINE, SCHEDULE_WSD };
 
 struct recipe {
-    char *name;     /* of the file it came from, without extension; "" if made by hand */
-    char *intent;   /* one sentence, from the key "intent"; "" if none */
+    char *name;   /* of the file it came from, without extension; "" if made by hand */
+    char *intent; /* one sentence, from the key "intent"; "" if none */
 
     /* model */
     char *model_path;
@@ -74,8 +74,8 @@ struct recipe {
     /* batch and length */
     int64_t batch_micro;
     int64_t batch_accumulate;
-    int64_t train_steps;  /* 0: by epochs */
-    double train_epochs;  /* 0: by steps */
+    int64_t train_steps; /* 0: by epochs */
+    double train_epochs; /* 0: by steps */
     double train_clip;
     int64_t train_seed;
     int64_t train_eval_every;

@@ -1,0 +1,156 @@
+/*
+ * What a running run holds, and the files that work on it:
+ *   run.c       from options to an exit code
+ *   prepare.c   recipe, model, data, plan, backend, trainer; resuming
+ *   state.c     what a checkpoint remembers beside tensors
+ *   save.c      checkpoints and the final export
+ *   report.c    events
+ *   loop.c      steps, evaluations, samples, going back
+ *   commands.c  the safe point: commands and signals
+ */
+#ifndef WINDROW_ENGINE_RUN_PARTS_H
+#define WINDROW_ENGINE_RUN_PARTS_H
+
+#include "engine/inspect.h"
+#include "engine/run.h"
+#include "engine/run/checkpoint.h"
+#include "engine/run/directory.h"
+#include "engine/run/server.h"
+#include "engine/run/telemetry.h"
+#include "engine/train/trainer.h"
+
+/* Steps that are not finite, one after the other, until the run goes back; returns until it ends.
+ */
+enum { SKIPS_UNTIL_RETURN = 3, RETURNS_MAX = 2 };
+
+/* What was trained on; a resumed run must find the same. */
+struct run_digests {
+    char data[DIGEST_TEXT_SIZE];
+    char tokenizer[DIGEST_TEXT_SIZE];
+    char model[DIGEST_TEXT_SIZE];
+};
+
+/* Where a run stands between two steps. */
+struct run_state {
+    int64_t step;         /* done */
+    int64_t rows;         /* taken from the endless sequence of training rows */
+    int64_t tokens_total; /* processed positions */
+    int64_t skipped;      /* steps in all */
+    int64_t skipped_in_row;
+    int64_t returns;      /* to an earlier checkpoint */
+    double seconds;       /* of training, over all processes */
+    float loss;           /* of the last step that has one; NaN: none */
+    double best_loss;     /* lowest evaluation among checkpoints; NaN: none */
+    int64_t best_step;    /* its checkpoint; 0: none */
+    int64_t events_bytes; /* length of events.jsonl to cut back to */
+    struct trainer_counters counters;
+    struct run_digests digests;
+};
+
+struct run {
+    const struct run_options *options;
+    struct recipe recipe;    /* resolved, with live changes */
+    struct recipe effective; /* the same with epochs counted out as train.steps */
+    struct material material;
+    struct plan plan;
+    int64_t limit_bytes; /* 0: none */
+    struct backend *be;
+    struct trainer *trainer;
+    struct batch *batch; /* batch.accumulate of them */
+    struct batch look;   /* for evaluations */
+    struct run_directory directory;
+    struct server *server; /* NULL: none */
+    struct run_state state;
+
+    char *resume_path; /* the checkpoint resumed from, or NULL */
+    int64_t resume_step;
+    bool resuming;
+    bool finished; /* resumed, but there is nothing left to do */
+
+    struct buffer backlog; /* events that could not be written yet */
+    double began_s;        /* clock_monotonic of the first step of this process */
+    double seconds_before; /* state.seconds at that time */
+    int64_t steps_here;    /* done by this process */
+    double phase_s[PHASE_COUNT];
+    enum trainer_phase phase;
+    double phase_began_s;
+    double evaluated_loss; /* of the evaluation at evaluated_step */
+    int64_t evaluated_step;
+    struct telemetry telemetry;
+    double telemetry_s; /* clock of the last one */
+
+    bool paused;
+    bool stop_asked;
+    bool save_failed; /* the last save */
+    bool diverged;
+    bool broken; /* the trainer cannot be used any more */
+};
+
+/* ---- prepare.c ------------------------------------------------------------------------------ */
+
+/* Everything up to a trainer that holds the weights; a new run gets its directory here. */
+int run_prepare(struct run *run, struct error *err);
+void run_release(struct run *run);
+
+/* Builds the trainer anew, with the state of a checkpoint, or (NULL) as it was before step 1. */
+int run_build(struct run *run, const char *checkpoint, struct error *err);
+
+/* What only the model's configuration shows to be wrong. */
+int run_check_rank(const struct recipe *recipe, const struct model_config *config,
+                   struct error *err);
+
+/* Steps that the recipe asks for on so many training rows. */
+int64_t run_count_steps(const struct recipe *recipe, int64_t rows);
+
+/* ---- state.c -------------------------------------------------------------------------------- */
+
+/* state.json (xmalloc'd) and back. */
+char *run_state_text(const struct run *run);
+int run_state_read(const cJSON *root, const char *name, struct run_state *out, struct error *err);
+
+void run_digest(const struct run *run, struct run_digests *out);
+
+/* ---- save.c --------------------------------------------------------------------------------- */
+
+/* Saves the state after the last step. A failure is told by a warning event, sets save_failed and
+ * returns -1; training goes on. */
+int run_save(struct run *run, struct error *err);
+int run_write_model(struct run *run, struct error *err);
+int64_t run_need_bytes(const struct run *run);
+
+/* ---- report.c ------------------------------------------------------------------------------- */
+
+/* Stamps the time, appends the line, tells the options' listener and the clients, and releases the
+ * event's strings. */
+void run_emit(struct run *run, struct event *event);
+void run_notice(struct run *run, const char *format, ...) __attribute__((format(printf, 2, 3)));
+void run_warn(struct run *run, const struct error *err);
+void run_report_start(struct run *run);
+void run_report_plan(struct run *run);
+void run_report_step(struct run *run, const struct step_result *result, double data_s,
+                     double all_s);
+void run_report_memory(struct run *run);
+void run_report_selection(struct run *run);
+void run_report_telemetry(struct run *run);
+void run_report_state(struct run *run, const char *state);
+void run_report_resume(struct run *run, const char *path, int64_t from_step, const char *reason);
+void run_report_stop(struct run *run, const char *reason, int64_t status);
+
+/* ---- loop.c --------------------------------------------------------------------------------- */
+
+/* Trains to the last step, a stop or a failure. */
+int run_loop(struct run *run, struct error *err);
+int run_sample(struct run *run, struct error *err);
+
+/* ---- commands.c ----------------------------------------------------------------------------- */
+
+/* Installs the handlers of signals. */
+void run_catch_signals(void);
+/* The signal that asked the run to end, or 0. */
+int run_signal(void);
+
+/* Obeys what has arrived since the last step; stays here while paused. -1 if a change left the
+ * trainer unusable. */
+int run_safe_point(struct run *run, struct error *err);
+
+#endif

@@ -1,0 +1,461 @@
+/* From options to a trainer that holds the weights. */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine/base/clock.h"
+#include "engine/base/file.h"
+#include "engine/base/json.h"
+#include "engine/base/text.h"
+#include "engine/base/xalloc.h"
+#include "engine/recipe/load.h"
+#include "engine/run/parts.h"
+
+/* Settings that may differ when a run goes on: how long, how often, where; not what is learned. */
+static const char *const free_keys[] = {
+    "train.steps",        "train.epochs",
+    "train.eval_every",   "train.save_every",
+    "train.sample_every", "train.sample_prompt",
+    "train.keep",         "train.export",
+    "memory.limit",       "device",
+    "method.interval",    "method.rank",
+    "method.selection",   "method.scale",
+    "optimizer.lr",       "optimizer.weight_decay",
+    "train.clip",
+};
+
+static bool is_accepted(const struct run *run, const char *key)
+{
+    for (size_t i = 0; i < sizeof free_keys / sizeof free_keys[0]; i++) {
+        if (strcmp(free_keys[i], key) == 0) {
+            return true;
+        }
+    }
+    for (size_t i = 0; i < run->options->accepted_count; i++) {
+        if (strcmp(run->options->accepted[i], key) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* ---- the recipe of a resumed run ------------------------------------------------------------ */
+
+static int lay_change(struct run *run, const char *change, struct error *err)
+{
+    const char *equals = strchr(change, '=');
+    char *key = xstrndup(change, equals ? (size_t)(equals - change) : strlen(change));
+    const struct field *field = recipe_field(key);
+    char *before = field ? field_text(field, &run->recipe) : NULL;
+    int result = recipe_set(&run->recipe, change, err);
+    char *after = result == 0 ? field_text(field, &run->recipe) : NULL;
+    if (result == 0 && strcmp(before, after) != 0 && !is_accepted(run, key)) {
+        fail(err, ERROR_USAGE, "%s was %s in this run, now it is %s", key, text_show(before).text,
+             text_show(after).text);
+        result = hint(err, "add --accept-change %s if that is meant", key);
+    }
+    free(before);
+    free(after);
+    free(key);
+    return result;
+}
+
+static int check_accepted(const struct run *run, struct error *err)
+{
+    for (size_t i = 0; i < run->options->accepted_count; i++) {
+        if (!recipe_field(run->options->accepted[i])) {
+            return recipe_refuse_key(run->options->accepted[i], err);
+        }
+    }
+    return 0;
+}
+
+/* Takes state and recipe of the newest whole checkpoint; without one, the run begins anew. */
+static int find_checkpoint(struct run *run, struct error *err)
+{
+    struct checkpoint_list list;
+    int result = checkpoint_list_read(run->directory.path, &list, err);
+    if (result != 0) {
+        return -1;
+    }
+    for (size_t i = 0; i < list.count && !run->resume_path; i++) {
+        struct checkpoint checkpoint;
+        struct error why = { 0 };
+        if (checkpoint_open(list.item[i].path, &checkpoint, &why) != 0) {
+            run_notice(run, "checkpoint refused: %s; the one before is tried", why.message);
+            continue;
+        }
+        run->resume_path = xstrdup(list.item[i].path);
+        run->resume_step = checkpoint.step;
+        result = run_state_read(checkpoint.state, run->resume_path, &run->state, err);
+        if (result == 0) {
+            result = recipe_parse(&run->recipe, json_get(checkpoint.state, "recipe"),
+                                  run->resume_path, err);
+        }
+        checkpoint_close(&checkpoint);
+    }
+    if (result == 0 && !run->resume_path && list.count > 0) {
+        fail(err, ERROR_DATA, "none of the %zu checkpoints of %s is whole", list.count,
+             text_show(run->directory.path).text);
+        result = hint(err, "start again with windrow train and the recipe.json of this run");
+    }
+    checkpoint_list_free(&list);
+    return result;
+}
+
+static int open_resumed(struct run *run, struct error *err)
+{
+    char *path = run_resolve(run->options->resume, err);
+    if (!path) {
+        return -1;
+    }
+    run->resuming = true;
+    int result = run_directory_open(path, &run->directory, err);
+    free(path);
+    if (result != 0 || checkpoint_clean(run->directory.path, err) != 0 ||
+        check_accepted(run, err) != 0 || find_checkpoint(run, err) != 0) {
+        return -1;
+    }
+    if (!run->resume_path) {
+        char *recipe = path_join(run->directory.path, "recipe.json");
+        result = recipe_load(&run->recipe, recipe, err);
+        free(recipe);
+        run_notice(run, "no checkpoint yet: the run begins anew");
+    }
+    for (size_t i = 0; i < run->options->change_count && result == 0; i++) {
+        result = lay_change(run, run->options->changes[i], err);
+    }
+    return result;
+}
+
+/* ---- model and data ------------------------------------------------------------------------- */
+
+static void tell_progress(void *context, int64_t done_bytes, int64_t total_bytes)
+{
+    struct run *run = context;
+    double now = clock_monotonic();
+    if (now - run->telemetry_s >= 1.0) { /* not in use yet: paces these lines */
+        run->telemetry_s = now;
+        run_notice(run, "reading data: %.0f%%",
+                   total_bytes > 0 ? 100.0 * (double)done_bytes / (double)total_bytes : 0.0);
+    }
+}
+
+int run_check_rank(const struct recipe *recipe, const struct model_config *config,
+                   struct error *err)
+{
+    if (strcmp(recipe->method_name, "full") != 0 && recipe->method_rank > config->hidden_size) {
+        fail(err, ERROR_USAGE, "method.rank=%lld is more than the model's hidden size of %lld",
+             (long long)recipe->method_rank, (long long)config->hidden_size);
+        return hint(err, "set method.rank to %lld or less", (long long)config->hidden_size);
+    }
+    return 0;
+}
+
+int64_t run_count_steps(const struct recipe *recipe, int64_t rows)
+{
+    if (recipe->train_steps > 0) {
+        return recipe->train_steps;
+    }
+    double a_step = (double)recipe->batch_micro * (double)recipe->batch_accumulate;
+    double steps = ceil(recipe->train_epochs * (double)rows / a_step - 1e-9);
+    return steps < 1.0 ? 1 : steps > 1e15 ? (int64_t)1e15 : (int64_t)steps;
+}
+
+static int check_world(const struct run *run, const struct run_digests *found, struct error *err)
+{
+    const struct run_digests *saved = &run->state.digests;
+    const struct {
+        const char *key;
+        const char *what;
+        const char *before;
+        const char *now;
+    } rows[] = {
+        { "data.train", "the data", saved->data, found->data },
+        { "tokenizer.path", "the tokenizer", saved->tokenizer, found->tokenizer },
+        { "model.path", "the model", saved->model, found->model },
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        if (strcmp(rows[i].before, rows[i].now) != 0 && !is_accepted(run, rows[i].key)) {
+            fail(err, ERROR_DATA, "%s: %s changed since the checkpoint of step %lld (%s, was %s)",
+                 rows[i].key, rows[i].what, (long long)run->state.step, rows[i].now,
+                 rows[i].before);
+            return hint(err, "add --accept-change %s if that is meant", rows[i].key);
+        }
+    }
+    return 0;
+}
+
+static int open_material(struct run *run, struct error *err)
+{
+    struct dataset_progress progress = { tell_progress, run };
+    struct run_digests found;
+    int parts = MATERIAL_TOKENIZER | MATERIAL_DATA;
+    if (material_open(&run->recipe, parts, &progress, &run->material, err) != 0 ||
+        run_check_rank(&run->recipe, &run->material.config, err) != 0) {
+        return -1;
+    }
+    const char *notice;
+    for (int i = 0; (notice = dataset_notice(run->material.dataset, i)); i++) {
+        run_notice(run, "%s", notice);
+    }
+    run_digest(run, &found);
+    if (run->resume_path && check_world(run, &found, err) != 0) {
+        return -1;
+    }
+    run->state.digests = found;
+    recipe_copy(&run->effective, &run->recipe);
+    run->effective.train_steps =
+        run_count_steps(&run->recipe, dataset_facts(run->material.dataset)->rows[DATA_TRAIN]);
+    return 0;
+}
+
+/* ---- device and plan ------------------------------------------------------------------------ */
+
+static struct backend *open_device(const struct recipe *recipe, struct error *err)
+{
+    char why[256] = "";
+    const char *device = recipe->device;
+    int64_t index = 0;
+    struct backend *be = NULL;
+    if (strncmp(device, "cuda:", 5) == 0 && !text_to_integer(device + 5, &index)) {
+        index = 0; /* checked before */
+    }
+    if (strcmp(device, "cpu") != 0) {
+        be = backend_open("cuda", (int)index, why, sizeof why);
+    }
+    if (!be && (strcmp(device, "cpu") == 0 || strcmp(device, "auto") == 0)) {
+        be = backend_open("cpu", 0, why, sizeof why);
+    }
+    if (!be) {
+        fail(err, ERROR_RUNTIME, "device=%s cannot be used: %s", text_show(device).text, why);
+    }
+    return be;
+}
+
+/* A run that cannot hold two checkpoints would lose the old one while it writes the new. */
+static int check_disk(const struct run *run, struct error *err)
+{
+    char *root = run_root();
+    const char *place = run->resuming             ? run->directory.path
+                        : run->options->directory ? run->options->directory
+                                                  : root;
+    int64_t need = 2 * run_need_bytes(run);
+    int64_t have = file_free_bytes(place);
+    int result = 0;
+    if (run->recipe.train_save_every > 0 && have >= 0 && have < need) {
+        fail(err, ERROR_FIT, "two checkpoints take %lld bytes, the disk of %s has %lld free",
+             (long long)need, text_show(place).text, (long long)have);
+        result = hint(err, "free space, name another place with --run-dir, or set "
+                           "train.save_every=0 to save none");
+    }
+    free(root);
+    return result;
+}
+
+static int make_plan(struct run *run, struct error *err)
+{
+    const struct model_config *config = &run->material.config;
+    if (plan_make(&run->effective, config, &run->plan, err) != 0) {
+        return -1;
+    }
+    run->be = open_device(&run->recipe, err);
+    if (!run->be) {
+        return -1;
+    }
+    run->limit_bytes = plan_limit(&run->effective, run->be);
+    if (plan_check(&run->plan, &run->effective, config, run->limit_bytes, err) != 0) {
+        return -1;
+    }
+    return check_disk(run, err);
+}
+
+/* ---- the trainer ---------------------------------------------------------------------------- */
+
+static void on_phase(void *context, enum trainer_phase phase)
+{
+    struct run *run = context;
+    double now = clock_monotonic();
+    run->phase_s[run->phase] += now - run->phase_began_s;
+    run->phase = phase;
+    run->phase_began_s = now;
+}
+
+/* Tensors of an opened checkpoint, as the trainer asks for them. */
+struct saved {
+    const struct checkpoint *checkpoint;
+    const struct safetensors *file;
+    const struct safetensors_tensor *tensor; /* found last */
+};
+
+static int64_t find_saved(void *context, const char *name, struct state_entry *entry)
+{
+    struct saved *saved = context;
+    for (int i = 0; i < 2; i++) {
+        const struct safetensors *file = saved->checkpoint->file[i];
+        const struct safetensors_tensor *tensor = file ? safetensors_find(file, name) : NULL;
+        if (tensor && tensor->readable && tensor->rank <= TENSOR_RANK_MAX) {
+            *entry = (struct state_entry){
+                .name = tensor->name, .dtype = tensor->dtype, .rank = tensor->rank, .weight = i == 0
+            };
+            for (int d = 0; d < tensor->rank; d++) {
+                entry->dim[d] = tensor->dim[d];
+            }
+            return ((int64_t)(tensor - file->tensor) << 1) | i;
+        }
+    }
+    return -1;
+}
+
+static int read_saved(void *context, int64_t index, int64_t first, int64_t count, void *out,
+                      struct error *err)
+{
+    const struct saved *saved = context;
+    const struct safetensors *file = saved->checkpoint->file[index & 1];
+    const struct safetensors_tensor *tensor = &file->tensor[index >> 1];
+    return safetensors_read_range(file, tensor, first, count, out, tensor->dtype, err);
+}
+
+static int restore(struct run *run, const char *path, struct error *err)
+{
+    struct checkpoint checkpoint;
+    struct run_state state;
+    if (checkpoint_open(path, &checkpoint, err) != 0) {
+        return -1;
+    }
+    struct saved saved = { .checkpoint = &checkpoint };
+    struct state_source source = { find_saved, read_saved, &saved };
+    int result = run_state_read(checkpoint.state, path, &state, err);
+    if (result == 0) {
+        result = trainer_restore(run->trainer, &source, &state.counters, err);
+    }
+    checkpoint_close(&checkpoint);
+    return result == 0 ? 0 : fail_within(err, "%s", text_show(path).text);
+}
+
+static int load_weights(struct run *run, struct error *err)
+{
+    struct weights_source *source = weights_open(run->material.model_directory, err);
+    if (!source) {
+        return -1;
+    }
+    int result = trainer_load_weights(run->trainer, source, err);
+    weights_close(source);
+    return result;
+}
+
+int run_build(struct run *run, const char *checkpoint, struct error *err)
+{
+    trainer_close(run->trainer);
+    struct trainer_options options = { .recipe = &run->effective,
+                                       .config = &run->material.config,
+                                       .be = run->be,
+                                       .capacity = run->plan.bytes,
+                                       .on_phase = on_phase,
+                                       .context = run };
+    run->phase = PHASE_IDLE;
+    run->trainer = trainer_open(&options, err);
+    if (!run->trainer) {
+        return -1;
+    }
+    if (checkpoint) {
+        return restore(run, checkpoint, err);
+    }
+    return run->recipe.model_init == MODEL_PRETRAINED ? load_weights(run, err) : 0;
+}
+
+/* ---- batches and the directory -------------------------------------------------------------- */
+
+static int make_batches(struct run *run, struct error *err)
+{
+    int64_t rows = run->recipe.batch_micro;
+    int64_t sequence = run->recipe.data_sequence_length;
+    size_t count = (size_t)run->recipe.batch_accumulate;
+    run->batch = xcalloc(count, sizeof *run->batch);
+    for (size_t i = 0; i < count; i++) {
+        if (batch_init(&run->batch[i], rows, sequence, err) != 0) {
+            return -1;
+        }
+    }
+    return batch_init(&run->look, rows, sequence, err);
+}
+
+static int write_recipe(const struct run *run, struct error *err)
+{
+    char *path = path_join(run->directory.path, "recipe.json");
+    char *text = recipe_json(&run->recipe);
+    int result = file_replace(path, text, strlen(text), err);
+    free(text);
+    free(path);
+    return result;
+}
+
+static int open_directory(struct run *run, struct error *err)
+{
+    if (run->resuming) {
+        if (run_directory_cut(&run->directory, run->resume_path ? run->state.events_bytes : 0,
+                              err) != 0) {
+            return -1;
+        }
+    } else if (run_directory_make(run->options->directory, run->recipe.name, &run->directory,
+                                  err) != 0) {
+        return -1;
+    }
+    return write_recipe(run, err);
+}
+
+int run_prepare(struct run *run, struct error *err)
+{
+    run->state.loss = NAN;
+    run->state.best_loss = (double)NAN;
+    run->evaluated_loss = (double)NAN;
+    recipe_init(&run->recipe);
+    recipe_init(&run->effective);
+    if (run->options->resume) {
+        if (open_resumed(run, err) != 0) {
+            return -1;
+        }
+    } else {
+        recipe_copy(&run->recipe, run->options->recipe);
+    }
+    if (recipe_check(&run->recipe, err) != 0 || open_material(run, err) != 0) {
+        return -1;
+    }
+    if (run->resume_path && run->state.step >= run->effective.train_steps) {
+        run->finished = true;
+        return 0;
+    }
+    if (make_plan(run, err) != 0 || make_batches(run, err) != 0 ||
+        run_build(run, run->resume_path, err) != 0) {
+        return -1;
+    }
+    run->seconds_before = run->state.seconds;
+    run->telemetry_s = 0.0;
+    return open_directory(run, err);
+}
+
+void run_release(struct run *run)
+{
+    if (run->server) {
+        server_close(run->server, 2.0);
+    }
+    trainer_close(run->trainer);
+    for (int64_t i = 0; run->batch && i < run->recipe.batch_accumulate; i++) {
+        batch_free(&run->batch[i]);
+    }
+    free(run->batch);
+    batch_free(&run->look);
+    if (run->be) {
+        backend_close(run->be);
+    }
+    if (run->material.model_directory) {
+        material_close(&run->material);
+    }
+    if (run->directory.path) {
+        run_directory_close(&run->directory);
+    }
+    buffer_free(&run->backlog);
+    free(run->resume_path);
+    recipe_free(&run->recipe);
+    recipe_free(&run->effective);
+}

@@ -1,0 +1,264 @@
+/* Checkpoints of a run, and the model it leaves behind. */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine/base/clock.h"
+#include "engine/base/file.h"
+#include "engine/base/json.h"
+#include "engine/base/text.h"
+#include "engine/base/xalloc.h"
+#include "engine/model/export.h"
+#include "engine/run/parts.h"
+
+enum { COMPANION_LIMIT = 64 << 20 };
+
+/* What makes the directory of a checkpoint a model that other tools load; copied byte for byte from
+ * where the tokenizer came from. */
+static const char *const companions[] = { "tokenizer_config.json", "special_tokens_map.json",
+                                          "added_tokens.json",     "tokenizer.json",
+                                          "chat_template.jinja",   "generation_config.json" };
+enum { COMPANIONS = sizeof companions / sizeof companions[0], BLOBS_MAX = COMPANIONS + 3 };
+
+/* The directory that the model's small files come from; "" if there is none. */
+static const char *source_directory(const struct run *run)
+{
+    return run->recipe.tokenizer_path[0] ? run->material.tokenizer_directory
+                                         : run->material.model_directory;
+}
+
+/* ---- tensors -------------------------------------------------------------------------------- */
+
+/* The trainer's list from `first` on, as entries of a file. */
+struct tensor_range {
+    struct trainer *trainer;
+    size_t first;
+    struct safetensors_entry *entry;
+    size_t count;
+};
+
+static int read_range(void *context, size_t index, int64_t first, int64_t count, void *out,
+                      struct error *err)
+{
+    const struct tensor_range *range = context;
+    return trainer_state_read(range->trainer, (int64_t)(range->first + index), first, count, out,
+                              err);
+}
+
+static void add_entry(struct tensor_range *range, const struct state_entry *state)
+{
+    struct safetensors_entry *entry = &range->entry[range->count++];
+    *entry = (struct safetensors_entry){ .name = state->name,
+                                         .dtype = state->dtype,
+                                         .rank = state->rank };
+    memcpy(entry->dim, state->dim, sizeof entry->dim);
+}
+
+/* Weights come first in the trainer's list. Free both `entry`. */
+static void list_tensors(struct trainer *trainer, struct tensor_range *weights,
+                         struct tensor_range *state)
+{
+    int64_t count = trainer_state_count(trainer);
+    *weights = (struct tensor_range){ .trainer = trainer };
+    *state = (struct tensor_range){ .trainer = trainer };
+    weights->entry = xcalloc((size_t)count + 1, sizeof *weights->entry);
+    state->entry = xcalloc((size_t)count + 1, sizeof *state->entry);
+    for (int64_t i = 0; i < count; i++) {
+        struct state_entry entry;
+        trainer_state_entry(trainer, i, &entry);
+        add_entry(entry.weight ? weights : state, &entry);
+    }
+    state->first = weights->count;
+}
+
+/* ---- small files ---------------------------------------------------------------------------- */
+
+struct blobs {
+    struct checkpoint_blob blob[BLOBS_MAX];
+    char *owned[BLOBS_MAX];
+    size_t count;
+};
+
+static void add_blob(struct blobs *blobs, const char *name, char *text, size_t size)
+{
+    blobs->blob[blobs->count] = (struct checkpoint_blob){ name, text, size };
+    blobs->owned[blobs->count++] = text;
+}
+
+static void add_companions(const struct run *run, struct blobs *blobs)
+{
+    const char *directory = source_directory(run);
+    for (size_t i = 0; i < COMPANIONS && directory[0]; i++) {
+        char *path = path_join(directory, companions[i]);
+        struct error ignored = { 0 };
+        size_t size = 0;
+        char *text =
+            file_exists(path) ? file_read_all(path, COMPANION_LIMIT, &size, &ignored) : NULL;
+        if (text) {
+            add_blob(blobs, companions[i], text, size);
+        }
+        free(path);
+    }
+}
+
+static void gather_blobs(const struct run *run, struct blobs *blobs)
+{
+    char *state = run_state_text(run);
+    cJSON *json = config_to_json(&run->material.config, (enum dtype)run->recipe.precision_weights);
+    char *config = json_print_pretty(json);
+    cJSON_Delete(json);
+    *blobs = (struct blobs){ 0 };
+    add_blob(blobs, "state.json", state, strlen(state));
+    add_blob(blobs, "config.json", config, strlen(config));
+    add_companions(run, blobs);
+    blobs->blob[blobs->count++] =
+        (struct checkpoint_blob){ "tokenizer.model", run->material.tokenizer_bytes,
+                                  run->material.tokenizer_size };
+}
+
+static void free_blobs(struct blobs *blobs)
+{
+    for (size_t i = 0; i < BLOBS_MAX; i++) {
+        free(blobs->owned[i]);
+    }
+}
+
+/* ---- saving --------------------------------------------------------------------------------- */
+
+int64_t run_need_bytes(const struct run *run)
+{
+    return run->plan.checkpoint_bytes + (int64_t)run->material.tokenizer_size + (64 << 10);
+}
+
+static int write_checkpoint(struct run *run, char **path, int64_t *bytes, struct error *err)
+{
+    struct tensor_range weights;
+    struct tensor_range state;
+    struct blobs blobs;
+    gather_blobs(run, &blobs);
+    list_tensors(run->trainer, &weights, &state);
+    struct checkpoint_save save = {
+        .run = run->directory.path,
+        .step = run->state.step,
+        .weights = { weights.entry, weights.count, read_range, &weights },
+        .state = { state.entry, state.count, read_range, &state },
+        .blob = blobs.blob,
+        .blob_count = blobs.count,
+    };
+    int result = checkpoint_save(&save, path, bytes, err);
+    free(weights.entry);
+    free(state.entry);
+    free_blobs(&blobs);
+    return result;
+}
+
+/* What must be true before anything is written. */
+static int check_ready(struct run *run, struct error *err)
+{
+    const char *bad = NULL;
+    if (!trainer_state_finite(run->trainer, &bad)) {
+        return fail(err, ERROR_DIVERGED,
+                    "checkpoint of step %lld: not saved, %s holds values that are not finite",
+                    (long long)run->state.step, text_show(bad).text);
+    }
+    if (run->backlog.size > 0) {
+        return fail(err, ERROR_RUNTIME,
+                    "checkpoint of step %lld: not saved, events.jsonl cannot be written",
+                    (long long)run->state.step);
+    }
+    return run_directory_sync(&run->directory, err);
+}
+
+static void report_saved(struct run *run, const char *path, int64_t bytes, double seconds,
+                         bool best)
+{
+    struct event event;
+    event_init(&event, EVENT_CHECKPOINT);
+    event.step = run->state.step;
+    event.checkpoint.path = xstrdup(path);
+    event.checkpoint.bytes = bytes;
+    event.checkpoint.seconds = seconds;
+    event.checkpoint.best = best;
+    run_emit(run, &event);
+}
+
+/* After the checkpoint is durable: what fails here is only told. */
+static void tidy(struct run *run, bool best)
+{
+    struct error err = { 0 };
+    const char *path = run->directory.path;
+    int64_t pinned[] = { run->state.best_step, run->resume_step };
+    int failed = checkpoint_link(path, "latest", run->state.step, &err);
+    if (best) {
+        failed |= checkpoint_link(path, "best", run->state.step, &err);
+    }
+    failed |= checkpoint_prune(path, run->recipe.train_keep, pinned, 2, &err);
+    if (failed != 0) {
+        run_warn(run, &err);
+    }
+}
+
+int run_save(struct run *run, struct error *err)
+{
+    double began = clock_monotonic();
+    struct run_state before = run->state;
+    char *path = NULL;
+    int64_t bytes = 0;
+    bool best = run->evaluated_step == run->state.step && isfinite(run->evaluated_loss) &&
+                !(run->evaluated_loss >= run->state.best_loss);
+    if (best) {
+        run->state.best_loss = run->evaluated_loss;
+        run->state.best_step = run->state.step;
+    }
+    trainer_counters(run->trainer, &run->state.counters);
+    run->state.events_bytes = run->directory.bytes;
+    int result = check_ready(run, err);
+    if (result == 0) {
+        result = write_checkpoint(run, &path, &bytes, err);
+    }
+    run->save_failed = result != 0;
+    if (result != 0) {
+        run->state = before;
+        run_warn(run, err);
+        return -1;
+    }
+    report_saved(run, path, bytes, clock_monotonic() - began, best);
+    tidy(run, best);
+    free(path);
+    return 0;
+}
+
+/* ---- the model at the end ------------------------------------------------------------------- */
+
+int run_write_model(struct run *run, struct error *err)
+{
+    struct tensor_range weights;
+    struct tensor_range state;
+    const struct material *material = &run->material;
+    const struct tokenizer_facts *facts = tokenizer_facts(material->tokenizer);
+    char *target = path_join(run->directory.path, "model");
+    list_tensors(run->trainer, &weights, &state);
+    struct model_export args = {
+        .target = target,
+        .config = &material->config,
+        .entry = weights.entry,
+        .entry_count = weights.count,
+        .read = read_range,
+        .context = &weights,
+        .source_directory = source_directory(run),
+        .tokenizer_bytes = material->tokenizer_bytes,
+        .tokenizer_size = material->tokenizer_size,
+        .bos_piece = tokenizer_piece(material->tokenizer, facts->bos),
+        .eos_piece = tokenizer_piece(material->tokenizer, facts->eos),
+        .unk_piece = tokenizer_piece(material->tokenizer, facts->unk),
+    };
+    /* One that an earlier end of this run left is replaced. */
+    int result = file_exists(target) ? file_remove_tree(target, err) : 0;
+    if (result == 0) {
+        result = model_export(&args, err);
+    }
+    free(weights.entry);
+    free(state.entry);
+    free(target);
+    return result;
+}
