@@ -1,6 +1,7 @@
 /* Steps that several commands share. */
 #include "app/commands/common.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -28,6 +29,36 @@ int recipe_from_words(struct recipe *recipe, const char *name, const struct argu
         return -1;
     }
     return recipe_check(recipe, err);
+}
+
+int recipe_set_text(struct recipe *recipe, const char *key, const char *value, struct error *err)
+{
+    char *assignment = xasprintf("%s=%s", key, value);
+    int result = recipe_set(recipe, assignment, err);
+    free(assignment);
+    return result;
+}
+
+int recipe_set_integer(struct recipe *recipe, const char *key, int64_t value, struct error *err)
+{
+    char text[32];
+    snprintf(text, sizeof text, "%lld", (long long)value);
+    return recipe_set_text(recipe, key, text, err);
+}
+
+int recipe_fit_length(struct recipe *recipe, struct error *err)
+{
+    enum { LENGTH_MAX = 512 };
+    struct material material;
+    /* The length is not known yet; one token fits any model. */
+    if (recipe_set_integer(recipe, "data.sequence_length", 1, err) == -1 ||
+        material_open(recipe, MATERIAL_CONFIG, NULL, &material, err) == -1) {
+        return -1;
+    }
+    int64_t positions = material.config.max_positions;
+    material_close(&material);
+    return recipe_set_integer(recipe, "data.sequence_length",
+                              positions < LENGTH_MAX ? positions : LENGTH_MAX, err);
 }
 
 struct backend *device_open(const struct recipe *recipe, struct error *err)

@@ -14,6 +14,13 @@ int recipe_from_words(struct recipe *recipe, const char *name, const struct argu
 int recipe_take_settings(struct recipe *recipe, const struct arguments *arguments,
                          struct error *err);
 
+/* One key with a value that is no text yet, or may hold anything. */
+int recipe_set_integer(struct recipe *recipe, const char *key, int64_t value, struct error *err);
+int recipe_set_text(struct recipe *recipe, const char *key, const char *value, struct error *err);
+
+/* data.sequence_length: as long as the model was made for, but at most 512 tokens. */
+int recipe_fit_length(struct recipe *recipe, struct error *err);
+
 /* The device that the recipe's key `device` names: auto takes a GPU if there is one. */
 struct backend *device_open(const struct recipe *recipe, struct error *err);
 

@@ -266,15 +266,16 @@ static int inspect_data(struct recipe *recipe, const char *path, const struct ar
 {
     const char *model = option_text(arguments, "model");
     int64_t rows = 3;
-    char *assignment = xasprintf("data.train=%s", path);
     int result = option_integer(arguments, "rows", 0, 1000000, &rows, err);
     if (result == 0) {
-        result = recipe_set(recipe, assignment, err);
+        result = recipe_set_text(recipe, "data.train", path, err);
     }
-    free(assignment);
     if (result == 0) {
         result =
             model != NULL ? material_model(recipe, model, err) : default_tokenizer(recipe, err);
+    }
+    if (result == 0) {
+        result = recipe_fit_length(recipe, err);
     }
     if (result == 0) {
         result = recipe_take_settings(recipe, arguments, err);
@@ -325,6 +326,9 @@ int command_inspect(const struct arguments *arguments)
         result = inspect_data(&recipe, word, arguments, &err);
     } else {
         result = material_model(&recipe, word, &err);
+        if (result == 0) {
+            result = recipe_fit_length(&recipe, &err);
+        }
         if (result == 0) {
             result = recipe_take_settings(&recipe, arguments, &err);
         }

@@ -15,36 +15,6 @@
 #include "engine/run.h"
 #include "engine/train/generate.h"
 
-/* Rows are as long as the model was made for, but no longer than this unless asked. */
-enum { EVAL_SEQUENCE_LENGTH = 512 };
-
-static int set_number(struct recipe *recipe, const char *key, int64_t value, struct error *err)
-{
-    char *assignment = xasprintf("%s=%lld", key, (long long)value);
-    int result = recipe_set(recipe, assignment, err);
-    free(assignment);
-    return result;
-}
-
-static int set_text(struct recipe *recipe, const char *key, const char *value, struct error *err)
-{
-    char *assignment = xasprintf("%s=%s", key, value);
-    int result = recipe_set(recipe, assignment, err);
-    free(assignment);
-    return result;
-}
-
-static int64_t max_positions(struct recipe *recipe, struct error *err)
-{
-    struct material material;
-    if (material_open(recipe, MATERIAL_CONFIG, NULL, &material, err) == -1) {
-        return -1;
-    }
-    int64_t positions = material.config.max_positions;
-    material_close(&material);
-    return positions;
-}
-
 /* ---- eval ----------------------------------------------------------------------------------- */
 
 struct evaluation {
@@ -97,21 +67,16 @@ static int evaluate(struct trainer *trainer, const struct dataset *dataset, int6
 static int eval_recipe(struct recipe *recipe, const struct arguments *arguments, struct error *err)
 {
     if (material_model(recipe, arguments->word[0], err) == -1 ||
-        set_text(recipe, "data.train", arguments->word[1], err) == -1) {
+        recipe_set_text(recipe, "data.train", arguments->word[1], err) == -1) {
         return -1;
     }
-    int64_t positions = max_positions(recipe, err);
-    if (positions < 0) {
-        return -1;
-    }
-    int64_t length = positions < EVAL_SEQUENCE_LENGTH ? positions : EVAL_SEQUENCE_LENGTH;
-    if (set_number(recipe, "data.sequence_length", length, err) == -1 ||
-        set_number(recipe, "batch.micro", 4, err) == -1 ||
+    if (recipe_fit_length(recipe, err) == -1 ||
+        recipe_set_integer(recipe, "batch.micro", 4, err) == -1 ||
         recipe_take_settings(recipe, arguments, err) == -1 ||
-        set_text(recipe, "data.validation", "", err) == -1) {
+        recipe_set_text(recipe, "data.validation", "", err) == -1) {
         return -1;
     }
-    return set_text(recipe, "data.shuffle", "false", err);
+    return recipe_set_text(recipe, "data.shuffle", "false", err);
 }
 
 static void print_evaluation(const struct arguments *arguments, const struct evaluation *found)
@@ -277,10 +242,10 @@ int command_generate(const struct arguments *arguments)
     }
     /* Memory for one token at a time is enough. */
     if (result == 0) {
-        result = set_number(&recipe, "data.sequence_length", 1, &err);
+        result = recipe_set_integer(&recipe, "data.sequence_length", 1, &err);
     }
     if (result == 0) {
-        result = set_number(&recipe, "batch.micro", 1, &err);
+        result = recipe_set_integer(&recipe, "batch.micro", 1, &err);
     }
     if (result == 0) {
         result = recipe_take_settings(&recipe, arguments, &err);

@@ -235,7 +235,7 @@ static void json_show(const struct run_summary *run, struct gathered *g, const c
 {
     cJSON *root = cJSON_CreateObject();
     json_summary(root, run);
-    cJSON_DetachItemFromObjectCaseSensitive(root, "recipe"); /* its name; the whole follows */
+    cJSON_DeleteItemFromObjectCaseSensitive(root, "recipe"); /* its name; the whole follows */
     cJSON_AddItemToObject(root, "recipe", cJSON_Duplicate(recipe, 1));
     cJSON_AddItemToObject(root, "evaluations", cJSON_Duplicate(g->evaluations, 1));
     cJSON_AddItemToObject(root, "checkpoints", cJSON_Duplicate(g->checkpoints, 1));

@@ -121,13 +121,8 @@ static void must(int code, const struct result *result)
     assert_int_equal(result->code, code);
 }
 
-static void a_run_trains_resumes_and_becomes_a_model(void **state)
+static void check_training(const char *recipe, const char *run)
 {
-    (void)state;
-    char *recipe = write_recipe();
-    char *run = run_path("first");
-    char *data = run_path("text.txt");
-
     struct result trained = RUN("train", recipe, "--json", "--run-dir", run);
     must(0, &trained);
     struct stream stream = read_stream(trained.output);
@@ -156,8 +151,10 @@ static void a_run_trains_resumes_and_becomes_a_model(void **state)
     struct stat found;
     assert_int_equal(stat(run, &found), 0);
     assert_int_equal(found.st_mode & 0777, 0700);
+}
 
-    /* A finished run says so; with more steps it goes on where it was. */
+static void check_resume(const char *run)
+{
     struct result again = RUN("train", "--resume", run);
     must(0, &again);
     result_free(&again);
@@ -165,21 +162,28 @@ static void a_run_trains_resumes_and_becomes_a_model(void **state)
     must(0, &longer);
     struct stream rest = read_stream(longer.output);
     assert_int_equal(rest.steps, 2);
+    assert_true(rest.losses[9] > 0 && rest.losses[10] > 0);
     result_free(&longer);
+}
 
-    cJSON *evaluated = RUN_JSON(0, "eval", run, data, "--json", "data.sequence_length=32");
+static double evaluate(const char *model, const char *data)
+{
+    cJSON *evaluated = RUN_JSON(0, "eval", model, data, "--json", "data.sequence_length=32");
     double loss = json_get(evaluated, "loss")->valuedouble;
+    assert_true(json_get(evaluated, "tokens")->valuedouble > 1000);
     assert_true(loss > 0.1 && loss < 7);
     cJSON_Delete(evaluated);
+    return loss;
+}
 
-    /* The exported directory is a model like any other, and the same one. */
+/* The exported directory is a model like any other, and the same one as the run's. */
+static void check_export(const char *run, const char *data)
+{
     char *model = run_path("model");
     struct result exported = RUN("export", run, "--to", model);
     must(0, &exported);
     result_free(&exported);
-    evaluated = RUN_JSON(0, "eval", model, data, "--json", "data.sequence_length=32");
-    assert_true(json_get(evaluated, "loss")->valuedouble == loss);
-    cJSON_Delete(evaluated);
+    assert_true(evaluate(run, data) == evaluate(model, data));
     cJSON *inspected = RUN_JSON(0, "inspect", model, "--json");
     assert_true(cJSON_GetArraySize(json_get(inspected, "tensors")) > 10);
     cJSON_Delete(inspected);
@@ -194,13 +198,24 @@ static void a_run_trains_resumes_and_becomes_a_model(void **state)
     assert_null(strstr(one.output, "<s>"));
     result_free(&one);
     result_free(&two);
-    REFUSES(1, model, "export", run, "--to", model);
+    REFUSES(2, model, "export", run, "--to", model);
+    free(model);
+}
 
+static void a_run_trains_resumes_and_becomes_a_model(void **state)
+{
+    (void)state;
+    char *recipe = write_recipe();
+    char *run = run_path("first");
+    char *data = run_path("text.txt");
+    check_training(recipe, run);
+    check_resume(run);
+    check_export(run, data);
+    REFUSES(2, "no runs", "prune", "");
     struct result pruned = RUN("prune", run);
     must(0, &pruned);
     assert_false(file_exists(run));
     result_free(&pruned);
-    free(model);
     free(data);
     free(run);
     free(recipe);
@@ -233,7 +248,7 @@ static void what_cannot_start_says_why(void **state)
     char *run = run_path("refused");
     REFUSES(3, "missing.txt", "train", recipe, "data.train=/nonexistent/missing.txt", "--run-dir",
             run);
-    REFUSES(4, "memory.limit", "train", recipe, "memory.limit=100KB", "--run-dir", run);
+    REFUSES(4, "does not fit", "train", recipe, "memory.limit=100KB", "--run-dir", run);
     REFUSES(2, "method.selection", "train", recipe, "method.selection=best", "--run-dir", run);
     REFUSES(2, "no-such-run", "train", "--resume", "no-such-run");
     free(run);
