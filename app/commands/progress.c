@@ -140,9 +140,9 @@ static void tell_stop(const struct progress *p, const struct event_stop *stop)
                    text_loss((double)p->best_evaluation).text, (long long)p->best_step);
     }
     if (p->working_seconds > 0) {
-        output_say("  speed         %s tok/s, %s a step",
+        output_say("  speed         %s tok/s, %s ms a step",
                    text_count((double)p->positions / p->working_seconds).text,
-                   text_duration(p->step_seconds).text);
+                   text_value(p->step_seconds * 1000).text);
     }
     if (p->peak_bytes > 0) {
         output_say("  memory        %s at most, %s planned", text_bytes((double)p->peak_bytes).text,
