@@ -4,6 +4,7 @@
 
 #include <cjson/cJSON.h>
 #include <stddef.h>
+#include <sys/types.h>
 
 struct result {
     int code;     /* exit code, or 128 + the signal */
@@ -19,6 +20,12 @@ void program_sandbox_remove(void);
 /* Runs `windrow WORDS...`; the list ends with NULL. Free with result_free. */
 struct result program_run(const char *const *words);
 #define RUN(...) program_run((const char *const[]){ __VA_ARGS__, NULL })
+
+/* Starts it in the background with all streams at /dev/null; the process is the caller's to wait
+ * for. */
+pid_t program_start(const char *const *words);
+#define START(...) program_start((const char *const[]){ __VA_ARGS__, NULL })
+
 void result_free(struct result *result);
 
 /* Runs, checks the exit code and returns stdout as JSON (the whole is one value). */

@@ -1,5 +1,4 @@
 /* A run from the command line to the exported model: a tiny LLaMA on a tiny text. */
-#include <fcntl.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -16,47 +15,12 @@
 #include <cmocka.h>
 
 #include "app/program.h"
+#include "app/tiny.h"
 #include "engine/base/file.h"
 #include "engine/base/json.h"
 #include "engine/base/xalloc.h"
 
 enum { STEPS = 8 };
-
-/* A text with few words, long enough for some windows. */
-static char *write_text(void)
-{
-    static const char *const who[] = { "the cat", "a dog", "my bird", "the old man", "a child" };
-    static const char *const does[] = { "sees", "likes", "follows", "finds" };
-    struct buffer text = { 0 };
-    for (int i = 0; i < 600; i++) {
-        buffer_printf(&text, "%s %s %s and %s %s.%s", who[i % 5], does[i % 4], who[(i * 3 + 1) % 5],
-                      does[(i / 3) % 4], who[(i / 7) % 5], i % 6 == 5 ? "\n" : " ");
-        if (i % 60 == 59) {
-            buffer_printf(&text, "<|endoftext|>\n");
-        }
-    }
-    char *path = program_file("text.txt", text.text);
-    buffer_free(&text);
-    return path;
-}
-
-/* A recipe file that the tests share; its path. */
-static char *write_recipe(void)
-{
-    char *text = write_text();
-    char *json = xasprintf(
-        "{\"intent\": \"as small as it gets\","
-        " \"model\": {\"preset\": \"llama-micro\"}, \"tokenizer\": {\"vocab\": 320},"
-        " \"data\": {\"train\": \"%s\", \"validation\": \"0.1\", \"sequence_length\": 32},"
-        " \"method\": {\"name\": \"grass\", \"rank\": 16, \"interval\": 4},"
-        " \"optimizer\": {\"lr\": 0.003}, \"batch\": {\"micro\": 4},"
-        " \"train\": {\"steps\": %d, \"save_every\": 4, \"eval_every\": 4}}\n",
-        text, STEPS);
-    char *path = program_file("tiny.json", json);
-    free(json);
-    free(text);
-    return path;
-}
 
 /* The lines of a stream of events, checked one by one. */
 struct stream {
@@ -205,7 +169,7 @@ static void check_export(const char *run, const char *data)
 static void a_run_trains_resumes_and_becomes_a_model(void **state)
 {
     (void)state;
-    char *recipe = write_recipe();
+    char *recipe = tiny_recipe(STEPS);
     char *run = run_path("first");
     char *data = run_path("text.txt");
     check_training(recipe, run);
@@ -224,7 +188,7 @@ static void a_run_trains_resumes_and_becomes_a_model(void **state)
 static void the_same_words_give_the_same_losses(void **state)
 {
     (void)state;
-    char *recipe = write_recipe();
+    char *recipe = tiny_recipe(STEPS);
     char *run[2] = { run_path("left"), run_path("right") };
     struct stream stream[2];
     for (int i = 0; i < 2; i++) {
@@ -244,7 +208,7 @@ static void the_same_words_give_the_same_losses(void **state)
 static void what_cannot_start_says_why(void **state)
 {
     (void)state;
-    char *recipe = write_recipe();
+    char *recipe = tiny_recipe(STEPS);
     char *run = run_path("refused");
     REFUSES(3, "missing.txt", "train", recipe, "data.train=/nonexistent/missing.txt", "--run-dir",
             run);
@@ -255,20 +219,11 @@ static void what_cannot_start_says_why(void **state)
     free(recipe);
 }
 
-/* Starts a long run in the background; its process. */
+/* Starts a run in the background that does not end by itself. */
 static pid_t start_long(const char *recipe, const char *run)
 {
-    pid_t pid = fork();
-    if (pid == 0) {
-        int null = open("/dev/null", O_RDWR);
-        dup2(null, STDIN_FILENO);
-        dup2(null, STDOUT_FILENO);
-        dup2(null, STDERR_FILENO);
-        execl(WINDROW_PROGRAM, WINDROW_PROGRAM, "train", recipe, "--run-dir", run,
-              "train.steps=100000", "train.eval_every=0", "train.save_every=0", (char *)NULL);
-        _exit(127);
-    }
-    return pid;
+    return START("train", recipe, "--run-dir", run, "train.steps=100000", "train.eval_every=0",
+                 "train.save_every=0");
 }
 
 /* Waits until the run answers (or fails the test after a minute). */
@@ -289,11 +244,9 @@ static void wait_until_it_answers(const char *run)
 static void a_running_run_takes_commands(void **state)
 {
     (void)state;
-    char *recipe = write_recipe();
+    char *recipe = tiny_recipe(STEPS);
     char *run = run_path("long");
-    program_sandbox();
     pid_t pid = start_long(recipe, run);
-    assert_true(pid > 0);
     wait_until_it_answers(run);
 
     cJSON *answer = RUN_JSON(0, "set", run, "method.rank=32", "--json");
@@ -333,10 +286,9 @@ static void an_interrupt_saves_and_ends_with_its_code(void **state)
 {
     (void)state;
     static const int signals[2][2] = { { SIGINT, 130 }, { SIGTERM, 143 } };
-    char *recipe = write_recipe();
+    char *recipe = tiny_recipe(STEPS);
     for (int i = 0; i < 2; i++) {
         char *run = run_path(i == 0 ? "interrupted" : "terminated");
-        program_sandbox();
         pid_t pid = start_long(recipe, run);
         wait_until_it_answers(run);
         kill(pid, signals[i][0]);
