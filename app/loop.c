@@ -42,6 +42,7 @@ struct loop {
     int code;
     double last_frame; /* monotonic seconds */
     double next_tick;
+    int empty_reads;
     bool pressed;  /* a key came since the last frame */
     bool plan_due; /* the workbench wants a plan of plan_choice */
     int plan_choice[LAUNCHER_LISTS];

@@ -113,7 +113,10 @@ static void prepare_rescue(struct terminal *term)
     for (int i = 0; i < DEADLY; i++) {
         install(deadly[i], on_deadly);
     }
-    install(SIGHUP, on_deadly);
+    struct sigaction before;
+    if (sigaction(SIGHUP, NULL, &before) == 0 && before.sa_handler != SIG_IGN) {
+        install(SIGHUP, on_deadly); /* under nohup the end is seen at the terminal itself */
+    }
     install(SIGWINCH, on_resize);
     xalloc_install_handler(term_emergency);
 }

@@ -110,7 +110,7 @@ struct text_number text_count(double value)
 {
     static const char *const units[] = { "", "k", "M", "G", "T" };
     struct text_number out = { "-" };
-    if (!isfinite(value)) {
+    if (!isfinite(value) || fabs(value) >= 1e18) {
         return out;
     }
     if (fabs(value) >= 1000 && fabs(value) < 9999.5) {
