@@ -113,9 +113,10 @@ static int check_length(const struct recipe *recipe, struct error *err)
         return hint(err, "lower batch.micro and raise batch.accumulate");
     }
     double fraction = 0.0;
-    if (text_to_double(recipe->data_validation, &fraction) && !(fraction > 0.0 && fraction < 1.0)) {
+    if (text_to_double(recipe->data_validation, &fraction) &&
+        !(fraction >= 0.0 && fraction < 1.0)) {
         fail(err, ERROR_USAGE,
-             "data.validation must be a path or a fraction above 0 and below 1, "
+             "data.validation must be a path or a fraction below 1, "
              "found \"%s\"",
              text_show(recipe->data_validation).text);
         return hint(err, "leave it empty for no validation");
@@ -182,4 +183,12 @@ int recipe_check(const struct recipe *recipe, struct error *err)
         return -1;
     }
     return check_device(recipe, err);
+}
+
+bool recipe_evaluates(const struct recipe *recipe)
+{
+    double fraction;
+    bool none = recipe->data_validation[0] == '\0' ||
+                (text_to_double(recipe->data_validation, &fraction) && fraction == 0.0);
+    return !none && recipe->train_eval_every > 0;
 }

@@ -119,6 +119,9 @@ int recipe_set(struct recipe *recipe, const char *assignment, struct error *err)
  * devices that are not built in (by name, with what exists). */
 int recipe_check(const struct recipe *recipe, struct error *err);
 
+/* Whether the run evaluates: there is validation data, and an interval to look at it. */
+bool recipe_evaluates(const struct recipe *recipe);
+
 /* Indented JSON of every key, nested by the dots (xmalloc'd). Reading it gives the same recipe. */
 char *recipe_json(const struct recipe *recipe);
 

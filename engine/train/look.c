@@ -9,10 +9,9 @@ int trainer_evaluate(struct trainer *trainer, const struct batch *batch, double 
                      int64_t *tokens, struct error *err)
 {
     struct memory *memory = trainer->memory;
-    if (!trainer->inference && trainer->recipe.data_validation[0] == '\0') {
-        return fail(err, ERROR_USAGE,
-                    "this run has no memory planned for an evaluation: its recipe "
-                    "names no data.validation");
+    if (!trainer->inference && !recipe_evaluates(&trainer->recipe)) {
+        fail(err, ERROR_USAGE, "this run has no memory planned for an evaluation");
+        return hint(err, "set data.validation and train.eval_every");
     }
     if (trainer_upload(trainer, batch, err) != 0) {
         return -1;

@@ -69,7 +69,7 @@ static int plan_steps(struct trainer *trainer, const struct backend *be, struct 
     after = backend_total(be);
     plan->step_flops = after.flops - before.flops;
     plan->step_bytes = after.bytes - before.bytes;
-    if (rc == 0 && recipe->data_validation[0] != '\0') {
+    if (rc == 0 && recipe_evaluates(recipe)) {
         double loss;
         int64_t tokens;
         rc = trainer_evaluate(trainer, &batch, &loss, &tokens, err);

@@ -77,7 +77,7 @@ int trainer_selection(const struct trainer *trainer, int64_t index,
 /* ---- looking -------------------------------------------------------------------------------- */
 
 /* Sum of losses and trained tokens of one batch, weights untouched. In a run, memory for it is
- * planned if the recipe names data.validation. */
+ * planned if recipe_evaluates. */
 int trainer_evaluate(struct trainer *trainer, const struct batch *batch, double *loss_sum,
                      int64_t *tokens, struct error *err);
 

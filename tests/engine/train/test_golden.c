@@ -90,7 +90,8 @@ static void test_loss_and_gradients(void **state)
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         struct fixture f;
-        fixture_open_config(&f, cases[i].model, cases[i].config, WORDS("data.validation=0.1"));
+        fixture_open_config(&f, cases[i].model, cases[i].config,
+                            WORDS("data.validation=0.1", "train.eval_every=10"));
         check_case(&f, cases[i].name, cases[i].batch);
         fixture_close(&f);
     }

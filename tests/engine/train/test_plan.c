@@ -14,7 +14,7 @@ static void check_used(struct fixture *f)
     struct memory *memory = trainer_memory(f->trainer);
     fixture_step(f, &step);
     fixture_step(f, &step);
-    if (f->recipe.data_validation[0] != '\0') {
+    if (recipe_evaluates(&f->recipe)) {
         double loss;
         int64_t tokens;
         check(trainer_evaluate(f->trainer, &f->batch, &loss, &tokens, &err), &err);
@@ -57,10 +57,11 @@ static void test_every_preset(void **state)
             snprintf(precision, sizeof precision, "precision.weights=%s",
                      preset.precision_weights == DTYPE_BF16 ? "bf16" : "fp32");
             snprintf(rank, sizeof rank, "method.rank=%d", extra & 1 ? 5 : 32);
-            fixture_open(&f, "untied",
-                         WORDS(name, selection, side, state_word, precision, rank,
-                               extra & 1 ? "data.validation=0.1" : "data.validation=",
-                               extra & 2 ? "train.sample_every=5" : "train.sample_every=0"));
+            fixture_open(
+                &f, "untied",
+                WORDS(name, selection, side, state_word, precision, rank,
+                      extra & 1 ? "data.validation=0.1" : "data.validation=", "train.eval_every=10",
+                      extra & 2 ? "train.sample_every=5" : "train.sample_every=0"));
             check_used(&f);
             fixture_close(&f);
             recipe_free(&preset);
