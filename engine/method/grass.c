@@ -37,6 +37,7 @@ static void part_init(struct method *method, struct grass_part *p, const struct 
     p->next = xmalloc((size_t)p->count * sizeof *p->next);
     p->norms = xcalloc((size_t)p->candidates, sizeof *p->norms);
     p->seen = xcalloc((size_t)p->candidates, 1);
+    p->scratch = xmalloc((size_t)(3 * p->count) * sizeof *p->scratch);
     for (int64_t i = 0; i < p->count; i++) {
         p->chosen[i] = -1;
         p->next[i] = -1;
@@ -156,6 +157,7 @@ static void grass_detach(struct method *method)
         free(grass->part[i].next);
         free(grass->part[i].norms);
         free(grass->part[i].seen);
+        free(grass->part[i].scratch);
         grass_waiting_free(grass->part[i].waiting);
     }
     free(grass->part);
@@ -259,7 +261,7 @@ static void grass_weight_gradient(struct method *method, struct pass *pass,
             continue;
         }
         for (int p = 0; p < group->part_count; p++) {
-            grass_refresh_part(method, pass, group, group->part[p], dy, x);
+            grass_refresh_part(method, pass, group->part[p], dy, x);
         }
     }
 }

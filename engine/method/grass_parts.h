@@ -25,7 +25,7 @@ struct grass_part {
     enum side side;
     int64_t candidates; /* rows or columns of the matrix */
     int64_t count;      /* R */
-    int64_t offset;     /* added to indices on the device: first row in the packed weight */
+    int64_t offset;     /* added to `index` on the device: first row in the packed weight */
     struct tensor index, rho, next_index, next_rho, age, gradient;
     struct tensor slot[RULE_SLOTS_MAX];
     int32_t *chosen; /* (R) the selection in use, as on the device but without offset */
@@ -33,7 +33,8 @@ struct grass_part {
     uint8_t *seen;   /* (candidates) */
     struct grass_waiting *waiting;
     struct selection_report report;
-    float *norms; /* (candidates) squared, of the refresh being prepared */
+    float *norms;     /* (candidates) squared, of the refresh being prepared */
+    int32_t *scratch; /* (3 R) for a refresh, which takes no memory of its own */
 };
 
 struct grass_group {
@@ -60,9 +61,13 @@ struct grass {
 /* Length of the selection within its slots: entries before the first -1. */
 int64_t grass_used(const int32_t *index, int64_t count);
 
+/* Copies a selection local to the matrix into `index` on the device, where the offset is added. */
+void grass_upload_index(struct method *method, struct grass_part *part, const int32_t *local,
+                        struct tensor *index);
+
 /* Forms dW of one matrix, chooses, and leaves the compressed gradient of this micro-batch. */
-void grass_refresh_part(struct method *method, struct pass *pass, struct grass_group *group,
-                        struct grass_part *part, const struct tensor *dy, const struct tensor *x);
+void grass_refresh_part(struct method *method, struct pass *pass, struct grass_part *part,
+                        const struct tensor *dy, const struct tensor *x);
 
 /* Takes the prepared selection into use: moments and ages of rows that stay are carried (or all
  * restart), statistics are counted. */

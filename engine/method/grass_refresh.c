@@ -15,19 +15,18 @@ int64_t grass_used(const int32_t *index, int64_t count)
     return used;
 }
 
-/* dW of the part seen as if it were the packed weight, so that indices into the packed weight find
- * their rows. Only rows of the part are ever touched. */
-static struct tensor as_packed(const struct tensor *dw, const struct grass_group *group,
-                               const struct grass_part *part)
+void grass_upload_index(struct method *method, struct grass_part *part, const int32_t *local,
+                        struct tensor *index)
 {
-    if (part->side == SIDE_COLUMNS) {
-        return *dw;
+    int32_t *absolute = part->scratch;
+    for (int64_t j = 0; j < part->count; j++) {
+        absolute[j] = local[j] < 0 ? -1 : local[j] + (int32_t)part->offset;
     }
-    return tensor_row_range(dw, -part->offset, group->weight.dim[0]);
+    backend_upload(method->be, index->data, absolute, (size_t)part->count * sizeof *absolute);
 }
 
-void grass_refresh_part(struct method *method, struct pass *pass, struct grass_group *group,
-                        struct grass_part *part, const struct tensor *dy, const struct tensor *x)
+void grass_refresh_part(struct method *method, struct pass *pass, struct grass_part *part,
+                        const struct tensor *dy, const struct tensor *x)
 {
     struct backend *be = pass->be;
     if (method->on_refresh != NULL) {
@@ -49,7 +48,6 @@ void grass_refresh_part(struct method *method, struct pass *pass, struct grass_g
     op_select(be, &(struct select){ .index = &part->next_index,
                                     .scale = &part->next_rho,
                                     .norms = &norms,
-                                    .offset = part->offset,
                                     .rule = method->settings.selection,
                                     .replacement = method->settings.replacement,
                                     .unbiased = method->settings.unbiased,
@@ -57,17 +55,10 @@ void grass_refresh_part(struct method *method, struct pass *pass, struct grass_g
                                              .purpose = RANDOM_SELECT,
                                              .tensor = part->part->parameter->id,
                                              .step = (uint32_t)method->step } });
-    struct tensor packed = as_packed(&dw, group, part);
-    op_gather(be, &part->gradient, &packed, &part->next_index, part->side);
+    op_gather(be, &part->gradient, &dw, &part->next_index, part->side);
     backend_download(be, part->norms, norms.data, tensor_bytes(&norms));
     backend_download(be, part->next, part->next_index.data, tensor_bytes(&part->next_index));
-    for (int64_t i = 0; i < part->count; i++) {
-        if (part->next[i] >= 0) {
-            part->next[i] -= (int32_t)part->offset;
-            /* The null backend answers with zeros. */
-            part->next[i] = part->next[i] < 0 ? 0 : part->next[i];
-        }
-    }
+    grass_upload_index(method, part, part->next, &part->next_index);
     memory_release(pass->memory, MEMORY_WORKSPACE, mark);
     if (method->on_refresh != NULL) {
         method->on_refresh(method->context, false);
@@ -148,9 +139,9 @@ static void restart(struct method *method, struct grass_part *part)
 static void carry(struct method *method, struct grass_part *part, int64_t used)
 {
     size_t bytes = (size_t)part->count * sizeof(int32_t);
-    int32_t *map = xmalloc(bytes);
-    int32_t *age = xmalloc(bytes);
-    int32_t *old_age = xmalloc(bytes);
+    int32_t *map = part->scratch;
+    int32_t *age = part->scratch + part->count;
+    int32_t *old_age = part->scratch + 2 * part->count;
     struct grass_waiting *waiting = part->waiting;
     const int32_t *old = waiting != NULL ? waiting->index : part->chosen;
     const int32_t *ages = waiting != NULL ? waiting->age : old_age;
@@ -169,9 +160,6 @@ static void carry(struct method *method, struct grass_part *part, int64_t used)
         carry_on_device(method, part, map);
     }
     backend_upload(method->be, part->age.data, age, bytes);
-    free(map);
-    free(age);
-    free(old_age);
 }
 
 void grass_commit_part(struct method *method, struct grass_part *part)
@@ -194,12 +182,7 @@ void grass_commit_part(struct method *method, struct grass_part *part)
         restart(method, part);
     }
     memcpy(part->chosen, part->next, (size_t)part->count * sizeof *part->chosen);
-    int32_t *device = xmalloc((size_t)part->count * sizeof *device);
-    for (int64_t j = 0; j < part->count; j++) {
-        device[j] = part->chosen[j] < 0 ? -1 : part->chosen[j] + (int32_t)part->offset;
-    }
-    backend_upload(method->be, part->index.data, device, (size_t)part->count * sizeof *device);
-    free(device);
+    grass_upload_index(method, part, part->chosen, &part->index);
     op_copy(method->be, &part->rho, &part->next_rho);
     grass_waiting_free(part->waiting);
     part->waiting = NULL;

@@ -140,12 +140,7 @@ static int take_same_rank(struct method *method, struct grass_part *part,
             return -1;
         }
     }
-    int32_t *absolute = xmalloc((size_t)part->count * sizeof *absolute);
-    for (int64_t j = 0; j < part->count; j++) {
-        absolute[j] = part->chosen[j] < 0 ? -1 : part->chosen[j] + (int32_t)part->offset;
-    }
-    backend_upload(method->be, part->index.data, absolute, (size_t)part->count * sizeof *absolute);
-    free(absolute);
+    grass_upload_index(method, part, part->chosen, &part->index);
     return 0;
 }
 
