@@ -58,6 +58,7 @@ struct backend_facts {
     int threads;          /* 0 where it has no meaning */
     size_t memory_bytes;  /* of the device; 0: unknown or unlimited */
     bool host_accessible; /* tensors can be read by the host directly */
+    bool imaginary;       /* the null backend: nothing is computed, uploads need no contents */
 };
 
 struct backend {

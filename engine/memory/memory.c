@@ -67,6 +67,7 @@ static int region_open(struct memory *memory, enum memory_category category, siz
     region->capacity = capacity;
     region->base = capacity == 0 ? NULL : backend_alloc(memory->be, capacity);
     if (capacity > 0 && region->base == NULL) {
+        region->capacity = 0;
         fail(err, ERROR_FIT, "%s: cannot take %zu bytes for %s", memory->be->facts.device, capacity,
              memory_category_names[category]);
         return hint(err, "lower batch.micro, data.sequence_length or method.rank, or free memory "

@@ -32,6 +32,9 @@ double rope_frequency(const struct model_config *config, int64_t i)
 
 void rope_table_upload(const struct model_config *config, struct backend *be, struct tensor *table)
 {
+    if (be->facts.imaginary) {
+        return; /* a plan of long sequences need not wait for their angles */
+    }
     int64_t half = config->head_size / 2;
     float *row = xmalloc((size_t)config->head_size * sizeof *row);
     double *frequency = xmalloc((size_t)half * sizeof *frequency);

@@ -41,42 +41,73 @@ static void on_phase(void *context, enum trainer_phase phase)
     watch->phase = phase;
 }
 
-static int plan_steps(struct trainer *trainer, const struct backend *be, struct plan *plan,
-                      struct error *err)
+/* What is run to find out costs. */
+struct rehearsal {
+    struct trainer *trainer;
+    const struct backend *be;
+    struct batch batch[2]; /* the same twice: sizes do not depend on the data */
+};
+
+struct step_cost {
+    double flops;
+    double bytes;
+    bool refreshed;
+};
+
+/* FLOPs and bytes of one step of `count` micro-batches. */
+static int measure_step(struct rehearsal *run, int64_t step, int64_t count, struct step_cost *cost,
+                        struct error *err)
 {
-    const struct recipe *recipe = trainer_recipe(trainer);
-    struct batch batch;
     struct step_result result;
-    struct op_count before;
-    struct op_count after;
+    struct op_count before = backend_total(run->be);
+    int rc = trainer_step(run->trainer, step, run->batch, count, &result, err);
+    struct op_count after = backend_total(run->be);
+    *cost = (struct step_cost){ .flops = after.flops - before.flops,
+                                .bytes = after.bytes - before.bytes,
+                                .refreshed = result.refreshed };
+    return rc;
+}
+
+/* From the second micro-batch on each costs the same and takes the same memory: two are run, and a
+ * step of one tells what the others add. */
+static int plan_steps(struct rehearsal *run, struct plan *plan, struct error *err)
+{
+    const struct recipe *recipe = trainer_recipe(run->trainer);
+    struct batch batch;
+    struct step_cost first;
+    struct step_cost second;
+    struct step_cost single;
     if (batch_init(&batch, recipe->batch_micro, recipe->data_sequence_length, err) != 0) {
         return -1;
     }
     batch.trained_tokens = 1;
-    int64_t count = recipe->batch_accumulate;
-    struct batch *batches = xcalloc((size_t)count, sizeof *batches);
-    for (int64_t i = 0; i < count; i++) {
-        batches[i] = batch; /* all the same: sizes do not depend on the data */
-    }
-    before = backend_total(be);
-    int rc = trainer_step(trainer, 1, batches, count, &result, err);
-    after = backend_total(be);
-    plan->refresh_flops = result.refreshed ? after.flops - before.flops : 0.0;
-    before = after;
+    run->batch[0] = batch;
+    run->batch[1] = batch;
+    int64_t count = recipe->batch_accumulate < 2 ? recipe->batch_accumulate : 2;
+    double rest = (double)(recipe->batch_accumulate - count);
+    int rc = measure_step(run, 1, count, &first, err);
     if (rc == 0) {
-        rc = trainer_step(trainer, 2, batches, count, &result, err);
+        rc = measure_step(run, 2, count, &second, err);
     }
-    after = backend_total(be);
-    plan->step_flops = after.flops - before.flops;
-    plan->step_bytes = after.bytes - before.bytes;
-    if (rc == 0 && recipe_evaluates(recipe)) {
+    single = second;
+    if (rc == 0 && rest > 0.0) {
+        /* A refresh if and only if the second was one. */
+        rc = measure_step(run, second.refreshed ? 3 : 2, 1, &single, err);
+    }
+    if (rc == 0 && recipe->data_validation[0] != '\0') {
         double loss;
         int64_t tokens;
-        rc = trainer_evaluate(trainer, &batch, &loss, &tokens, err);
+        rc = trainer_evaluate(run->trainer, &batch, &loss, &tokens, err);
     }
-    free(batches);
     batch_free(&batch);
-    return rc;
+    if (rc != 0) {
+        return -1;
+    }
+    double added = rest * (second.flops - single.flops);
+    plan->refresh_flops = first.refreshed ? first.flops + added : 0.0;
+    plan->step_flops = second.flops + added;
+    plan->step_bytes = second.bytes + rest * (second.bytes - single.bytes);
+    return 0;
 }
 
 static int plan_sample(struct trainer *trainer, int64_t length, struct error *err)
@@ -143,7 +174,7 @@ int plan_make(const struct recipe *recipe, const struct model_config *config, st
         return -1;
     }
     watch.trainer = trainer;
-    int rc = plan_steps(trainer, be, plan, err);
+    int rc = plan_steps(&(struct rehearsal){ .trainer = trainer, .be = be }, plan, err);
     if (rc == 0 && recipe->train_sample_every > 0) {
         rc = plan_sample(trainer, recipe->data_sequence_length, err);
     }

@@ -1,5 +1,5 @@
 /*
- * The plan: two real steps, an evaluation and a sample on the null backend.
+ * The plan: real steps, an evaluation and a sample on the null backend.
  *
  * The same functions as in training take memory on a backend that owns none, so the plan cannot
  * drift from the truth: its peaks are the capacities that a run is given.

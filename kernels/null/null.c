@@ -216,5 +216,6 @@ struct backend *backend_null_open(int index, char *why, size_t why_size)
     be->ops = &null_ops;
     be->state = state;
     snprintf(be->facts.device, sizeof be->facts.device, "null");
+    be->facts.imaginary = true;
     return be;
 }

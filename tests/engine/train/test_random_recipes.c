@@ -19,7 +19,7 @@ struct scenario {
     struct plan plan;
     struct backend *be;
     struct trainer *trainer;
-    struct batch batch[3];
+    struct batch batch[5];
     int64_t steps; /* taken */
 };
 
@@ -73,7 +73,7 @@ static void draw_recipe(struct scenario *s)
     set(r, "model.init", "random");
     set_number(r, "data.sequence_length", DICE_PICK(&s->dice, 1, 2, 5, 16));
     set_number(r, "batch.micro", 1 + dice_roll(&s->dice, 3));
-    set_number(r, "batch.accumulate", 1 + dice_roll(&s->dice, 3));
+    set_number(r, "batch.accumulate", 1 + dice_roll(&s->dice, 5));
     set_number(r, "train.steps", 10);
     set_number(r, "train.clip", dice_roll(&s->dice, 2));
     set_number(r, "train.sample_every", dice_roll(&s->dice, 2));
