@@ -11,10 +11,11 @@
 #include "engine/recipe/recipe.h"
 
 struct run_options {
-    const struct recipe *recipe;     /* ignored on resume, but for `changes` */
+    const struct recipe *recipe;     /* ignored on resume and fork, but for `changes` */
     const char *directory;           /* of the run; NULL: made under the state directory */
     const char *resume;              /* RUN to continue, or NULL */
-    const char *const *changes;      /* key=value words laid over a resumed recipe */
+    const char *fork;                /* RUN or RUN@STEP whose checkpoint a new run begins from */
+    const char *const *changes;      /* key=value words laid over a resumed or forked recipe */
     size_t change_count;
     const char *const *accepted;     /* keys of --accept-change */
     size_t accepted_count;

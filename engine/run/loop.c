@@ -104,13 +104,13 @@ int run_sample(struct run *run, struct error *err)
 
 /* ---- going back ----------------------------------------------------------------------------- */
 
-/* Takes the state of the newest whole checkpoint (or of the beginning); steps and data go on, past
- * those that led here. */
+/* Takes the state of the newest whole checkpoint (or what this run began from); steps and data go
+ * on, past those that led here. */
 static int go_back(struct run *run, struct error *err)
 {
     struct checkpoint_list list;
     const char *path = NULL;
-    int64_t step = 0;
+    int64_t step = run->begin_step;
     if (checkpoint_list_read(run->directory.path, &list, err) != 0) {
         return -1;
     }
@@ -123,6 +123,7 @@ static int go_back(struct run *run, struct error *err)
             run_warn(run, &why);
         }
     }
+    path = path ? path : run->resume_path;
     int result = run_build(run, path, err);
     if (result == 0) {
         run->state.skipped_in_row = 0;

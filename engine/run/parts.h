@@ -62,8 +62,9 @@ struct run {
     struct server *server; /* NULL: none */
     struct run_state state;
 
-    char *resume_path; /* the checkpoint resumed from, or NULL */
-    int64_t resume_step;
+    char *resume_path;   /* the checkpoint resumed from, or NULL */
+    int64_t begin_step;  /* its step */
+    int64_t resume_step; /* the same if it lies in this run, else 0 */
     bool resuming;
     bool finished; /* resumed, but there is nothing left to do */
 
@@ -116,6 +117,7 @@ void run_digest(const struct run *run, struct run_digests *out);
  * returns -1; training goes on. */
 int run_save(struct run *run, struct error *err);
 int run_write_model(struct run *run, struct error *err);
+/* What one checkpoint takes on disk, within 1 %. */
 int64_t run_need_bytes(const struct run *run);
 
 /* ---- report.c ------------------------------------------------------------------------------- */

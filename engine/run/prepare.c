@@ -26,6 +26,9 @@ static const char *const free_keys[] = {
 
 static bool is_accepted(const struct run *run, const char *key)
 {
+    if (run->options->fork) {
+        return true; /* a new run may differ in everything */
+    }
     for (size_t i = 0; i < sizeof free_keys / sizeof free_keys[0]; i++) {
         if (strcmp(free_keys[i], key) == 0) {
             return true;
@@ -70,37 +73,57 @@ static int check_accepted(const struct run *run, struct error *err)
     return 0;
 }
 
-/* Takes state and recipe of the newest whole checkpoint; without one, the run begins anew. */
-static int find_checkpoint(struct run *run, struct error *err)
+/* Takes state and recipe of a whole checkpoint. 1 if it is not whole, which was told. */
+static int take_checkpoint(struct run *run, const char *path, struct error *err)
+{
+    struct checkpoint checkpoint;
+    struct error why = { 0 };
+    if (checkpoint_open(path, &checkpoint, &why) != 0) {
+        run_notice(run, "checkpoint refused: %s; the one before is tried", why.message);
+        return 1;
+    }
+    run->resume_path = xstrdup(path);
+    run->resume_step = checkpoint.step;
+    run->begin_step = checkpoint.step;
+    int result = run_state_read(checkpoint.state, path, &run->state, err);
+    if (result == 0) {
+        result = recipe_parse(&run->recipe, json_get(checkpoint.state, "recipe"), path, err);
+    }
+    checkpoint_close(&checkpoint);
+    return result;
+}
+
+/* The newest whole checkpoint of the run at `path`, or (step > 0) that of one step. None at all is
+ * no error. */
+static int find_checkpoint(struct run *run, const char *path, int64_t step, struct error *err)
 {
     struct checkpoint_list list;
-    int result = checkpoint_list_read(run->directory.path, &list, err);
-    if (result != 0) {
+    if (checkpoint_list_read(path, &list, err) != 0) {
         return -1;
     }
-    for (size_t i = 0; i < list.count && !run->resume_path; i++) {
-        struct checkpoint checkpoint;
-        struct error why = { 0 };
-        if (checkpoint_open(list.item[i].path, &checkpoint, &why) != 0) {
-            run_notice(run, "checkpoint refused: %s; the one before is tried", why.message);
-            continue;
+    int result = 1;
+    for (size_t i = 0; i < list.count && result == 1; i++) {
+        if (step == 0 || list.item[i].step == step) {
+            result = take_checkpoint(run, list.item[i].path, err);
         }
-        run->resume_path = xstrdup(list.item[i].path);
-        run->resume_step = checkpoint.step;
-        result = run_state_read(checkpoint.state, run->resume_path, &run->state, err);
-        if (result == 0) {
-            result = recipe_parse(&run->recipe, json_get(checkpoint.state, "recipe"),
-                                  run->resume_path, err);
-        }
-        checkpoint_close(&checkpoint);
     }
-    if (result == 0 && !run->resume_path && list.count > 0) {
-        fail(err, ERROR_DATA, "none of the %zu checkpoints of %s is whole", list.count,
-             text_show(run->directory.path).text);
+    if (result == 1 && list.count > 0) {
+        fail(err, ERROR_DATA, "none of the %zu checkpoints of %s is whole%s", list.count,
+             text_show(path).text, step > 0 ? " and of that step" : "");
         result = hint(err, "start again with windrow train and the recipe.json of this run");
     }
     checkpoint_list_free(&list);
-    return result;
+    return result == 1 ? 0 : result;
+}
+
+static int lay_changes(struct run *run, struct error *err)
+{
+    for (size_t i = 0; i < run->options->change_count; i++) {
+        if (lay_change(run, run->options->changes[i], err) != 0) {
+            return -1;
+        }
+    }
+    return 0;
 }
 
 static int open_resumed(struct run *run, struct error *err)
@@ -113,7 +136,7 @@ static int open_resumed(struct run *run, struct error *err)
     int result = run_directory_open(path, &run->directory, err);
     free(path);
     if (result != 0 || checkpoint_clean(run->directory.path, err) != 0 ||
-        check_accepted(run, err) != 0 || find_checkpoint(run, err) != 0) {
+        check_accepted(run, err) != 0 || find_checkpoint(run, run->directory.path, 0, err) != 0) {
         return -1;
     }
     if (!run->resume_path) {
@@ -122,10 +145,29 @@ static int open_resumed(struct run *run, struct error *err)
         free(recipe);
         run_notice(run, "no checkpoint yet: the run begins anew");
     }
-    for (size_t i = 0; i < run->options->change_count && result == 0; i++) {
-        result = lay_change(run, run->options->changes[i], err);
+    return result == 0 ? lay_changes(run, err) : result;
+}
+
+/* A new run that begins with the state of another one's checkpoint: RUN or RUN@STEP. */
+static int open_forked(struct run *run, struct error *err)
+{
+    int64_t step = 0;
+    const char *at = strrchr(run->options->fork, '@');
+    bool numbered = at && text_to_integer(at + 1, &step) && step > 0;
+    size_t size = numbered ? (size_t)(at - run->options->fork) : strlen(run->options->fork);
+    char *name = xstrndup(run->options->fork, size);
+    char *path = run_resolve(name, err);
+    int result = path ? find_checkpoint(run, path, numbered ? step : 0, err) : -1;
+    if (result == 0 && !run->resume_path) {
+        result = fail(err, ERROR_DATA, "%s has no checkpoint to begin from", text_show(path).text);
     }
-    return result;
+    free(path);
+    free(name);
+    run->resume_step = 0; /* it lies in another run: nothing to keep here */
+    run->state.best_step = 0;
+    run->state.best_loss = (double)NAN;
+    run->state.returns = 0;
+    return result == 0 ? lay_changes(run, err) : result;
 }
 
 /* ---- model and data ------------------------------------------------------------------------- */
@@ -413,6 +455,10 @@ int run_prepare(struct run *run, struct error *err)
     recipe_init(&run->effective);
     if (run->options->resume) {
         if (open_resumed(run, err) != 0) {
+            return -1;
+        }
+    } else if (run->options->fork) {
+        if (open_forked(run, err) != 0) {
             return -1;
         }
     } else {

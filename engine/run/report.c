@@ -134,7 +134,7 @@ void run_report_plan(struct run *run)
     event.plan.limit_bytes = run->limit_bytes;
     event.plan.step_flops = plan->step_flops;
     event.plan.refresh_flops = plan->refresh_flops;
-    event.plan.checkpoint_bytes = plan->checkpoint_bytes;
+    event.plan.checkpoint_bytes = run_need_bytes(run);
     for (int phase = 0; phase < PHASE_COUNT; phase++) {
         add_phase(&event.plan, plan, phase);
     }

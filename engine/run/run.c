@@ -22,9 +22,11 @@ static void begin(struct run *run)
     run_report_start(run);
     run_report_plan(run);
     open_server(run);
-    if (run->resuming) {
+    if (run->resuming || run->resume_path) {
         run_report_resume(run, run->resume_path, run->state.step,
-                          run->resume_path ? "resumed" : "there was no checkpoint yet");
+                          !run->resuming     ? "forked"
+                          : run->resume_path ? "resumed"
+                                             : "there was no checkpoint yet");
     }
     run_report_state(run, "running");
 }
@@ -95,8 +97,9 @@ int run_train(const struct run_options *options, struct error *err)
     if (run_prepare(&run, err) != 0) {
         code = err->code == ERROR_NONE ? ERROR_RUNTIME : (int)err->code;
     } else if (run.finished) {
+        const char *name = run.directory.name ? run.directory.name : options->fork;
         run_notice(&run, "%s is finished: all %lld steps are done; train.steps=N trains on",
-                   text_show(run.directory.name).text, (long long)run.state.step);
+                   text_show(name).text, (long long)run.state.step);
         code = 0;
     } else {
         code = train(&run, err);

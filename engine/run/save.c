@@ -127,7 +127,19 @@ static void free_blobs(struct blobs *blobs)
 
 int64_t run_need_bytes(const struct run *run)
 {
-    return run->plan.checkpoint_bytes + (int64_t)run->material.tokenizer_size + (64 << 10);
+    enum { STATE_AND_CONFIG = 3600 };
+    const char *directory = source_directory(run);
+    int64_t bytes =
+        run->plan.checkpoint_bytes + (int64_t)run->material.tokenizer_size + STATE_AND_CONFIG;
+    for (size_t i = 0; i < COMPANIONS && directory[0]; i++) {
+        char *path = path_join(directory, companions[i]);
+        struct stat facts;
+        if (stat(path, &facts) == 0 && S_ISREG(facts.st_mode) && facts.st_size <= COMPANION_LIMIT) {
+            bytes += facts.st_size;
+        }
+        free(path);
+    }
+    return bytes;
 }
 
 static int write_checkpoint(struct run *run, char **path, int64_t *bytes, struct error *err)

@@ -47,7 +47,13 @@ static void a_run_leaves_what_it_should(void **state)
     assert_int_equal(event.step, 8);
     assert_true(isfinite(event.step_done.loss) && event.step_done.rank == 8);
     event_free(&event);
-    assert_int_equal(fixture_events(run, EVENT_CHECKPOINT, NULL), 3); /* 3, 6, 8 */
+    assert_int_equal(fixture_events(run, EVENT_CHECKPOINT, &event), 3); /* 3, 6, 8 */
+    struct event plan;
+    assert_int_equal(fixture_events(run, EVENT_PLAN, &plan), 1);
+    double off = fabs((double)(plan.plan.checkpoint_bytes - event.checkpoint.bytes));
+    assert_true(off < 0.01 * (double)event.checkpoint.bytes);
+    event_free(&plan);
+    event_free(&event);
     assert_int_equal(fixture_events(run, EVENT_EVALUATION, NULL), 2);
     assert_int_equal(fixture_events(run, EVENT_SAMPLE, NULL), 2);
     assert_int_equal(fixture_events(run, EVENT_SELECTION, NULL), 3 * 14); /* steps 1, 4, 7 */
@@ -145,6 +151,35 @@ static void a_finished_run_can_go_on(void **state)
     assert_int_equal(event.resume.from_step, 8);
     event_free(&event);
     assert_int_equal(fixture_events(run, EVENT_STOP, NULL), 1);
+    free(run);
+}
+
+static void a_fork_begins_from_a_checkpoint(void **state)
+{
+    struct fixture *fixture = *state;
+    char *run = fixture_path(fixture, "one");
+    char *forked = fixture_path(fixture, "two");
+    char *at = xasprintf("%s@6", run);
+    const char *changes[] = { "optimizer.lr=0.001", "optimizer.beta1=0.8" };
+    struct run_options options = {
+        .fork = at, .directory = forked, .changes = changes, .change_count = 2
+    };
+    struct event event;
+    fixture_train(fixture, "one");
+    int64_t before = fixture_events(run, EVENT_STEP, NULL);
+    expect(&options, 0, "");
+    assert_int_equal(fixture_events(run, EVENT_STEP, NULL), before);
+    assert_int_equal(fixture_events(forked, EVENT_STEP, &event), 2); /* 7 and 8 */
+    assert_int_equal(event.step, 8);
+    assert_true(event.step_done.learning_rate == 0.001);
+    event_free(&event);
+    assert_int_equal(fixture_events(forked, EVENT_RESUME, &event), 1);
+    assert_int_equal(event.resume.from_step, 6);
+    event_free(&event);
+    options.fork = "nothing@6";
+    expect(&options, ERROR_USAGE, "nothing");
+    free(at);
+    free(forked);
     free(run);
 }
 
@@ -357,6 +392,7 @@ int main(void)
         TEST(what_cannot_be_is_refused_before_it_starts),
         TEST(a_full_directory_is_not_used),
         TEST(a_finished_run_can_go_on),
+        TEST(a_fork_begins_from_a_checkpoint),
         TEST(a_changed_world_is_refused_by_name),
         TEST(a_damaged_checkpoint_is_passed_over),
         TEST(a_failed_save_does_not_stop_training),
