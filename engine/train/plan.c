@@ -94,7 +94,7 @@ static int plan_steps(struct rehearsal *run, struct plan *plan, struct error *er
         /* A refresh if and only if the second was one. */
         rc = measure_step(run, second.refreshed ? 3 : 2, 1, &single, err);
     }
-    if (rc == 0 && recipe->data_validation[0] != '\0') {
+    if (rc == 0 && recipe_evaluates(recipe)) {
         double loss;
         int64_t tokens;
         rc = trainer_evaluate(run->trainer, &batch, &loss, &tokens, err);
