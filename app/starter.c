@@ -48,8 +48,8 @@ static void become_run(const char *recipe, const char *directory, const char *ou
     for (size_t i = 0; i < sizeof(numbers) / sizeof(numbers[0]); i++) {
         signal(numbers[i], SIG_DFL);
     }
-    int input = open("/dev/null", O_RDWR);
-    int log = open(output, O_WRONLY | O_CREAT | O_APPEND, 0600);
+    int input = file_ops()->open("/dev/null", O_RDWR, 0);
+    int log = file_ops()->open(output, O_WRONLY | O_CREAT | O_APPEND, 0600);
     if (input < 0 || log < 0 || dup2(input, 0) < 0 || dup2(log, 1) < 0 || dup2(log, 2) < 0) {
         _exit(1);
     }

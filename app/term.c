@@ -216,7 +216,11 @@ struct terminal *term_open(struct error *err)
         return NULL;
     }
     prepare_rescue(term);
+    TERMINAL *checked = cur_term; /* of check_terminal; newterm makes its own */
     term->screen = newterm(NULL, stdout, stdin);
+    if (cur_term != checked) {
+        del_curterm(checked);
+    }
     if (!term->screen) {
         term_emergency();
         free(term);

@@ -485,6 +485,9 @@ void workbench_event(struct workbench *workbench, const struct workbench_event *
     }
     case WORKBENCH_RECORD:
         history_add(&workbench->history, event->record);
+        if (event->record->kind == EVENT_STOP) {
+            workbench->message[0] = '\0'; /* what was asked for has happened */
+        }
         if (event->record->kind == EVENT_SETTING) {
             tune_setting(workbench, event->record);
         }

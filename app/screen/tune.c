@@ -72,24 +72,29 @@ static int paragraph(struct canvas *canvas, struct rect area, enum style style, 
     return y;
 }
 
-/* Bytes measured after a change: the first memory event at or after its step. */
-static int64_t measured_after(const struct history *history, int64_t step)
-{
-    for (size_t i = 0; i < history->memories_count; i++) {
-        if (history->memories[i].step >= step) {
-            return history->memories[i].total_bytes;
-        }
-    }
-    return -1;
-}
-
-static int64_t measured_before(const struct history *history, int64_t step)
+/* The highest peak measured from step `first` until step `last`; -1 if there is none. */
+static int64_t measured_between(const struct history *history, int64_t first, int64_t last)
 {
     int64_t bytes = -1;
-    for (size_t i = 0; i < history->memories_count && history->memories[i].step < step; i++) {
-        bytes = history->memories[i].total_bytes;
+    for (size_t i = 0; i < history->memories_count; i++) {
+        const struct history_memory *memory = &history->memories[i];
+        if (memory->step >= first && memory->step <= last && memory->total_bytes > bytes) {
+            bytes = memory->total_bytes;
+        }
     }
     return bytes;
+}
+
+/* Steps from the change before this one to the change after it. */
+static void span_of(const struct history *history, int64_t step, int64_t *first, int64_t *last)
+{
+    *first = 0;
+    *last = INT64_MAX;
+    for (size_t i = 0; i < history->setting_count; i++) {
+        int64_t other = history->setting[i].step;
+        *first = other < step && other > *first ? other : *first;
+        *last = other > step && other - 1 < *last ? other - 1 : *last;
+    }
 }
 
 static void signed_bytes(double bytes, char *out, size_t size)
@@ -128,8 +133,11 @@ static void applied_effect(const struct workbench *workbench, const struct tune_
                       text_bytes((double)row->applied_before).text,
                       text_bytes((double)row->applied_bytes).text);
     }
-    int64_t was = measured_before(history, row->applied_step);
-    int64_t now = measured_after(history, row->applied_step);
+    int64_t first;
+    int64_t last;
+    span_of(history, row->applied_step, &first, &last);
+    int64_t was = measured_between(history, first, row->applied_step - 1);
+    int64_t now = measured_between(history, row->applied_step, last);
     if (now >= 0) {
         canvas_printf(canvas, line->x, line->y++, line->width, STYLE_STRONG, "  measured %s -> %s",
                       text_bytes((double)was).text, text_bytes((double)now).text);
