@@ -12,7 +12,6 @@
 #include "kernels/cpu/cpu.h"
 
 #include <math.h>
-#include <stdlib.h>
 
 #include "kernels/cpu/lanes.h"
 
@@ -290,10 +289,8 @@ void cpu_adamw(struct backend *be, const struct adamw *args)
     int64_t count = tensor_count(args->age);
     const int32_t *index = args->index != NULL ? args->index->data : NULL;
     const float *rho = args->rho != NULL ? args->rho->data : NULL;
-    struct slot *slots = malloc((size_t)count * sizeof *slots);
+    struct slot *slots = cpu_scratch(be, (size_t)count * sizeof *slots);
     if (slots == NULL) {
-        backend_fail(be, "adamw on %s: out of memory for %lld slots", args->weight->name,
-                     (long long)count);
         return;
     }
     for (int64_t j = 0; j < count; j++) {
@@ -313,5 +310,4 @@ void cpu_adamw(struct backend *be, const struct adamw *args)
     for (int64_t j = 0; j < count; j++) {
         age[j] += index == NULL || index[j] >= 0 ? 1 : 0;
     }
-    free(slots);
 }

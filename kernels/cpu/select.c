@@ -10,7 +10,6 @@
 #include "kernels/cpu/cpu.h"
 
 #include <math.h>
-#include <stdlib.h>
 
 #include "kernels/cpu/lanes.h"
 
@@ -82,14 +81,31 @@ struct choice {
     double *weight;     /* (M) */
     double *share;      /* (M) scratch: cumulative weights, or inclusion probabilities */
     uint64_t *order;    /* (M) scratch: sort key in the upper half, candidate in the lower */
+    uint64_t *spare;    /* (M) scratch of sorting */
     int32_t *drawn;     /* (M) how often each candidate was drawn */
 };
 
-static int compare_u64(const void *a, const void *b)
+/* Sorts order[0, count), whose lower halves ascend already, by the upper halves: a radix sort,
+ * which takes no memory of its own. Four passes, an even number: the result ends where it began. */
+static void sort_order(const struct choice *c, int64_t count)
 {
-    uint64_t x = *(const uint64_t *)a;
-    uint64_t y = *(const uint64_t *)b;
-    return (x > y) - (x < y);
+    uint64_t *from = c->order;
+    uint64_t *to = c->spare;
+    for (int shift = 32; shift < 64; shift += 8) {
+        int64_t place[257] = { 0 };
+        for (int64_t i = 0; i < count; i++) {
+            place[(from[i] >> shift) % 256 + 1]++;
+        }
+        for (int b = 0; b < 256; b++) {
+            place[b + 1] += place[b];
+        }
+        for (int64_t i = 0; i < count; i++) {
+            to[place[(from[i] >> shift) % 256]++] = from[i];
+        }
+        uint64_t *swap = from;
+        from = to;
+        to = swap;
+    }
 }
 
 /* Uniform in (0, 1) with all 32 bits: the candidates of a large matrix are too many for 23. */
@@ -140,7 +156,7 @@ static void choose_top(const struct choice *c)
     for (int64_t i = 0; i < c->candidates; i++) {
         c->order[i] = ((uint64_t)descending_key(norms[i]) << 32) | (uint32_t)i;
     }
-    qsort(c->order, (size_t)c->candidates, sizeof *c->order, compare_u64);
+    sort_order(c, c->candidates);
     int64_t taken = cpu_min(c->slots, c->candidates);
     for (int64_t i = 0; i < taken; i++) {
         c->drawn[(uint32_t)c->order[i]] = 1;
@@ -221,7 +237,7 @@ static void sample_systematic(const struct choice *c, int64_t want)
             c->order[count++] = (word << 32) | (uint32_t)i;
         }
     }
-    qsort(c->order, (size_t)count, sizeof *c->order, compare_u64);
+    sort_order(c, count);
     for (int64_t i = 0; i < count; i++) {
         total += c->share[(uint32_t)c->order[i]];
     }
@@ -287,28 +303,26 @@ void cpu_select(struct backend *be, const struct select *args)
                         .candidates = tensor_count(args->norms),
                         .slots = tensor_count(args->index) };
     size_t count = (size_t)c.candidates;
-    c.weight = malloc(count * sizeof *c.weight);
-    c.share = malloc(count * sizeof *c.share);
-    c.order = malloc(count * sizeof *c.order);
-    c.drawn = calloc(count, sizeof *c.drawn);
-    if (c.weight == NULL || c.share == NULL || c.order == NULL || c.drawn == NULL) {
-        backend_fail(be, "select on %s: out of memory for %lld candidates", args->norms->name,
-                     (long long)c.candidates);
-    } else {
-        if (args->rule == SELECT_TOP) {
-            choose_top(&c);
-        } else {
-            weigh(&c);
-            if (args->replacement) {
-                choose_with_replacement(&c);
-            } else {
-                choose_without_replacement(&c);
-            }
-        }
-        write_choice(&c);
+    size_t each = 2 * sizeof *c.weight + 2 * sizeof *c.order + sizeof *c.drawn;
+    char *room = cpu_scratch(be, count * each);
+    if (room == NULL) {
+        return;
     }
-    free(c.weight);
-    free(c.share);
-    free(c.order);
-    free(c.drawn);
+    c.weight = (double *)(void *)room;
+    c.share = c.weight + count;
+    c.order = (uint64_t *)(void *)(c.share + count);
+    c.spare = c.order + count;
+    c.drawn = (int32_t *)(void *)(c.spare + count);
+    memset(c.drawn, 0, count * sizeof *c.drawn);
+    if (args->rule == SELECT_TOP) {
+        choose_top(&c);
+    } else {
+        weigh(&c);
+        if (args->replacement) {
+            choose_with_replacement(&c);
+        } else {
+            choose_without_replacement(&c);
+        }
+    }
+    write_choice(&c);
 }
