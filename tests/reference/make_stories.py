@@ -9,12 +9,14 @@ library only; fixed seeds and its own random numbers, so every run on every mach
 bytes. All words are this file's own.
 
 The grammar is kept so small that a model of one or two million parameters learns it within minutes
-on a processor: a little over 500 different words, short sentences, thirteen plots. What makes a story a
-story holds throughout: names keep their kind and pronoun, the thing that was lost is the thing that
-is found, who is asked for help is the one who helps and is thanked.
+on a processor: about 500 different words, short sentences, thirteen plots. What makes a story a
+story holds throughout: one child with a name and one animal, who keep their pronouns, so that
+little must be remembered to go on rightly; the thing that was lost is the thing that is found, and
+who is asked for help is the one who helps and is thanked.
 """
 import json
 import os
+import re
 import sys
 
 STORY_COUNT = 3300
@@ -48,10 +50,12 @@ class Random:
         return self.below(100) < percent
 
 
-BOYS = ["Tom", "Ben", "Sam", "Max", "Leo", "Jack", "Finn", "Hugo", "Oscar", "Paul"]
-GIRLS = ["Anna", "Mia", "Lucy", "Rose", "Emma", "Nora", "Zoe", "Ella", "Ivy", "Kate"]
-ANIMALS = ["bear", "fox", "rabbit", "mouse", "duck", "cat", "dog", "frog", "hedgehog", "goat",
-           "squirrel", "pig", "turtle", "bird"]
+BOYS = ["Tom", "Ben", "Sam", "Max", "Leo", "Jack", "Hugo", "Paul"]
+GIRLS = ["Anna", "Mia", "Lucy", "Rose", "Emma", "Nora", "Zoe", "Kate"]
+HE_ANIMALS = ["bear", "fox", "dog", "frog", "hedgehog", "pig", "turtle"]
+SHE_ANIMALS = ["rabbit", "mouse", "duck", "cat", "goat", "squirrel", "bird"]
+ANIMALS = HE_ANIMALS + SHE_ANIMALS
+BIG_ANIMALS = ["bear", "dog", "pig", "goat"]
 TRAITS = ["little", "young", "happy", "brave", "kind", "shy", "clever", "funny", "quiet"]
 COLORS = ["red", "blue", "green", "yellow", "white", "purple", "orange", "pink"]
 LOOKS = ["big", "small", "shiny", "old", "new", "soft", "pretty"]
@@ -111,19 +115,25 @@ def upper(text):
     return text[0].upper() + text[1:]
 
 
-class Person:
-    """Somebody in a story, with a name, a kind and pronouns."""
+def capitals(text):
+    """Animals are called "the bear": a capital letter where that begins a sentence."""
+    return re.sub(r'(^|[.!?]"? |(?:^| )")the ', r"\1The ", text)
 
-    def __init__(self, random, other=None):
-        she = random.chance(50)
-        names = [n for n in (GIRLS if she else BOYS) if other is None or n != other.name]
-        self.name = random.pick(names)
-        human = random.chance(40)
-        kinds = [a for a in ANIMALS if other is None or a != other.kind]
-        self.human = human
-        self.kind = ("girl" if she else "boy") if human else random.pick(kinds)
+
+class Person:
+    """Somebody in a story: a child with a name, or an animal that is called by its kind."""
+
+    def __init__(self, random, kinds=None, trait=None):
+        if kinds:
+            self.kind = random.pick(kinds)
+            she = self.kind in SHE_ANIMALS
+            self.name = "the " + self.kind
+        else:
+            she = random.chance(50)
+            self.kind = "girl" if she else "boy"
+            self.name = random.pick(GIRLS if she else BOYS)
         self.he, self.him, self.his = ("she", "her", "her") if she else ("he", "him", "his")
-        self.trait = random.pick([t for t in TRAITS if other is None or t != other.trait])
+        self.trait = random.pick([t for t in TRAITS if t != trait])
 
     def words(self, mark):
         return {mark: self.name, mark + "kind": self.kind, mark + "trait": self.trait,
@@ -133,12 +143,13 @@ class Person:
 
 
 class Story:
-    """What a plot draws on: people (a, b), a thing, a food, a place; `lesson` is its moral."""
+    """What a plot draws on: a child (a), an animal (b), a thing, a food, a place; `lesson` is its
+    moral."""
 
-    def __init__(self, random, indoors=(), things=OBJECTS):
+    def __init__(self, random, indoors=(), things=OBJECTS, kinds=ANIMALS):
         self.random = random
         self.a = Person(random)
-        self.b = Person(random, self.a)
+        self.b = Person(random, kinds, self.a.trait)
         place, at, spots = random.pick([p for p in PLACES
                                         if p[0] not in INDOORS or p[0] in indoors])
         first, second, third = random.some(spots, 3)
@@ -162,7 +173,7 @@ class Story:
         self.lesson = ""
 
     def say(self, *choices):
-        return self.random.pick(choices).format(**self.words)
+        return capitals(self.random.pick(choices).format(**self.words))
 
     def maybe(self, percent, *choices):
         return [self.say(*choices)] if self.random.chance(percent) else []
@@ -181,8 +192,6 @@ class Story:
         return self.maybe(60, "From that day on, {A} and {B} were good friends.",
                           "After that, {A} and {B} played together every day.",
                           "{A} and {B} stayed friends for a long time.",
-                          "Then {A} and {B} went home together, hand in hand."
-                          if self.a.human and self.b.human else
                           "Then {A} and {B} went home together.")
 
     def moral(self, *choices):
@@ -203,7 +212,7 @@ def plot_lost(s):
                     "{AHe} looked {spot1}, but the {thing} was not there.")]
     middle += s.maybe(60, "{AHe} looked {spot2} too, but found nothing.",
                       "Then {Ahe} looked {spot2}, but it was not there.")
-    middle += [s.say("Then {B} the {Bkind} came by.", "{AHis} friend {B} the {Bkind} came by."),
+    middle += [s.say("Then {Batrait} {Bkind} came by.", "{AHis} friend {B} came by."),
                s.say('"Why are you {sad}?" asked {B}.', '"What is wrong?" asked {B}.'),
                s.say('"I lost my {thing}," said {A}.', '"My {thing} is gone," said {A}.'),
                s.say('"I will help you," said {B}.', '"Let us look together," said {B}.')]
@@ -211,7 +220,7 @@ def plot_lost(s):
                  "{B} looked {spot3} and found the {look} {thing}!",
                  "Together they found the {thing} {spot3}!"),
            s.say("{A} was {glad}.", "Now {A} was {glad}."),
-           s.say('"Thank you, {B}," said {A}.', '"Thank you! You are a good friend," said {A}.')]
+           s.say('"Thank you so much," said {A}.', '"Thank you! You are a good friend," said {A}.')]
     end += s.maybe(70, "They played with the {thing} until the sun went down.",
                    "They played {at} all day.")
     end += s.moral("it is good to ask a friend for help", "two can find more than one",
@@ -232,7 +241,7 @@ def plot_high(s):
               s.say("{AHe} jumped and jumped, but it was too high.",
                     "{AHe} jumped very high, but {Ahe} could not reach it."),
               s.say("{A} was {sad}."),
-              s.say("Then {B} the {Bkind} came by.", "{B} the {Bkind} saw {Ahim}."),
+              s.say("Then {Batrait} {Bkind} came by.", "Then {Batrait} {Bkind} saw {Ahim}."),
               s.say('"Can you help me, please?" asked {A}.',
                     '"Please help me get the {food}," said {A}.'),
               s.say('"Yes," said {B}. "Climb on my back."',
@@ -254,8 +263,8 @@ def plot_share(s):
     start += [s.say("{time}, {Ahis} {grown} gave {Ahim} {afood}.",
                     "{time}, {Ahis} {grown} had {afood} for {Ahim}."),
               s.say("{A} took the {food} and sat down {at}.", "{A} took it and went to play {at}.")]
-    middle = [s.say("There {Ahe} met {Batrait} {Bkind} named {B}.",
-                    "Then {Batrait} {Bkind} named {B} came by."),
+    middle = [s.say("There {Ahe} met {Batrait} {Bkind}.",
+                    "Then {Batrait} {Bkind} came by."),
               s.say("{B} looked {sad}."),
               s.say('"Why are you {sad}?" asked {A}.', '"What is wrong?" asked {A}.'),
               s.say('"I am so hungry," said {B}.', '"I am hungry and I have no food," said {B}.'),
@@ -289,8 +298,8 @@ def plot_rescue(s):
               s.say("{A} looked {spot1} and saw {Batrait} {Bkind}.",
                     "It was {Batrait} {Bkind} {spot1}."),
               s.say("The {Bkind} was {trouble}."),
-              s.say('"I am {B}," said the {Bkind}. "Can you help me?"',
-                    '"My name is {B}," said the {Bkind}. "Please help me."'),
+              s.say('"I am only a little {Bkind}," said {B}. "Can you help me?"',
+                    '"I can not get home," said {B}. "Please help me."'),
               s.say('"Do not be afraid," said {A}.', '"I will help you," said {A}.')]
     end = [s.say("{A} {cure}."), s.say("Soon {B} was {after}."),
            s.say('"Thank you, {A}," said {B}. "You are very brave."',
@@ -317,11 +326,11 @@ def plot_fear(s):
     start = s.opening()
     start += [s.say("But {A} was afraid of {fear}.",
                     "There was one problem. {A} was afraid of {fear}.")]
-    middle = [s.say("{time}, {A} wanted to go with {B} the {Bkind}, but {Ahe} could not.",
-                    "{time}, {B} the {Bkind} came to play, but {A} stayed in the house."),
+    middle = [s.say("{time}, {A} wanted to go with {Ahis} friend {B}, but {Ahe} could not.",
+                    "{time}, {Ahis} friend {B} came to play, but {A} stayed in the house."),
               s.say('"What is wrong?" asked {B}.', '"Why do you not come?" asked {B}.'),
               s.say('"I am afraid of {fear}," said {A}.'),
-              s.say('"I was afraid too," said {B}. "Take my hand."',
+              s.say('"I was afraid too," said {B}. "Stay close to me."',
                     '"I will stay with you," said {B}. "We can go slowly."'),
               s.say("{A} took a deep breath.", "{A} closed {Ahis} eyes for a moment.")]
     end = [s.say("Then {Ahe} {act}."),
@@ -337,8 +346,8 @@ def plot_fear(s):
 def plot_quarrel(s):
     """Two want the same thing; then they take turns."""
     start = s.opening()
-    start += [s.say("{time}, {A} and {Ahis} friend {B} the {Bkind} were {at}.",
-                    "{time}, {A} played {at} with {B} the {Bkind}."),
+    start += [s.say("{time}, {A} and {Ahis} friend {B} were {at}.",
+                    "{time}, {A} played {at} with {Batrait} {Bkind}."),
               s.say("They found {athing} {spot1}.", "There was {athing} {spot1}.")]
     middle = [s.say('"The {thing} is mine!" said {A}.', '"I want the {thing}!" said {A}.'),
               s.say('"No, it is mine!" said {B}.', '"No, I saw it first!" said {B}.'),
@@ -346,7 +355,7 @@ def plot_quarrel(s):
               s.say("{A} ran away and sat {spot2}.", "{B} began to cry.", "The {thing} fell down."),
               s.say("{A} was {sad}.", "It was no fun to play alone."),
               s.say('Then {A} went to {B}. "I am sorry," {Ahe} said.',
-                    '"I am sorry, {B}," said {A}.'),
+                    '"I am so sorry," said {A}.'),
               s.say('"I am sorry too," said {B}.')]
     end = [s.say('"Let us take turns," said {A}.', '"You can have the {thing} first," said {A}.'),
            s.say("They played with the {look} {thing} all day.",
@@ -385,7 +394,7 @@ def plot_make(s):
     end = [s.say("So {A} tried again.", "{A} tried one more time."),
            s.say("This time the {made} {works}!", "Now the {made} {works}!"),
            s.say('"Look! I did it!" said {A}.', '"I am so proud of you," said {Ahis} {grown}.'),
-           s.say("{A} was {glad}.", "{A} showed the {made} to {B} the {Bkind}.")]
+           s.say("{A} was {glad}.", "{A} showed the {made} to {Ahis} friend the {Bkind}.")]
     end += s.moral("it is good to try again", "good things take time",
                    "you can learn from what goes wrong")
     return start, middle, end
@@ -394,8 +403,8 @@ def plot_make(s):
 def plot_gift(s):
     """A birthday and a gift that was meant well."""
     start = s.opening()
-    start += [s.say("{time}, it was the birthday of {Ahis} friend {B} the {Bkind}.",
-                    "{AHis} friend {B} the {Bkind} had a birthday.")]
+    start += [s.say("{time}, it was the birthday of {Ahis} friend {B}.",
+                    "{AHis} friend {B} had a birthday.")]
     middle = [s.say("{A} wanted to find a gift.", '"I need a gift for {B}," said {A}.'),
               s.say("{AHe} looked {at}, but found only a leaf.",
                     "{AHe} went to the {place}, but there was no gift."),
@@ -404,7 +413,7 @@ def plot_gift(s):
               s.say('"{B} likes to {like2}," said {A}.'),
               s.say('"Then I know a gift," said the {animal}, and gave {Ahim} {athing}.',
                     'The {animal} smiled and showed {Ahim} {athing} {spot1}.')]
-    end = [s.say('"Happy birthday, {B}!" said {A}.'),
+    end = [s.say('"Happy birthday!" said {A}.', '"Happy birthday, my friend!" said {A}.'),
            s.say("{B} opened the gift and saw the {look} {thing}.",
                  "{A} gave the {look} {thing} to {B}."),
            s.say('"I love it! Thank you, {A}," said {B}.', '"What a good gift!" said {B}.'),
@@ -446,8 +455,8 @@ def plot_weather(s):
                           "painted the {color} sea", "baked a big cake", "sang songs"])
     s.words.update(weather=weather, came=came, game=game.format(**s.words))
     start = s.opening()
-    start += [s.say("{time}, {A} and {B} the {Bkind} wanted to play {at}.",
-                    "{time}, {A} and {B} the {Bkind} wanted to play in the sun."),
+    start += [s.say("{time}, {A} and {Ahis} friend {B} wanted to play {at}.",
+                    "{time}, {A} and {Ahis} friend {B} wanted to play in the sun."),
               s.say("They took {athing} with them.", "{B} brought {athing}.")]
     middle = [s.say("But then {came}.", "Then the sky was dark and {came}."),
               s.say('"Oh no," said {A}. "Now we can not play."',
@@ -474,12 +483,12 @@ def plot_new(s):
     middle = [s.say("The new {Bkind} sat alone {spot1}."),
               s.say("{BHe} looked {sad}.", "{BHe} looked shy."),
               s.say("{A} went over to {Bhim}.", "{A} thought about it and went over."),
-              s.say('"Hello, I am {A}," {Ahe} said. "What is your name?"'),
-              s.say('"I am {B}," said the {Bkind}. "I have no friends here."',
-                    '"My name is {B}," said the {Bkind}. "I am new here."'),
+              s.say('"Hello, I am {A}," {Ahe} said. "Who are you?"'),
+              s.say('"I am a {Bkind}," said {B}. "I have no friends here."',
+                    '"I am only a {Bkind}," said {B}. "I am new here."'),
               s.say('"Do you want to play with my {thing}?" asked {A}.',
                     '"Come and play with me," said {A}. "I have {athing}."')]
-    end = [s.say("{B} smiled.", "{B} jumped up."), s.say('"Yes, please!" said {B}.'),
+    end = [s.say("{B} smiled.", "{B} jumped up and down."), s.say('"Yes, please!" said {B}.'),
            s.say("They played with the {thing} all day.",
                  "They played with the {look} {thing} until it was dark."),
            s.say("{B} was {glad}.", "They were both {glad}.")]
@@ -495,8 +504,8 @@ def plot_race(s):
                           "the well"])
     s.words["goal"] = goal
     start = s.opening()
-    start += [s.say("{time}, {A} met {B} the {Bkind} {at}.",
-                    "{time}, {B} the {Bkind} came to see {A}."),
+    start += [s.say("{time}, {A} met {Batrait} {Bkind} {at}.",
+                    "{time}, {Batrait} {Bkind} came to see {A}."),
               s.say('"Let us run to {goal}," said {B}.', '"I can run to {goal} first," said {B}.')]
     middle = [s.say("They began to run.", "One, two, three, and they ran!"),
               s.say("{A} was fast, but {B} was faster.", "First {B} was in front, and then {A}."),
@@ -533,8 +542,8 @@ def plot_seed(s):
               s.say("{A} was {sad}, but {Ahe} did not stop.", '"Please grow," said {A}.')]
     end = [s.say("Then a little green leaf came up!", "One morning there was a green leaf!"),
            s.say("The leaf became a {grows} with {gives}."),
-           s.say('"Look what I have!" said {A} to {B} the {Bkind}.',
-                 "{A} showed the {grows} to {B} the {Bkind}."),
+           s.say('"Look what I have!" said {A} to {Ahis} friend {B}.',
+                 "{A} showed the {grows} to {Ahis} friend {B}."),
            s.say("They sat under the {grows} and were {glad}." if grows != "flower" else
                  "They sat by the {grows} and were {glad}.")]
     end += s.moral("good things take time", "small things can become big",
@@ -549,6 +558,7 @@ PLOTS = [plot_lost, plot_high, plot_share, plot_rescue, plot_fear, plot_quarrel,
 # Where a plot may play besides outdoors, and which things fit it, where not all do.
 FITTING = {
     plot_lost: {"indoors": INDOORS},
+    plot_high: {"kinds": BIG_ANIMALS},
     plot_quarrel: {"indoors": INDOORS},
     plot_new: {"indoors": ("school",)},
     plot_truth: {"things": FRAGILE},
@@ -568,7 +578,7 @@ def make_stories():
     while len(out) < STORY_COUNT:
         # Every plot as often as any other.
         _, parts = make_story(random, PLOTS[len(out) % len(PLOTS)])
-        text = "\n".join(parts)
+        text = " ".join(parts)
         if text not in seen:
             seen.add(text)
             out.append(text)
@@ -586,31 +596,32 @@ def task_write(random):
     story, parts = make_story(random)
     w = story.words
     text = " ".join(parts)
+    w["aB"] = article(story.b.kind if story.b.kind in text else story.a.kind)
     thing = next((w[k] for k in ("thing", "food", "made") if k in w and w[k] in text), None)
-    asks = ["Write a story about {A} the {Akind}.",
+    asks = ["Write a story about {A} and {aB}.",
             "Tell me a story about {Aatrait} {Akind} named {A}."]
     if thing:
         w["what"] = article(thing)
         asks += ["Write a story about {A} and {what}.", "Tell me a story about {what}.",
                  "Write a story about {Aatrait} {Akind} and {what}."]
-    return row(random.pick(asks).format(**w), "\n".join(parts))
+    return row(random.pick(asks).format(**w), text)
 
 
 def task_finish(random):
     _, parts = make_story(random)
     return row(random.pick(["Finish the story.", "How does the story end?",
-                            "Write the end of the story."]), parts[2], "\n".join(parts[:2]))
+                            "Write the end of the story."]), parts[2], " ".join(parts[:2]))
 
 
 QUESTIONS = [
     (plot_lost, "What did {A} lose?", "{A} lost the {look} {thing}."),
     (plot_lost, "Where was the {thing}?", "The {thing} was {spot3}."),
-    (plot_lost, "Who helped {A}?", "{B} the {Bkind} helped {A}."),
+    (plot_lost, "Who helped {A}?", "{B} helped {A}."),
     (plot_high, "What did {A} want?", "{A} wanted the {food}."),
-    (plot_high, "Who helped {A}?", "{B} the {Bkind} helped {A}."),
+    (plot_high, "Who helped {A}?", "{B} helped {A}."),
     (plot_share, "What did {A} share?", "{A} shared the {food}."),
-    (plot_share, "Who was hungry?", "{B} the {Bkind} was hungry."),
-    (plot_rescue, "Whom did {A} help?", "{A} helped {B} the {Bkind}."),
+    (plot_share, "Who was hungry?", "{B} was hungry."),
+    (plot_rescue, "Whom did {A} help?", "{A} helped {B}."),
     (plot_rescue, "What was the problem?", "{B} was {trouble}."),
     (plot_fear, "What was {A} afraid of?", "{A} was afraid of {fear}."),
     (plot_quarrel, "What did they find?", "They found {athing}."),
@@ -618,14 +629,14 @@ QUESTIONS = [
     (plot_make, "What did {A} make?", "{A} made {amade}."),
     (plot_make, "Who helped {A}?", "{AHis} {grown} helped {Ahim}."),
     (plot_gift, "What was the gift?", "The gift was {athing}."),
-    (plot_gift, "Who had a birthday?", "{B} the {Bkind} had a birthday."),
+    (plot_gift, "Who had a birthday?", "{B} had a birthday."),
     (plot_truth, "What did {A} break?", "{A} broke the {thing}."),
     (plot_truth, "Who was told the truth?", "{AHis} {grown} was told the truth."),
     (plot_weather, "What did they do?", "They {game}."),
-    (plot_new, "Who was new?", "{B} the {Bkind} was new."),
+    (plot_new, "Who was new?", "{B} was new."),
     (plot_new, "Where did {B} sit?", "{B} sat {spot1}."),
     (plot_race, "Where did they run?", "They ran to {goal}."),
-    (plot_race, "Who fell down?", "{B} the {Bkind} fell down."),
+    (plot_race, "Who fell down?", "{B} fell down."),
     (plot_seed, "What became of the seed?", "The seed became a {grows}."),
 ]
 
@@ -633,16 +644,18 @@ QUESTIONS = [
 def task_question(random):
     plot, question, answer = random.pick(QUESTIONS)
     story, parts = make_story(random, plot)
-    return row(question.format(**story.words), answer.format(**story.words), "\n".join(parts))
+    return row(question.format(**story.words), capitals(answer.format(**story.words)),
+               " ".join(parts))
 
 
 def task_title(random):
     story, parts = make_story(random)
     if story.lesson and random.chance(50):
         return row(random.pick(["What does the story teach?", "What can we learn from the story?"]),
-                   upper(story.lesson) + ".", "\n".join(parts))
+                   upper(story.lesson) + ".", " ".join(parts))
     return row(random.pick(["Who is the story about?", "Who is in the story?"]),
-               "The story is about {A} the {Akind}.".format(**story.words), "\n".join(parts))
+               "The story is about {Aatrait} {Akind} named {A}.".format(**story.words),
+               " ".join(parts))
 
 
 LISTS = {"animals": ANIMALS + ["owl", "crow", "horse", "swan", "snail", "cow", "bee", "mole"],
@@ -700,13 +713,13 @@ def task_fact(random):
     given, ask, answer = random.pick([
         ("The {look} {thing} is {spot1}.", "What color is the {thing}?", "The {thing} is {look}."),
         ("The {look} {thing} is {spot1}.", "Where is the {thing}?", "The {thing} is {spot1}."),
-        ("{A} the {Akind} has {afood}.", "Who has the {food}?", "{A} the {Akind} has the {food}."),
-        ("{A} the {Akind} likes to {like}.", "What does {A} like?", "{A} likes to {like}."),
-        ("{A} the {Akind} is {at}.", "Where is {A}?", "{A} is {at}."),
+        ("{B} has {afood}.", "Who has the {food}?", "{B} has the {food}."),
+        ("{A} likes to {like}.", "What does {A} like to do?", "{A} likes to {like}."),
+        ("{A} and {B} are {at}.", "Where is {A}?", "{A} is {at}."),
         ("{A} gave the {look} {thing} to {B}.", "Who has the {thing} now?",
          "{B} has the {thing} now."),
     ])
-    return row(ask.format(**w), answer.format(**w), given.format(**w))
+    return row(capitals(ask.format(**w)), capitals(answer.format(**w)), capitals(given.format(**w)))
 
 
 def task_time(random):
