@@ -65,12 +65,20 @@ void fixture_set(struct fixture *fixture, const char *word)
     }
 }
 
+void fixture_single_thread(char **argv)
+{
+    const char *threads = getenv("OMP_NUM_THREADS");
+    if (!threads || strcmp(threads, "1") != 0) {
+        setenv("OMP_NUM_THREADS", "1", 1);
+        execv("/proc/self/exe", argv);
+    }
+}
+
 int fixture_make(void **state)
 {
     struct fixture *fixture = xcalloc(1, sizeof *fixture);
     memcpy(fixture->path, "/tmp/windrow-run-XXXXXX", 24);
     assert_non_null(mkdtemp(fixture->path));
-    setenv("OMP_NUM_THREADS", "1", 1);
     setenv("XDG_STATE_HOME", fixture->path, 1);
     setenv("XDG_RUNTIME_DIR", fixture->path, 1);
     write_data(fixture);

@@ -15,6 +15,10 @@ struct fixture {
     struct recipe recipe; /* 8 steps of grass, rank 8, saves every 3 */
 };
 
+/* Starts the program again with one thread for arithmetic, which must be known when it is loaded:
+ * threads of several tests at a time would wait for each other. */
+void fixture_single_thread(char **argv);
+
 /* cmocka's setup and teardown. The state directory lies in the folder. */
 int fixture_make(void **state);
 int fixture_remove(void **state);

@@ -285,6 +285,75 @@ static void a_device_that_fails_leaves_nothing(void **state)
     assert_int_equal(leftovers(run), 0);
 }
 
+/* ---- the order of calls --------------------------------------------------------------------- */
+
+/* What a power cut would lose: files written and not synced, names not synced. */
+static struct {
+    bool unsynced[256]; /* by descriptor: a file with bytes that are not synced */
+    bool folder[256];   /* by descriptor: a directory */
+    int unsynced_files; /* closed without a sync */
+    bool folder_synced; /* a directory was synced since the last file was made */
+    bool published;     /* the checkpoint got its name */
+    bool parent_synced; /* and a directory was synced after that */
+} order;
+
+static int order_open(const char *path, int flags, mode_t mode)
+{
+    int fd = open(path, flags, mode);
+    if (fd >= 0 && fd < 256) {
+        order.unsynced[fd] = (flags & O_ACCMODE) != O_RDONLY;
+        order.folder[fd] = (flags & O_DIRECTORY) != 0;
+        order.folder_synced = order.folder_synced && !(flags & O_CREAT);
+    }
+    return fd;
+}
+static ssize_t order_write(int fd, const void *bytes, size_t size)
+{
+    assert_true(fd < 256);
+    order.unsynced[fd] = true;
+    return write(fd, bytes, size);
+}
+static int order_fsync(int fd)
+{
+    order.unsynced[fd] = false;
+    order.folder_synced = order.folder_synced || order.folder[fd];
+    order.parent_synced = order.published && order.folder[fd];
+    return 0;
+}
+static int order_close(int fd)
+{
+    order.unsynced_files += order.unsynced[fd] ? 1 : 0;
+    return close(fd);
+}
+static int order_rename(const char *from, const char *to)
+{
+    if (strstr(to, "checkpoints/step-")) {
+        assert_int_equal(order.unsynced_files, 0);
+        assert_true(order.folder_synced); /* every name in it is durable */
+        order.published = true;
+    }
+    return rename(from, to);
+}
+
+static void everything_is_durable_before_it_counts(void **state)
+{
+    const char *run = *state;
+    struct file_ops ops = *file_ops();
+    struct error err = { 0 };
+    ops.open = order_open;
+    ops.write = order_write;
+    ops.fsync = order_fsync;
+    ops.close = order_close;
+    ops.rename = order_rename;
+    memset(&order, 0, sizeof order);
+    file_install_ops(&ops);
+    assert_int_equal(save_step(run, 10, false, &err), 0);
+    file_install_ops(NULL);
+    assert_true(order.published);
+    assert_true(order.parent_synced); /* before the save is announced */
+    assert_int_equal(order.unsynced_files, 0);
+}
+
 /* ---- reading -------------------------------------------------------------------------------- */
 
 static void tensors_come_back(void **state)
@@ -337,6 +406,7 @@ static void damage_is_refused_by_name(void **state)
                                          "config.json", "manifest.json" };
     struct error err = { 0 };
     struct random_key key = { .seed = 5, .purpose = RANDOM_TEST };
+    arm(0, false, 0); /* without waiting for the disk */
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
         for (int trial = 0; trial < 24; trial++) {
             assert_int_equal(save_step(run, 40, false, &err), 0);
@@ -475,6 +545,7 @@ static void pruning_may_fail_anywhere(void **state)
     const char *run = *state;
     struct error err = { 0 };
     for (int64_t at = 1; at <= 40; at++) {
+        arm(0, false, 0);
         for (int64_t step = 1; step <= 4; step++) {
             assert_int_equal(save_step(run, step, false, &err), 0);
         }
@@ -505,6 +576,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(any_call_may_fail, make_run, remove_run),
         cmocka_unit_test_setup_teardown(replacing_a_step_is_safe_too, make_run, remove_run),
         cmocka_unit_test_setup_teardown(a_device_that_fails_leaves_nothing, make_run, remove_run),
+        cmocka_unit_test_setup_teardown(everything_is_durable_before_it_counts, make_run,
+                                        remove_run),
         cmocka_unit_test_setup_teardown(tensors_come_back, make_run, remove_run),
         cmocka_unit_test_setup_teardown(damage_is_refused_by_name, make_run, remove_run),
         cmocka_unit_test_setup_teardown(only_whole_names_are_listed, make_run, remove_run),

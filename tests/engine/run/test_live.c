@@ -411,8 +411,10 @@ static void replies_are_told_from_events(void **state)
 
 #define TEST(function) cmocka_unit_test_setup_teardown(function, fixture_make, fixture_remove)
 
-int main(void)
+int main(int argc, char **argv)
 {
+    (void)argc;
+    fixture_single_thread(argv);
     const struct CMUnitTest tests[] = {
         TEST(settings_change_at_the_next_step),
         TEST(what_may_not_change_is_refused),

@@ -384,8 +384,10 @@ static void runs_are_listed_and_found(void **state)
 
 #define TEST(function) cmocka_unit_test_setup_teardown(function, fixture_make, fixture_remove)
 
-int main(void)
+int main(int argc, char **argv)
 {
+    (void)argc;
+    fixture_single_thread(argv);
     const struct CMUnitTest tests[] = {
         TEST(a_run_leaves_what_it_should),
         TEST(the_same_recipe_gives_the_same_bytes),
