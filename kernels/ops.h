@@ -195,7 +195,8 @@ void op_swiglu_backward(struct backend *be, struct tensor *dgate_up, const struc
 void op_embedding_forward(struct backend *be, struct tensor *y, const struct tensor *table,
                           const struct tensor *ids);
 
-/* dtable[ids[t]] += dy[t], summed over t in ascending order. dtable adds. */
+/* dtable[ids[t]] += dy[t]. dtable adds: to its row the terms of a token are added in fp32, t
+ * ascending, and the sum is stored once, so that bf16 loses nothing of a frequent token. */
 void op_embedding_backward(struct backend *be, struct tensor *dtable, const struct tensor *dy,
                            const struct tensor *ids);
 

@@ -264,6 +264,31 @@ static void test_embedding(void **state)
     }
 }
 
+/* A frequent token: terms that are too small for bf16 one by one still count in their sum. */
+static void test_embedding_frequent(void **state)
+{
+    struct backend *be = *state;
+    enum { TOKENS = 999, VOCABULARY = 5000, SIZE = 3 };
+    const int32_t used[3] = { 4999, 0, 2048 };
+    struct tensor dtable = host_matrix(be, DTYPE_BF16, VOCABULARY, SIZE);
+    struct tensor dy = host_matrix(be, DTYPE_BF16, TOKENS, SIZE);
+    struct tensor ids = host_vector(be, DTYPE_I32, TOKENS);
+    for (int t = 0; t < TOKENS; t++) {
+        host_ints(&ids)[t] = used[t % 3];
+    }
+    host_fill(&dtable, 4.0f);
+    host_fill(&dy, 0.0078125f);
+    op_embedding_backward(be, &dtable, &dy, &ids);
+    for (int i = 0; i < VOCABULARY * SIZE; i++) {
+        bool hit = i / SIZE == used[0] || i / SIZE == used[1] || i / SIZE == used[2];
+        float want = hit ? bf16_to_float(bf16_from_float(4.0f + 333.0f * 0.0078125f)) : 4.0f;
+        assert_true(host_get(&dtable, i) == want);
+    }
+    host_free(be, &dtable);
+    host_free(be, &dy);
+    host_free(be, &ids);
+}
+
 /* ---- loss
  * ------------------------------------------------------------------------------------------ */
 
@@ -504,6 +529,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_rope, host_setup, host_teardown),
         cmocka_unit_test_setup_teardown(test_swiglu, host_setup, host_teardown),
         cmocka_unit_test_setup_teardown(test_embedding, host_setup, host_teardown),
+        cmocka_unit_test_setup_teardown(test_embedding_frequent, host_setup, host_teardown),
         cmocka_unit_test_setup_teardown(test_cross_entropy, host_setup, host_teardown),
         cmocka_unit_test_setup_teardown(test_cross_entropy_extremes, host_setup, host_teardown),
         cmocka_unit_test_setup_teardown(test_bf16_is_only_storage, host_setup, host_teardown),
