@@ -77,7 +77,8 @@ static void draw_recipe(struct scenario *s)
     set_number(r, "train.steps", 10);
     set_number(r, "train.clip", dice_roll(&s->dice, 2));
     set_number(r, "train.sample_every", dice_roll(&s->dice, 2));
-    set(r, "data.validation", dice_roll(&s->dice, 2) == 0 ? "" : "0.1");
+    set(r, "data.validation", dice_roll(&s->dice, 3) == 0 ? "" : "0.1");
+    set_number(r, "train.eval_every", dice_roll(&s->dice, 3));
     set(r, "optimizer.lr", "0.01");
     set(r, "optimizer.weight_decay", "0.1");
     set(r, "optimizer.state", one_of(&s->dice, formats, 2));
@@ -141,7 +142,7 @@ static void look(struct scenario *s)
 {
     struct error err = { 0 };
     float logits[64];
-    if (s->recipe.data_validation[0] != '\0') {
+    if (recipe_evaluates(&s->recipe)) {
         double loss;
         int64_t tokens;
         check(trainer_evaluate(s->trainer, &s->batch[0], &loss, &tokens, &err), &err);
