@@ -7,7 +7,7 @@
 #include "engine/run/parts.h"
 #include "engine/train/generate.h"
 
-enum { EVALUATION_BATCHES = 64, SAMPLE_TOKENS = 128 };
+enum { EVALUATION_BATCHES = 64, ANNOUNCED_BATCHES = 32, SAMPLE_TOKENS = 128 };
 #define SAMPLE_TEMPERATURE 0.8
 #define SAMPLE_TOP_P       0.95
 #define TELEMETRY_EVERY_S  5.0
@@ -49,6 +49,9 @@ static int evaluate(struct run *run, struct error *err)
     if (!is_last(run) && batches > EVALUATION_BATCHES) {
         batches = EVALUATION_BATCHES;
     }
+    if (batches >= ANNOUNCED_BATCHES) {
+        run_report_state(run, "evaluating");
+    }
     for (int64_t i = 0; i < batches; i++) {
         double part = 0.0;
         int64_t count = 0;
@@ -60,6 +63,9 @@ static int evaluate(struct run *run, struct error *err)
         }
         loss += part;
         tokens += count;
+    }
+    if (batches >= ANNOUNCED_BATCHES) {
+        run_report_state(run, "running");
     }
     if (tokens == 0) {
         return 0;

@@ -28,6 +28,12 @@ static void begin(struct run *run)
                           : run->resume_path ? "resumed"
                                              : "there was no checkpoint yet");
     }
+    const char *notice;
+    for (int i = 0; (notice = dataset_notice(run->material.dataset, i)); i++) {
+        struct error told = { 0 };
+        fail(&told, ERROR_DATA, "%s", notice);
+        run_warn(run, &told);
+    }
     run_report_state(run, "running");
 }
 

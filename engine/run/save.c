@@ -11,7 +11,8 @@
 #include "engine/model/export.h"
 #include "engine/run/parts.h"
 
-enum { COMPANION_LIMIT = 64 << 20 };
+/* Saves above SLOW_BYTES are announced as they begin. */
+enum { COMPANION_LIMIT = 64 << 20, SLOW_BYTES = 256 << 20 };
 
 /* What makes the directory of a checkpoint a model that other tools load; copied byte for byte from
  * where the tokenizer came from. */
@@ -222,11 +223,18 @@ int run_save(struct run *run, struct error *err)
         run->state.best_loss = run->evaluated_loss;
         run->state.best_step = run->state.step;
     }
+    bool slow = run_need_bytes(run) > SLOW_BYTES;
+    if (slow) {
+        run_report_state(run, "saving");
+    }
     trainer_counters(run->trainer, &run->state.counters);
     run->state.events_bytes = run->directory.bytes;
     int result = check_ready(run, err);
     if (result == 0) {
         result = write_checkpoint(run, &path, &bytes, err);
+    }
+    if (slow) {
+        run_report_state(run, run->paused ? "paused" : "running");
     }
     run->save_failed = result != 0;
     if (result != 0) {

@@ -288,6 +288,36 @@ static void a_failed_save_does_not_stop_training(void **state)
     free(run);
 }
 
+static int64_t writes; /* in the child */
+
+static ssize_t fail_some_writes(int fd, const void *bytes, size_t size)
+{
+    writes++;
+    if (writes > 30 && writes < 45) {
+        errno = ENOSPC;
+        return writes % 2 == 0 || size < 2 ? -1 : write(fd, bytes, size / 2);
+    }
+    return write(fd, bytes, size);
+}
+
+static void events_survive_a_full_disk(void **state)
+{
+    struct fixture *fixture = *state;
+    char *run = fixture_path(fixture, "one");
+    struct run_options options = { .recipe = &fixture->recipe, .directory = run };
+    struct file_ops ops = *file_ops();
+    struct event event;
+    fixture_set(fixture, "train.save_every=8");
+    ops.write = fail_some_writes;
+    struct child child = fixture_start(&options, &ops);
+    assert_int_equal(fixture_finish(&child, NULL), 0);
+    assert_int_equal(fixture_events(run, EVENT_STEP, &event), 8);
+    assert_int_equal(event.step, 8);
+    event_free(&event);
+    assert_int_equal(fixture_events(run, EVENT_STOP, NULL), 1);
+    free(run);
+}
+
 static void a_run_that_diverges_ends_with_five(void **state)
 {
     struct fixture *fixture = *state;
@@ -398,6 +428,7 @@ int main(int argc, char **argv)
         TEST(a_changed_world_is_refused_by_name),
         TEST(a_damaged_checkpoint_is_passed_over),
         TEST(a_failed_save_does_not_stop_training),
+        TEST(events_survive_a_full_disk),
         TEST(a_run_that_diverges_ends_with_five),
         TEST(a_run_can_be_exported_and_opened),
         TEST(runs_are_listed_and_found),
