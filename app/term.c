@@ -232,6 +232,11 @@ struct terminal *term_open(struct error *err)
     nonl();
     keypad(stdscr, TRUE);
     nodelay(stdscr, TRUE);
+    /* Arrows as terminals send them that pass over the request for their other form. */
+    define_key("\x1b[A", KEY_UP);
+    define_key("\x1b[B", KEY_DOWN);
+    define_key("\x1b[C", KEY_RIGHT);
+    define_key("\x1b[D", KEY_LEFT);
     meta(stdscr, TRUE);
     leaveok(stdscr, TRUE);
     curs_set(0);
