@@ -22,29 +22,30 @@ static void forward_row(const struct tensor *y, const struct tensor *gate_up, in
     }
 }
 
-/* d silu(g) / dg = s (1 + g (1 - s)) with s the logistic function of g. Gate and up are copied
- * first: the result may overwrite them. */
+/* d silu(g) / dg = s (1 + g (1 - s)) with s the logistic function of g. The result may overwrite
+ * gate and up: element i is read before it is written. */
 static void backward_row(const struct tensor *dgate_up, const struct tensor *dy,
                          const struct tensor *gate_up, int64_t row, int64_t size)
 {
-    float gate[CPU_BLOCK];
-    float up[CPU_BLOCK];
-    float dy_buffer[CPU_BLOCK];
+    float buffer[5][CPU_BLOCK];
     for (int64_t at = 0; at < size; at += CPU_BLOCK) {
         int64_t length = cpu_min(CPU_BLOCK, size - at);
         int64_t first = 2 * row * size + at;
-        cpu_load(gate, gate_up, first, length);
-        cpu_load(up, gate_up, first + size, length);
-        const float *dout = cpu_read(dy, row * size + at, length, dy_buffer);
+        const float *gate = cpu_read(gate_up, first, length, buffer[0]);
+        const float *up = cpu_read(gate_up, first + size, length, buffer[1]);
+        const float *dout = cpu_read(dy, row * size + at, length, buffer[2]);
+        float *dgate = cpu_write(dgate_up, first, buffer[3]);
+        float *dup = cpu_write(dgate_up, first + size, buffer[4]);
 #pragma omp simd
         for (int64_t i = 0; i < length; i++) {
             float g = gate[i];
             float s = 1.0f / (1.0f + cpu_exp(-g));
-            gate[i] = dout[i] * up[i] * s * (1.0f + g * (1.0f - s));
-            up[i] = dout[i] * g * s;
+            float slope = dout[i] * up[i] * s * (1.0f + g * (1.0f - s));
+            dup[i] = dout[i] * g * s;
+            dgate[i] = slope;
         }
-        cpu_store(dgate_up, first, gate, length);
-        cpu_store(dgate_up, first + size, up, length);
+        cpu_store(dgate_up, first, dgate, length);
+        cpu_store(dgate_up, first + size, dup, length);
     }
 }
 

@@ -8,7 +8,8 @@
  * A block of scores is kept transposed, one row a key and one column a query: then a maximum or a
  * sum over the keys of a query is a plain loop over vectors, one lane a query. Head sizes are
  * padded with zeros to a multiple of TILE_COLUMN_STEP, blocks at the end of a sequence with zero
- * rows; padding gets probability 0.
+ * rows; padding gets probability 0. Of a block on the diagonal, where no query sees a later key,
+ * row j is computed from column tile_first_column(j) on.
  *
  * Forward tasks are (row, query head, block of queries). Backward tasks are (row, key/value head),
  * so that every gradient of a key or value belongs to one task, which adds to it in a fixed order.
@@ -73,15 +74,35 @@ static void queries_find(struct queries *q, const struct scene *s, int64_t batch
     }
 }
 
+/* memcpy for a few numbers; a call would cost more than the copy. */
+static inline void copy_few(float *restrict dst, const float *restrict src, int64_t count)
+{
+    int64_t i = 0;
+    for (; i + TILE_COLUMN_STEP <= count; i += TILE_COLUMN_STEP) {
+        memcpy(dst + i, src + i, TILE_COLUMN_STEP * sizeof *dst);
+    }
+    for (; i < count; i++) {
+        dst[i] = src[i];
+    }
+}
+
 /* dst (BLOCK, padded) = `count` rows of one head, starting with row `token` of t, zeros around. */
 static void load_rows(float *dst, const struct scene *s, const struct tensor *t, int64_t token,
                       int64_t count, int64_t column)
 {
     int64_t size = s->shape->head_size;
     int64_t width = tensor_columns(t);
+    bool plain = t->dtype == DTYPE_F32;
     for (int64_t i = 0; i < count; i++) {
-        cpu_load(dst + i * s->padded, t, (token + i) * width + column, size);
-        memset(dst + i * s->padded + size, 0, (size_t)(s->padded - size) * sizeof *dst);
+        int64_t at = (token + i) * width + column;
+        if (plain) {
+            copy_few(dst + i * s->padded, (const float *)t->data + at, size);
+        } else {
+            cpu_load(dst + i * s->padded, t, at, size);
+        }
+        for (int64_t d = size; d < s->padded; d++) {
+            dst[i * s->padded + d] = 0.0f;
+        }
     }
     memset(dst + count * s->padded, 0, (size_t)((BLOCK - count) * s->padded) * sizeof *dst);
 }
@@ -91,7 +112,12 @@ static void store_rows(const struct tensor *t, const float *src, const struct sc
 {
     int64_t width = tensor_columns(t);
     for (int64_t i = 0; i < count; i++) {
-        cpu_store(t, (token + i) * width + column, src + i * s->padded, s->shape->head_size);
+        int64_t at = (token + i) * width + column;
+        if (t->dtype == DTYPE_F32) {
+            copy_few((float *)t->data + at, src + i * s->padded, s->shape->head_size);
+        } else {
+            cpu_store(t, at, src + i * s->padded, s->shape->head_size);
+        }
     }
 }
 
@@ -116,15 +142,21 @@ static int64_t key_rows(int64_t keys)
     return (keys + TILE_ROW_STEP - 1) / TILE_ROW_STEP * TILE_ROW_STEP;
 }
 
-/* visible[i] = 1.0 where query i attends to the key at `position`, else 0.0. */
-static void see(float visible[BLOCK], const struct queries *q, int64_t position)
+/* visible[i] = 1.0 where query i attends to the key at `position`, else 0.0; i from `from` on. */
+static void see(float visible[BLOCK], const struct queries *q, int64_t position, int32_t from)
 {
     int32_t key = (int32_t)position;
     int32_t first = (int32_t)q->first;
 #pragma omp simd
-    for (int32_t i = 0; i < BLOCK; i++) {
+    for (int32_t i = from; i < BLOCK; i++) {
         visible[i] = (key <= first + i) & (key >= q->start[i]) ? 1.0f : 0.0f;
     }
+}
+
+/* First query whose score with the block's key j was computed. */
+static int32_t first_query(const struct queries *q, int64_t first_key, int64_t j)
+{
+    return first_key == q->first ? (int32_t)tile_first_column(j) : 0;
 }
 
 /* True if every query of a whole block sees every key in [first, first + BLOCK). */
@@ -187,22 +219,23 @@ static void soften(const struct forward_room *room, const struct scene *s, const
     memcpy(most, room->most, sizeof most);
     for (int64_t j = 0; j < rows; j++) {
         float *row = room->score + j * BLOCK;
+        int32_t from = first_query(q, first_key, j);
         if (!whole) {
-            see(visible, q, first_key + j);
+            see(visible, q, first_key + j, from);
 #pragma omp simd
-            for (int i = 0; i < BLOCK; i++) {
+            for (int32_t i = from; i < BLOCK; i++) {
                 row[i] = visible[i] != 0.0f ? row[i] : no_score;
             }
         }
 #pragma omp simd
-        for (int i = 0; i < BLOCK; i++) {
+        for (int32_t i = from; i < BLOCK; i++) {
             most[i] = row[i] > most[i] ? row[i] : most[i];
         }
     }
     for (int64_t j = 0; j < rows; j++) {
         float *row = room->score + j * BLOCK;
 #pragma omp simd
-        for (int i = 0; i < BLOCK; i++) {
+        for (int32_t i = first_query(q, first_key, j); i < BLOCK; i++) {
             float e = cpu_exp(row[i] - most[i]);
             row[i] = row[i] == no_score ? 0.0f : e;
             sum[i] += row[i];
@@ -232,6 +265,7 @@ static void forward_keys(const struct forward_room *room, const struct scene *s,
     int64_t value_column = key_column + shape->kv_heads * shape->head_size;
     load_rows(room->key, s, s->qkv, q->token + first_key, keys, key_column);
     load_rows(room->value, s, s->qkv, q->token + first_key, keys, value_column);
+    bool diagonal = first_key == q->first;
     tile_product(&(struct tile){ .c = room->score,
                                  .a = room->key,
                                  .b = room->query,
@@ -242,7 +276,8 @@ static void forward_keys(const struct forward_room *room, const struct scene *s,
                                  .m = rows,
                                  .n = BLOCK,
                                  .k = shape->head_size,
-                                 .fresh = 1 });
+                                 .fresh = 1,
+                                 .want = diagonal ? TILE_UPPER : TILE_ALL });
     soften(room, s, q, first_key, rows);
     tile_product(&(struct tile){ .c = room->out,
                                  .a = room->score,
@@ -253,7 +288,8 @@ static void forward_keys(const struct forward_room *room, const struct scene *s,
                                  .b_row = s->padded,
                                  .m = key_rows(q->count),
                                  .n = s->padded,
-                                 .k = keys });
+                                 .k = keys,
+                                 .want = diagonal ? TILE_TO_ROW : TILE_ALL });
 }
 
 static void forward_task(const struct attention_forward *args, const struct scene *s,
@@ -370,11 +406,12 @@ static void harden(const struct backward_room *room, const struct scene *s, cons
     for (int64_t j = 0; j < rows; j++) {
         float *p = room->score + j * BLOCK;
         float *d = room->dscore + j * BLOCK;
+        int32_t from = first_query(q, first_key, j);
         if (!whole) {
-            see(visible, q, first_key + j);
+            see(visible, q, first_key + j, from);
         }
 #pragma omp simd
-        for (int i = 0; i < BLOCK; i++) {
+        for (int32_t i = from; i < BLOCK; i++) {
             float e = cpu_exp(p[i] - lse[i]);
             p[i] = visible[i] != 0.0f ? e : 0.0f;
             float change = scale * p[i] * (d[i] - delta[i]);
@@ -394,6 +431,7 @@ static void backward_keys(const struct backward_room *room, const struct scene *
     int64_t value_column = key_column + shape->kv_heads * shape->head_size;
     load_rows(room->key, s, s->qkv, q->token + first_key, keys, key_column);
     load_rows(room->value, s, s->qkv, q->token + first_key, keys, value_column);
+    bool diagonal = first_key == q->first;
     struct tile scores = { .c = room->score,
                            .a = room->key,
                            .b = room->query_t,
@@ -404,7 +442,8 @@ static void backward_keys(const struct backward_room *room, const struct scene *
                            .m = rows,
                            .n = BLOCK,
                            .k = shape->head_size,
-                           .fresh = 1 };
+                           .fresh = 1,
+                           .want = diagonal ? TILE_UPPER : TILE_ALL };
     tile_product(&scores);
     scores.c = room->dscore;
     scores.a = room->value;
@@ -420,7 +459,8 @@ static void backward_keys(const struct backward_room *room, const struct scene *
                          .b_row = s->padded,
                          .m = rows,
                          .n = s->padded,
-                         .k = q->count };
+                         .k = q->count,
+                         .want = diagonal ? TILE_FROM_ROW : TILE_ALL };
     tile_product(&sums);
     sums.c = room->dkey + first_key * s->padded;
     sums.a = room->dscore;
@@ -435,7 +475,8 @@ static void backward_keys(const struct backward_room *room, const struct scene *
                                  .b_row = s->padded,
                                  .m = key_rows(q->count),
                                  .n = s->padded,
-                                 .k = keys });
+                                 .k = keys,
+                                 .want = diagonal ? TILE_TO_ROW : TILE_ALL });
 }
 
 /* Everything that one block of queries of one head contributes. */

@@ -1,25 +1,38 @@
 /* Rotary position embedding, in place (formula in kernels/ops.h). */
 #include "kernels/cpu/cpu.h"
 
-/* Rotates pairs (first + i, first + half + i), i in [0, half), a block at a time. */
+static inline void rotate_pairs(float *restrict low, float *restrict high,
+                                const float *restrict cosines, const float *restrict sines,
+                                float direction, int64_t count)
+{
+#pragma omp simd
+    for (int64_t i = 0; i < count; i++) {
+        float a = low[i];
+        float b = high[i];
+        float c = cosines[i];
+        float s = direction * sines[i];
+        low[i] = a * c - b * s;
+        high[i] = b * c + a * s;
+    }
+}
+
+/* Rotates pairs (first + i, first + half + i), i in [0, half): fp32 where it lies, anything else a
+ * block at a time. */
 static void rotate_head(const struct tensor *x, int64_t first, int64_t half, const float *cosines,
                         const float *sines, float direction)
 {
+    if (x->dtype == DTYPE_F32) {
+        float *at = (float *)x->data + first;
+        rotate_pairs(at, at + half, cosines, sines, direction, half);
+        return;
+    }
     float low[CPU_BLOCK];
     float high[CPU_BLOCK];
     for (int64_t at = 0; at < half; at += CPU_BLOCK) {
         int64_t length = cpu_min(CPU_BLOCK, half - at);
         cpu_load(low, x, first + at, length);
         cpu_load(high, x, first + half + at, length);
-#pragma omp simd
-        for (int64_t i = 0; i < length; i++) {
-            float a = low[i];
-            float b = high[i];
-            float c = cosines[at + i];
-            float s = direction * sines[at + i];
-            low[i] = a * c - b * s;
-            high[i] = b * c + a * s;
-        }
+        rotate_pairs(low, high, cosines + at, sines + at, direction, length);
         cpu_store(x, first + at, low, length);
         cpu_store(x, first + half + at, high, length);
     }

@@ -87,15 +87,36 @@ static inline __attribute__((always_inline)) void tile_part(const struct tile *t
     }
 }
 
-void tile_product(const struct tile *t)
+/* The part of `whole` that rows [row, row + TILE_ROW_STEP) need; sets their first column. */
+static struct tile tile_rows(const struct tile *whole, int64_t row, int64_t *column)
 {
-    for (int64_t row = 0; row < t->m; row += TILE_ROWS) {
-        int64_t column = 0;
-        for (; column + 2 * TILE_LANES <= t->n; column += 2 * TILE_LANES) {
-            tile_part(t, row, column, 2);
-        }
-        if (column < t->n) {
-            tile_part(t, row, column, 1);
+    struct tile t = *whole;
+    *column = 0;
+    if (t.want == TILE_UPPER) {
+        *column = tile_first_column(row);
+    } else if (t.want == TILE_FROM_ROW) {
+        t.a += row * t.a_column;
+        t.b += row * t.b_row;
+        t.k = t.k > row ? t.k - row : 0;
+    } else if (t.want == TILE_TO_ROW) {
+        t.k = t.k < row + TILE_ROW_STEP ? t.k : row + TILE_ROW_STEP;
+    }
+    return t;
+}
+
+void tile_product(const struct tile *whole)
+{
+    for (int64_t first = 0; first < whole->m; first += TILE_ROW_STEP) {
+        int64_t begin;
+        struct tile t = tile_rows(whole, first, &begin);
+        for (int64_t row = first; row < first + TILE_ROW_STEP; row += TILE_ROWS) {
+            int64_t column = begin;
+            for (; column + 2 * TILE_LANES <= t.n; column += 2 * TILE_LANES) {
+                tile_part(&t, row, column, 2);
+            }
+            for (; column < t.n; column += TILE_LANES) {
+                tile_part(&t, row, column, 1);
+            }
         }
     }
 }
