@@ -39,10 +39,13 @@ static int by_cost(const void *a, const void *b)
 }
 
 /* Lays the change over a copy of the recipe; -1 if it does not apply. */
-static int option_apply(const struct option *o, struct recipe *recipe)
+static int option_apply(const struct option *o, const struct model_config *config,
+                        struct recipe *recipe)
 {
+    const int64_t most = (int64_t)recipe_field("batch.accumulate")->maximum;
     bool full = strcmp(recipe->method_name, "full") == 0;
     bool apply = recipe->batch_micro % ((int64_t)1 << o->split) == 0;
+    apply = apply && recipe->batch_accumulate <= most >> o->split;
     apply = apply && (o->method == 0 || full);
     apply = apply && (o->rank == 0 || (!full && recipe->method_rank >> o->rank >= 1));
     apply = apply && (o->state == 0 || recipe->optimizer_state == STATE_FP32);
@@ -61,6 +64,10 @@ static int option_apply(const struct option *o, struct recipe *recipe)
     if (o->method) {
         free(recipe->method_name);
         recipe->method_name = strdup("grass");
+        /* The rank of a recipe for full training was never meant for this model. */
+        if (recipe->method_rank > config->hidden_size / 4) {
+            recipe->method_rank = (config->hidden_size + 3) / 4;
+        }
     }
     return recipe->method_name == NULL ? -1 : 0;
 }
@@ -155,7 +162,7 @@ int plan_changes(const struct recipe *recipe, const struct model_config *config,
         struct error unused;
         recipe_init(&changed);
         recipe_copy(&changed, recipe);
-        if (option_apply(&options[i], &changed) == 0 &&
+        if (option_apply(&options[i], config, &changed) == 0 &&
             plan_make(&changed, config, plan, &unused) == 0 &&
             plan->total_bytes <= (size_t)limit_bytes) {
             struct plan_change *change = &out[(*count)++];

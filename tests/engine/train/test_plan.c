@@ -197,7 +197,9 @@ static void test_changes_fit(void **state)
     size_t count = 0;
     check(plan_changes(&f.recipe, &f.config, limit, changes, PLAN_CHANGES_MAX, &count, &err), &err);
     assert_true(count > 0);
+    int grass = 0;
     for (size_t i = 0; i < count; i++) {
+        grass += strstr(changes[i].assignments, "method.name=grass method.rank=8") != NULL;
         struct recipe changed;
         struct plan plan;
         recipe_init(&changed);
@@ -213,6 +215,7 @@ static void test_changes_fit(void **state)
         assert_true((int64_t)plan.total_bytes <= limit);
         recipe_free(&changed);
     }
+    assert_true(grass > 0);
     check(plan_changes(&f.recipe, &f.config, 1000, changes, PLAN_CHANGES_MAX, &count, &err), &err);
     assert_int_equal(count, 0);
     fixture_close(&f);
