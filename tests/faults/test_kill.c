@@ -2,7 +2,8 @@
  * kill -9 at any instant, then resume: the weights, the optimizer state and the step events at the
  * end are those of a run that was never interrupted, byte for byte.
  *
- * Runs the program itself. WINDROW_KILLS sets the number of kills (default 10).
+ * Runs the program itself. WINDROW_KILLS sets the number of kills (default 10; with WINDROW_TORTURE
+ * 100).
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -29,7 +30,7 @@
 #include "engine/run/checkpoint.h"
 #include "kernels/random.h"
 
-enum { STEPS = 24, KILLS_DEFAULT = 10, PATIENCE_S = 120 };
+enum { STEPS = 24, KILLS_DEFAULT = 10, KILLS_TORTURE = 100, PATIENCE_S = 120 };
 
 struct place {
     char path[64];
@@ -276,7 +277,7 @@ static void a_killed_run_ends_as_if_nothing_had_happened(void **state)
 {
     struct place *place = *state;
     const char *wanted = getenv("WINDROW_KILLS");
-    int64_t kills = KILLS_DEFAULT;
+    int64_t kills = getenv("WINDROW_TORTURE") ? KILLS_TORTURE : KILLS_DEFAULT;
     int64_t done = 0;
     if (wanted) {
         assert_true(text_to_integer(wanted, &kills));
