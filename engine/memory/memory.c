@@ -42,7 +42,7 @@ struct memory {
 };
 
 /* The null backend's address space is large enough for any model that a shape can name. */
-static const size_t UNLIMITED_BYTES = (size_t)1 << 46;
+static const size_t UNLIMITED_BYTES = (size_t)1 << 56;
 
 static struct memory_record *record_at(const struct region *region, size_t index)
 {

@@ -68,19 +68,23 @@ static int measure_step(struct rehearsal *run, int64_t step, int64_t count, stru
     return rc;
 }
 
+/* Sizes without data: the null backend reads none. */
+static struct batch plan_batch(const struct recipe *recipe)
+{
+    return (struct batch){ .rows = recipe->batch_micro,
+                           .sequence = recipe->data_sequence_length,
+                           .trained_tokens = 1 };
+}
+
 /* From the second micro-batch on each costs the same and takes the same memory: two are run, and a
  * step of one tells what the others add. */
 static int plan_steps(struct rehearsal *run, struct plan *plan, struct error *err)
 {
     const struct recipe *recipe = trainer_recipe(run->trainer);
-    struct batch batch;
+    struct batch batch = plan_batch(recipe);
     struct step_cost first;
     struct step_cost second;
     struct step_cost single;
-    if (batch_init(&batch, recipe->batch_micro, recipe->data_sequence_length, err) != 0) {
-        return -1;
-    }
-    batch.trained_tokens = 1;
     run->batch[0] = batch;
     run->batch[1] = batch;
     int64_t count = recipe->batch_accumulate < 2 ? recipe->batch_accumulate : 2;
@@ -99,7 +103,6 @@ static int plan_steps(struct rehearsal *run, struct plan *plan, struct error *er
         int64_t tokens;
         rc = trainer_evaluate(run->trainer, &batch, &loss, &tokens, err);
     }
-    batch_free(&batch);
     if (rc != 0) {
         return -1;
     }
@@ -196,7 +199,7 @@ int plan_inference(const struct trainer_options *wanted, size_t capacity[MEMORY_
                    struct error *err)
 {
     struct trainer_options options = *wanted;
-    struct batch batch;
+    struct batch batch = plan_batch(wanted->recipe);
     struct backend *be = open_null(err);
     if (be == NULL) {
         return -1;
@@ -204,15 +207,12 @@ int plan_inference(const struct trainer_options *wanted, size_t capacity[MEMORY_
     options.be = be;
     options.capacity = NULL;
     options.on_phase = NULL;
-    const struct recipe *recipe = options.recipe;
     struct trainer *trainer = trainer_open(&options, err);
     int rc = -1;
-    if (trainer != NULL &&
-        batch_init(&batch, recipe->batch_micro, recipe->data_sequence_length, err) == 0) {
+    if (trainer != NULL) {
         double loss;
         int64_t tokens;
         rc = trainer_evaluate(trainer, &batch, &loss, &tokens, err);
-        batch_free(&batch);
     }
     if (rc == 0) {
         rc = plan_sample(trainer, trainer_positions(trainer), err);
