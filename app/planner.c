@@ -20,6 +20,7 @@ struct planner {
     bool asked;
     bool finished;
     bool ending;
+    bool busy; /* a plan is under way */
     struct recipe recipe;
     struct launcher_plan plan; /* choice going in, all of it coming out */
 };
@@ -113,6 +114,7 @@ static void *work(void *context)
             continue;
         }
         planner->asked = false;
+        planner->busy = true;
         struct recipe recipe;
         recipe_init(&recipe);
         recipe_copy(&recipe, &planner->recipe);
@@ -124,6 +126,7 @@ static void *work(void *context)
         pthread_mutex_lock(&planner->lock);
         planner->plan = plan;
         planner->finished = true;
+        planner->busy = false;
         uint64_t one = 1;
         if (write(planner->fd, &one, sizeof(one)) < 0) {
             planner->ending = true; /* cannot happen to an eventfd that is read */
@@ -154,7 +157,13 @@ void planner_close(struct planner *planner)
     pthread_mutex_lock(&planner->lock);
     planner->ending = true;
     pthread_cond_signal(&planner->wake);
+    bool busy = planner->busy;
     pthread_mutex_unlock(&planner->lock);
+    if (busy) {
+        /* Leaving must not wait for the plan of a large model; the process ends soon anyway. */
+        pthread_detach(planner->thread);
+        return;
+    }
     pthread_join(planner->thread, NULL);
     pthread_mutex_destroy(&planner->lock);
     pthread_cond_destroy(&planner->wake);

@@ -8,7 +8,7 @@
 struct planner;
 
 struct planner *planner_open(void);
-/* Waits for a plan under way, then ends the thread. */
+/* Ends the thread; one that is in the middle of a plan is left to the end of the process. */
 void planner_close(struct planner *planner);
 
 /* Readable when a plan is finished. */
