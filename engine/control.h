@@ -19,9 +19,9 @@
 struct control_reply {
     bool ok;
     int64_t id;
-    int64_t step;          /* first step that runs with it; -1 if it does not apply */
-    int64_t bytes;         /* plan: total bytes the change would take; -1 if it does not apply */
-    int64_t bytes_now;     /* plan: total bytes now; -1 */
+    int64_t step;      /* first step that runs with it; -1 if it does not apply */
+    int64_t bytes;     /* plan: total bytes the change would take; -1 if it does not apply */
+    int64_t bytes_now; /* plan: total bytes now; -1 */
     char error[512];
     char hint[256];
 };

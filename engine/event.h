@@ -40,8 +40,8 @@ enum event_kind {
 extern const char *const event_kind_names[EVENT_KIND_COUNT];
 
 struct event_start {
-    char *run;             /* name of the run */
-    char *recipe_json;     /* the resolved recipe, written as an object under "recipe" */
+    char *run;         /* name of the run */
+    char *recipe_json; /* the resolved recipe, written as an object under "recipe" */
     char *model_name;
     char *family;
     int64_t parameters;
@@ -58,15 +58,15 @@ struct event_start {
 
 struct event_plan {
     int64_t planned_bytes[MEMORY_CATEGORY_COUNT]; /* capacity of each category */
-    int64_t total_bytes;     /* their sum */
-    int64_t peak_bytes;      /* highest sum alive at one time */
-    int64_t limit_bytes;     /* 0: none */
+    int64_t total_bytes;                          /* their sum */
+    int64_t peak_bytes;                           /* highest sum alive at one time */
+    int64_t limit_bytes;                          /* 0: none */
     double step_flops;
     double refresh_flops;
     int64_t checkpoint_bytes;
     int phase_count;
     struct {
-        char name[16];       /* "forward", "backward", "refresh", "update", "evaluate", "sample" */
+        char name[16]; /* "forward", "backward", "refresh", "update", "evaluate", "sample" */
         int64_t bytes[MEMORY_CATEGORY_COUNT];
     } phase[EVENT_PHASE_COUNT];
     int largest_count;
@@ -74,17 +74,17 @@ struct event_plan {
 };
 
 struct event_step {
-    float loss;              /* nats per trained token; NaN: absent */
+    float loss; /* nats per trained token; NaN: absent */
     float grad_norm;
     double learning_rate;
-    int64_t tokens;          /* trained tokens of this step */
-    int64_t tokens_total;    /* processed since the start of the run, padding included */
+    int64_t tokens;           /* trained tokens of this step */
+    int64_t tokens_total;     /* processed since the start of the run, padding included */
     double tokens_per_second; /* processed positions */
     double step_ms, mfu, forward_ms, backward_ms, update_ms, refresh_ms, data_ms;
-    int64_t rank;            /* EVENT_UNKNOWN where the method has none */
+    int64_t rank; /* EVENT_UNKNOWN where the method has none */
     bool refreshed;
     bool skipped;
-    char *reason;            /* why it was skipped */
+    char *reason; /* why it was skipped */
 };
 
 struct event_memory {
@@ -96,39 +96,61 @@ struct event_memory {
 };
 
 struct event_selection {
-    char *tensor;            /* "model.layers.0.self_attn.q_proj.weight" */
-    char *side;              /* "out" or "in" */
-    int64_t rank;            /* of the recipe */
-    int64_t rows;            /* candidates */
-    int64_t selected;        /* distinct rows chosen */
-    double overlap;          /* Jaccard with the previous selection; NaN at the first */
-    double captured_energy;  /* share of the squared gradient norm */
-    double coverage;         /* share of rows ever selected */
-    double entropy;          /* nats, of the squared row norms as a distribution */
+    char *tensor;           /* "model.layers.0.self_attn.q_proj.weight" */
+    char *side;             /* "out" or "in" */
+    int64_t rank;           /* of the recipe */
+    int64_t rows;           /* candidates */
+    int64_t selected;       /* distinct rows chosen */
+    double overlap;         /* Jaccard with the previous selection; NaN at the first */
+    double captured_energy; /* share of the squared gradient norm */
+    double coverage;        /* share of rows ever selected */
+    double entropy;         /* nats, of the squared row norms as a distribution */
     int64_t histogram[EVENT_HISTOGRAM_BINS]; /* selected rows by position, bins of equal width */
 };
 
-struct event_evaluation { float loss; double perplexity; int64_t rows; int64_t tokens; };
-struct event_sample { char *prompt; char *text; };
-struct event_checkpoint { char *path; int64_t bytes; double seconds; bool best; };
+struct event_evaluation {
+    float loss;
+    double perplexity;
+    int64_t rows;
+    int64_t tokens;
+};
+struct event_sample {
+    char *prompt;
+    char *text;
+};
+struct event_checkpoint {
+    char *path;
+    int64_t bytes;
+    double seconds;
+    bool best;
+};
 struct event_setting {
     char *key;
-    char *from;              /* as text, as after key= */
+    char *from; /* as text, as after key= */
     char *to;
-    int64_t effective_step;  /* the first step that runs with it */
-    char *by;                /* "client 3", "resume" */
+    int64_t effective_step; /* the first step that runs with it */
+    char *by;               /* "client 3", "resume" */
 };
 struct event_telemetry {
     double gpu_util, power_w, temperature_c; /* NaN: absent */
     int64_t device_used_bytes, device_total_bytes, host_bytes;
     double cpu_percent;
 };
-struct event_message { char *text; char *hint; }; /* warning, error */
-struct event_resume { char *path; int64_t from_step; char *reason; };
-struct event_state { char *state; };
+struct event_message {
+    char *text;
+    char *hint;
+}; /* warning, error */
+struct event_resume {
+    char *path;
+    int64_t from_step;
+    char *reason;
+};
+struct event_state {
+    char *state;
+};
 struct event_stop {
-    char *reason;            /* "done", "stopped", "interrupted", "diverged", "failed" */
-    int64_t status;          /* the exit code */
+    char *reason;   /* "done", "stopped", "interrupted", "diverged", "failed" */
+    int64_t status; /* the exit code */
     int64_t steps;
     int64_t tokens_total;
     double seconds;
@@ -137,8 +159,8 @@ struct event_stop {
 
 struct event {
     enum event_kind kind;
-    double time;             /* Unix seconds */
-    int64_t step;            /* EVENT_UNKNOWN where it does not apply */
+    double time;  /* Unix seconds */
+    int64_t step; /* EVENT_UNKNOWN where it does not apply */
     union {
         struct event_start start;
         struct event_plan plan;

@@ -13,21 +13,22 @@
 
 struct material {
     struct model_config config;
-    char *model_name;                /* for screens */
-    char *model_directory;           /* "" for a preset with random weights */
-    struct tokenizer *tokenizer;     /* NULL only if `need_tokenizer` was false and none was found */
-    void *tokenizer_bytes;           /* the model file, for export and checkpoints */
+    char *model_name;            /* for screens */
+    char *model_directory;       /* "" for a preset with random weights */
+    struct tokenizer *tokenizer; /* NULL only if `need_tokenizer` was false and none was found */
+    void *tokenizer_bytes;       /* the model file, for export and checkpoints */
     size_t tokenizer_size;
-    char *tokenizer_directory;       /* where its files lie, "" if it was trained here */
-    char *chat_template;             /* text, or NULL */
-    struct dataset *dataset;         /* NULL if not asked for */
+    char *tokenizer_directory; /* where its files lie, "" if it was trained here */
+    char *chat_template;       /* text, or NULL */
+    struct dataset *dataset;   /* NULL if not asked for */
 };
 
 enum material_parts { MATERIAL_CONFIG = 0, MATERIAL_TOKENIZER = 1, MATERIAL_DATA = 2 };
 
 /* Reads what the recipe names. With MATERIAL_CONFIG alone only config.json or the model preset is
  * read, which is enough for a plan. tokenizer.vocab trains SentencePiece on the training text. The
- * configuration's vocabulary must cover the tokenizer; for a model.preset it becomes the tokenizer's. */
+ * configuration's vocabulary must cover the tokenizer; for a model.preset it becomes the
+ * tokenizer's. */
 int material_open(const struct recipe *recipe, int parts, const struct dataset_progress *progress,
                   struct material *out, struct error *err);
 void material_close(struct material *material);

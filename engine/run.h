@@ -11,22 +11,23 @@
 #include "engine/recipe/recipe.h"
 
 struct run_options {
-    const struct recipe *recipe;     /* ignored on resume and fork, but for `changes` */
-    const char *directory;           /* of the run; NULL: made under the state directory */
-    const char *resume;              /* RUN to continue, or NULL */
-    const char *fork;                /* RUN or RUN@STEP whose checkpoint a new run begins from */
-    const char *const *changes;      /* key=value words laid over a resumed or forked recipe */
+    const struct recipe *recipe; /* ignored on resume and fork, but for `changes` */
+    const char *directory;       /* of the run; NULL: made under the state directory */
+    const char *resume;          /* RUN to continue, or NULL */
+    const char *fork;            /* RUN or RUN@STEP whose checkpoint a new run begins from */
+    const char *const *changes;  /* key=value words laid over a resumed or forked recipe */
     size_t change_count;
-    const char *const *accepted;     /* keys of --accept-change */
+    const char *const *accepted; /* keys of --accept-change */
     size_t accepted_count;
     void (*on_line)(void *context, const char *line, size_t size); /* every event line, or NULL */
-    void (*on_notice)(void *context, const char *text); /* progress before the first event, or NULL */
+    void (*on_notice)(void *context,
+                      const char *text); /* progress before the first event, or NULL */
     void *context;
 };
 
-/* Trains to the end. Returns the exit code of the program (0, 1, 3, 4, 5, 130, 143); `err` tells why
- * if it is not 0. SIGINT and SIGTERM save and end the run; a second one ends it at once. SIGHUP is
- * ignored. Call at most once a process. */
+/* Trains to the end. Returns the exit code of the program (0, 1, 3, 4, 5, 130, 143); `err` tells
+ * why if it is not 0. SIGINT and SIGTERM save and end the run; a second one ends it at once. SIGHUP
+ * is ignored. Call at most once a process. */
 int run_train(const struct run_options *options, struct error *err);
 
 /* ---- runs on disk -------------------------------------------------------------------------- */
@@ -44,12 +45,12 @@ extern const char *const run_status_names[];
 struct run_summary {
     char *name;
     char *path;
-    enum run_status status;  /* running: the lock is held; crashed: it is not, and no stop event */
-    int64_t pid;             /* 0 unless running */
-    double started;          /* Unix seconds */
+    enum run_status status; /* running: the lock is held; crashed: it is not, and no stop event */
+    int64_t pid;            /* 0 unless running */
+    double started;         /* Unix seconds */
     int64_t step;
     int64_t total_steps;
-    float loss;              /* of the last step; NaN if none */
+    float loss; /* of the last step; NaN if none */
     double tokens_per_second;
     int64_t peak_bytes;
     char *recipe_name;

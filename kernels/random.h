@@ -12,13 +12,13 @@
 
 /* One stream per purpose, so that two uses never share numbers. */
 enum random_purpose {
-    RANDOM_INIT,     /* weights at random initialisation */
-    RANDOM_ROUND_W,  /* stochastic rounding of weights */
-    RANDOM_ROUND_M,  /* ... of first moments */
-    RANDOM_ROUND_V,  /* ... of second moments */
-    RANDOM_SELECT,   /* choice of rows */
-    RANDOM_ORDER,    /* order of the data */
-    RANDOM_SAMPLE,   /* choice of tokens in generation */
+    RANDOM_INIT,    /* weights at random initialisation */
+    RANDOM_ROUND_W, /* stochastic rounding of weights */
+    RANDOM_ROUND_M, /* ... of first moments */
+    RANDOM_ROUND_V, /* ... of second moments */
+    RANDOM_SELECT,  /* choice of rows */
+    RANDOM_ORDER,   /* order of the data */
+    RANDOM_SAMPLE,  /* choice of tokens in generation */
     RANDOM_TEST,
 };
 

@@ -14,7 +14,8 @@
 /* Angular frequency of pair i (0 .. head_size / 2 - 1). */
 double rope_frequency(const struct model_config *config, int64_t i);
 
-/* Fills table (P, D) fp32: D/2 cosines, then D/2 sines a row. On the null backend it stays empty. */
+/* Fills table (P, D) fp32: D/2 cosines, then D/2 sines a row. On the null backend it stays empty.
+ */
 void rope_table_upload(const struct model_config *config, struct backend *be, struct tensor *table);
 
 #endif

@@ -73,7 +73,7 @@ static int64_t read_pid(int fd)
 bool run_is_locked(const char *path, int64_t *pid)
 {
     char *name = path_join(path, "lock");
-    int fd = open(name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+    int fd = file_ops()->open(name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC, 0);
     free(name);
     if (fd < 0) {
         return false;
@@ -91,7 +91,7 @@ bool run_is_locked(const char *path, int64_t *pid)
 static int take_lock(struct run_directory *directory, struct error *err)
 {
     char *name = path_join(directory->path, "lock");
-    int fd = open(name, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
+    int fd = file_ops()->open(name, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
     int number = errno;
     free(name);
     if (fd < 0) {
@@ -266,7 +266,7 @@ int run_directory_cut(struct run_directory *directory, int64_t bytes, struct err
 {
     char *name = path_join(directory->path, "events.jsonl");
     struct stat facts;
-    int fd = open(name, O_RDWR | O_CREAT | O_APPEND | O_NOFOLLOW | O_CLOEXEC, 0600);
+    int fd = file_ops()->open(name, O_RDWR | O_CREAT | O_APPEND | O_NOFOLLOW | O_CLOEXEC, 0600);
     if (fd < 0 || fstat(fd, &facts) != 0 || !S_ISREG(facts.st_mode)) {
         fail(err, ERROR_RUNTIME, "cannot open %s: %s", text_show(name).text,
              fd < 0 ? strerror(errno) : "not a regular file");
