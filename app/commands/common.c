@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "engine/base/file.h"
 #include "engine/base/text.h"
 #include "engine/base/xalloc.h"
 #include "engine/model/weights.h"
@@ -29,6 +30,18 @@ int recipe_from_words(struct recipe *recipe, const char *name, const struct argu
         return -1;
     }
     return recipe_check(recipe, err);
+}
+
+int recipe_take_model(struct recipe *recipe, const char *word, struct error *err)
+{
+    const char *root = preset_directory();
+    char *shipped = root == NULL || strchr(word, '/') != NULL || word[0] == '\0' || word[0] == '.'
+                        ? NULL
+                        : xasprintf("%s/checkpoints/%s", root, word);
+    bool use = shipped != NULL && !file_exists(word) && file_is_directory(shipped);
+    int result = material_model(recipe, use ? shipped : word, err);
+    free(shipped);
+    return result;
 }
 
 int recipe_set_text(struct recipe *recipe, const char *key, const char *value, struct error *err)

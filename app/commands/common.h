@@ -14,6 +14,9 @@ int recipe_from_words(struct recipe *recipe, const char *name, const struct argu
 int recipe_take_settings(struct recipe *recipe, const struct arguments *arguments,
                          struct error *err);
 
+/* MODEL of the command line; the models that come along are known by their names too. */
+int recipe_take_model(struct recipe *recipe, const char *word, struct error *err);
+
 /* One key with a value that is no text yet, or may hold anything. */
 int recipe_set_integer(struct recipe *recipe, const char *key, int64_t value, struct error *err);
 int recipe_set_text(struct recipe *recipe, const char *key, const char *value, struct error *err);

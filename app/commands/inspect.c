@@ -272,7 +272,7 @@ static int inspect_data(struct recipe *recipe, const char *path, const struct ar
     }
     if (result == 0) {
         result =
-            model != NULL ? material_model(recipe, model, err) : default_tokenizer(recipe, err);
+            model != NULL ? recipe_take_model(recipe, model, err) : default_tokenizer(recipe, err);
     }
     if (result == 0) {
         result = recipe_fit_length(recipe, err);
@@ -325,7 +325,7 @@ int command_inspect(const struct arguments *arguments)
     } else if (!is_model(word)) {
         result = inspect_data(&recipe, word, arguments, &err);
     } else {
-        result = material_model(&recipe, word, &err);
+        result = recipe_take_model(&recipe, word, &err);
         if (result == 0) {
             result = recipe_fit_length(&recipe, &err);
         }

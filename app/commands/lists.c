@@ -89,6 +89,30 @@ static int add_cached_models(struct listing *listing, struct error *err)
     return 0;
 }
 
+static int by_name(const struct dirent **a, const struct dirent **b)
+{
+    return strcmp((*a)->d_name, (*b)->d_name);
+}
+
+/* Model directories that come along. */
+static void add_shipped_models(struct listing *listing)
+{
+    const char *root = preset_directory();
+    char *folder = path_join(root == NULL ? "." : root, "checkpoints");
+    struct dirent **entry = NULL;
+    int count = scandir(folder, &entry, NULL, by_name);
+    for (int i = 0; i < count; i++) {
+        char *path = xasprintf("%s/%s/config.json", folder, entry[i]->d_name);
+        if (entry[i]->d_name[0] != '.' && file_exists(path)) {
+            add_model(listing, "trained", entry[i]->d_name, path, "comes with its weights");
+        }
+        free(path);
+        free(entry[i]);
+    }
+    free(entry);
+    free(folder);
+}
+
 int command_models(const struct arguments *arguments)
 {
     struct error err = { 0 };
@@ -105,6 +129,7 @@ int command_models(const struct arguments *arguments)
                   presets.item[i].intent);
     }
     preset_list_free(&presets);
+    add_shipped_models(&listing);
     if (add_cached_models(&listing, &err) == -1) {
         code = output_error(&err);
     }
@@ -125,11 +150,6 @@ static void add_dataset(struct listing *listing, const char *folder, const char 
         json_add_number(item, "bytes", (double)found.st_size);
     }
     free(path);
-}
-
-static int by_name(const struct dirent **a, const struct dirent **b)
-{
-    return strcmp((*a)->d_name, (*b)->d_name);
 }
 
 int command_datasets(const struct arguments *arguments)

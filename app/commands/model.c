@@ -66,7 +66,7 @@ static int evaluate(struct trainer *trainer, const struct dataset *dataset, int6
 /* MODEL, DATA and the settings as one recipe that never shuffles. */
 static int eval_recipe(struct recipe *recipe, const struct arguments *arguments, struct error *err)
 {
-    if (material_model(recipe, arguments->word[0], err) == -1 ||
+    if (recipe_take_model(recipe, arguments->word[0], err) == -1 ||
         recipe_set_text(recipe, "data.train", arguments->word[1], err) == -1) {
         return -1;
     }
@@ -238,7 +238,7 @@ int command_generate(const struct arguments *arguments)
     recipe_init(&recipe);
     int result = generate_options_read(arguments, &options, &err);
     if (result == 0) {
-        result = material_model(&recipe, arguments->word[0], &err);
+        result = recipe_take_model(&recipe, arguments->word[0], &err);
     }
     /* Memory for one token at a time is enough. */
     if (result == 0) {
