@@ -81,8 +81,10 @@ torture: deps-test
 	    --repeat until-fail:5 --timeout 7200
 
 bench: build
-	@$(CMAKE) --build build --parallel $(JOBS) --target bench_ops
+	@$(CMAKE) --build build --parallel $(JOBS) --target bench_ops bench_train
 	@./build/tests/bench/bench_ops
+	@GOMP_SPINCOUNT=20000 ./build/tests/bench/bench_train
+	@PYTHON='$(PYTHON)' sh tests/bench/compare.sh ./build/tests/bench/bench_train
 	@sh tests/bench/bench_steps.sh ./build/windrow
 
 dist: deps-test

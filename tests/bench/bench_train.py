@@ -1,6 +1,6 @@
 """The model of bench_train.c trained with PyTorch, eagerly: the peer it is measured against.
 
-    bench_train.py [--json] [--steps N] [--dtype fp32|bf16] [--attention sdpa|explicit]
+    bench_train.py [--json] [--steps N] [--dtype fp32|bf16] [--attention sdpa|explicit] [--profile]
 
 A LLaMA of 4 blocks, hidden size 256, 8 heads, feed forward 688, vocabulary 2048; micro-batches of
 8 x 256 random tokens; AdamW on everything, gradients clipped to norm 1. The faster choices of this
@@ -11,6 +11,7 @@ import argparse
 import json
 import os
 import statistics
+import sys
 import time
 
 import torch
@@ -106,6 +107,20 @@ def make_table(dtype):
     return angles.cos().to(dtype), angles.sin().to(dtype), mask.to(dtype)
 
 
+def require_fast_products():
+    """The reference BLAS takes a minute a step and would be no peer."""
+    x = torch.randn(384, 384)
+    torch.set_num_threads(1)
+    seconds = []
+    for _ in range(3):
+        start = time.process_time()
+        torch.mm(x, x)
+        seconds.append(time.process_time() - start)
+    if 2 * 384**3 / min(seconds) < 4e9:
+        sys.exit("bench_train.py: this PyTorch multiplies with the reference BLAS, which is no "
+                 "peer. A fast one: apt-get install libopenblas0")
+
+
 def main():
     arguments = argparse.ArgumentParser()
     arguments.add_argument("--json", action="store_true")
@@ -117,6 +132,7 @@ def main():
     arguments.add_argument("--profile", action="store_true")
     options = arguments.parse_args()
     torch.manual_seed(1)
+    require_fast_products()
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1)))
     dtype = torch.bfloat16 if options.dtype == "bf16" else torch.float32
     model = Llama(options.attention).to(dtype)
