@@ -208,7 +208,7 @@ static void print_show(const struct run_summary *run, const struct gathered *g, 
     output_data("step         %lld of %lld\nloss         %s\n", (long long)run->step,
                 (long long)run->total_steps, text_loss((double)run->loss).text);
     if (run->peak_bytes > 0) {
-        output_data("memory       %s at most\n", text_bytes((double)run->peak_bytes).text);
+        output_data("memory       %s at the peak\n", text_bytes((double)run->peak_bytes).text);
     }
     cJSON_ArrayForEach (item, g->evaluations) {
         output_data("evaluation   step %g: loss %s, perplexity %s\n", member(item, "step"),
