@@ -47,6 +47,15 @@ static struct parameter *dense_declare(struct model *model, const char *name,
     return p;
 }
 
+static void list_dense(struct model *model)
+{
+    for (int64_t i = 0; i < model->parameter_count; i++) {
+        if (model->parameter[i].role != PARAMETER_MATRIX) {
+            model->dense[model->dense_count++] = &model->parameter[i];
+        }
+    }
+}
+
 int model_init(struct model *model, const struct model_config *config, enum dtype dtype,
                int64_t positions, struct error *err)
 {
@@ -63,7 +72,9 @@ int model_init(struct model *model, const struct model_config *config, enum dtyp
     model->parameter = calloc(layers * 9 + 3, sizeof *model->parameter);
     model->linear = calloc(layers * BLOCK_LINEARS, sizeof *model->linear);
     model->block = calloc(layers, sizeof *model->block);
-    if (model->parameter == NULL || model->linear == NULL || model->block == NULL) {
+    model->dense = calloc(layers * 9 + 3, sizeof(struct parameter *));
+    if (model->parameter == NULL || model->linear == NULL || model->block == NULL ||
+        model->dense == NULL) {
         model_free(model);
         return fail(err, ERROR_RUNTIME, "out of memory for the description of %zu layers", layers);
     }
@@ -72,6 +83,7 @@ int model_init(struct model *model, const struct model_config *config, enum dtyp
     model->final_norm = dense_declare(model, "model.norm.weight", PARAMETER_NORM);
     model->head =
         config->tied ? model->embedding : dense_declare(model, "lm_head.weight", PARAMETER_HEAD);
+    list_dense(model);
     return 0;
 }
 
@@ -80,6 +92,7 @@ void model_free(struct model *model)
     free(model->parameter);
     free(model->linear);
     free(model->block);
+    free(model->dense);
     memset(model, 0, sizeof *model);
 }
 
@@ -158,13 +171,7 @@ int64_t model_size(const struct model *model)
 
 struct parameter *model_dense_parameter(const struct model *model, int64_t index)
 {
-    for (int64_t i = 0; i < model->parameter_count; i++) {
-        struct parameter *p = &model->parameter[i];
-        if (p->role != PARAMETER_MATRIX && index-- == 0) {
-            return p;
-        }
-    }
-    return NULL;
+    return index < model->dense_count ? model->dense[index] : NULL;
 }
 
 /* ---- forward ----------------------------------------------------------------------------------

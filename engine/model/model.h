@@ -49,6 +49,8 @@ struct model {
     struct linear *linear;
     int64_t linear_count;
     struct block *block;
+    struct parameter **dense; /* embedding, head and norms, in the order of the file */
+    int64_t dense_count;
     struct parameter *embedding;
     struct parameter *final_norm;
     struct parameter *head;   /* the embedding if tied */
