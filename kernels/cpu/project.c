@@ -74,6 +74,17 @@ static void gather_row_elements(const struct tensor *y, int64_t to, const struct
     }
 }
 
+/* The elements picked from a row are too far apart for the processor to foresee. */
+static void expect_row(const struct tensor *x, int64_t row)
+{
+    enum { LINE_BYTES = 64 };
+    size_t row_bytes = (size_t)tensor_columns(x) * dtype_size(x->dtype);
+    const char *at = (const char *)x->data + (size_t)row * row_bytes;
+    for (size_t i = 0; i < row_bytes; i += LINE_BYTES) {
+        __builtin_prefetch(at + i);
+    }
+}
+
 void cpu_gather(struct backend *be, struct tensor *y, const struct tensor *x,
                 const struct tensor *index, enum side side)
 {
@@ -85,10 +96,14 @@ void cpu_gather(struct backend *be, struct tensor *y, const struct tensor *x,
     int64_t rows = tensor_rows(y);
     int64_t grain = cpu_row_grain(tensor_columns(y));
     int64_t chunks = cpu_chunk_count(rows, grain);
+    bool dense = tensor_columns(y) * 32 > tensor_columns(x); /* most lines of a row are needed */
 #pragma omp parallel for schedule(static) if (chunks > 1)
     for (int64_t i = 0; i < chunks; i++) {
         struct cpu_range r = cpu_chunk(rows, grain, i);
         for (int64_t row = r.first; row < r.last; row++) {
+            if (dense && row + 1 < r.last) {
+                expect_row(x, row + 1);
+            }
             gather_row_elements(y, row * tensor_columns(y), x, row * tensor_columns(x),
                                 index->data);
         }
