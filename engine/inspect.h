@@ -18,7 +18,7 @@ struct material {
     struct tokenizer *tokenizer; /* NULL only if `need_tokenizer` was false and none was found */
     void *tokenizer_bytes;       /* the model file, for export and checkpoints */
     size_t tokenizer_size;
-    char *tokenizer_directory; /* where its files lie, "" if it was trained here */
+    char *tokenizer_directory; /* where its files lie, "" if it is one file alone */
     char *chat_template;       /* text, or NULL */
     struct dataset *dataset;   /* NULL if not asked for */
 };

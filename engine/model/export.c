@@ -120,15 +120,8 @@ static void add_piece(cJSON *json, const char *key, const char *piece)
     }
 }
 
-static int write_tokenizer(const struct model_export *args, const char *directory,
-                           struct error *err)
+cJSON *model_export_tokenizer_config(const struct model_export *args)
 {
-    char *path = path_join(directory, "tokenizer.model");
-    int result = file_replace(path, args->tokenizer_bytes, args->tokenizer_size, err);
-    free(path);
-    if (result != 0) {
-        return -1;
-    }
     cJSON *json = cJSON_CreateObject();
     cJSON_AddBoolToObject(json, "add_bos_token", args->bos_piece != NULL);
     cJSON_AddFalseToObject(json, "add_eos_token");
@@ -138,7 +131,18 @@ static int write_tokenizer(const struct model_export *args, const char *director
     cJSON_AddNumberToObject(json, "model_max_length", (double)args->config->max_positions);
     cJSON_AddStringToObject(json, "tokenizer_class", "LlamaTokenizer");
     add_piece(json, "unk_token", args->unk_piece);
-    return write_json(directory, "tokenizer_config.json", json, err);
+    return json;
+}
+
+static int write_tokenizer(const struct model_export *args, const char *directory,
+                           struct error *err)
+{
+    char *path = path_join(directory, "tokenizer.model");
+    int result = file_replace(path, args->tokenizer_bytes, args->tokenizer_size, err);
+    free(path);
+    return result != 0 ? -1
+                       : write_json(directory, "tokenizer_config.json",
+                                    model_export_tokenizer_config(args), err);
 }
 
 static int write_all(const struct model_export *args, const char *directory, struct error *err)

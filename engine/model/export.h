@@ -38,6 +38,10 @@ struct model_export {
     const char *unk_piece;
 };
 
+/* The tokenizer_config.json that goes with tokenizer_bytes: from the pieces and the model's length.
+ */
+cJSON *model_export_tokenizer_config(const struct model_export *args);
+
 int model_export(const struct model_export *args, struct error *err);
 
 #endif

@@ -127,10 +127,13 @@ static int open_tokenizer(const struct recipe *recipe, struct material *out, str
                     file_read_all(path, TOKENIZER_LIMIT, &out->tokenizer_size, err))) {
         result = open_tokenizer_bytes(out, path, err);
     }
+    /* What lies beside a file of another name may belong to another tokenizer. */
     const char *base = path_base(path);
-    free(out->tokenizer_directory);
-    out->tokenizer_directory =
-        base == path ? xstrdup(".") : xstrndup(path, (size_t)(base - path) - (base - path > 1));
+    if (strcmp(base, "tokenizer.model") == 0) {
+        free(out->tokenizer_directory);
+        out->tokenizer_directory =
+            base == path ? xstrdup(".") : xstrndup(path, (size_t)(base - path) - (base - path > 1));
+    }
     free(path);
     return result;
 }

@@ -19,13 +19,39 @@ enum { COMPANION_LIMIT = 64 << 20, SLOW_BYTES = 256 << 20 };
 static const char *const companions[] = { "tokenizer_config.json", "special_tokens_map.json",
                                           "added_tokens.json",     "tokenizer.json",
                                           "chat_template.jinja",   "generation_config.json" };
-enum { COMPANIONS = sizeof companions / sizeof companions[0], BLOBS_MAX = COMPANIONS + 3 };
+enum { COMPANIONS = sizeof companions / sizeof companions[0], BLOBS_MAX = COMPANIONS + 4 };
 
-/* The directory that the model's small files come from; "" if there is none. */
-static const char *source_directory(const struct run *run)
+/* Where a companion lies, xmalloc'd; NULL if there is none. */
+static char *companion_path(const struct run *run, size_t i)
 {
-    return run->recipe.tokenizer_path[0] ? run->material.tokenizer_directory
-                                         : run->material.model_directory;
+    bool of_model = strcmp(companions[i], "generation_config.json") == 0;
+    const char *directory =
+        of_model ? run->material.model_directory : run->material.tokenizer_directory;
+    char *path = directory[0] ? path_join(directory, companions[i]) : NULL;
+    struct stat facts;
+    if (path && stat(path, &facts) == 0 && S_ISREG(facts.st_mode) &&
+        facts.st_size <= COMPANION_LIMIT) {
+        return path;
+    }
+    free(path);
+    return NULL;
+}
+
+/* Everything of an export but its tensors. */
+static struct model_export describe_model(const struct run *run)
+{
+    const struct material *material = &run->material;
+    const struct tokenizer_facts *facts = tokenizer_facts(material->tokenizer);
+    return (struct model_export){
+        .config = &material->config,
+        .source_directory = material->model_directory,
+        .tokenizer_directory = material->tokenizer_directory,
+        .tokenizer_bytes = material->tokenizer_bytes,
+        .tokenizer_size = material->tokenizer_size,
+        .bos_piece = tokenizer_piece(material->tokenizer, facts->bos),
+        .eos_piece = tokenizer_piece(material->tokenizer, facts->eos),
+        .unk_piece = tokenizer_piece(material->tokenizer, facts->unk),
+    };
 }
 
 /* ---- tensors -------------------------------------------------------------------------------- */
@@ -88,17 +114,24 @@ static void add_blob(struct blobs *blobs, const char *name, char *text, size_t s
 
 static void add_companions(const struct run *run, struct blobs *blobs)
 {
-    const char *directory = source_directory(run);
-    for (size_t i = 0; i < COMPANIONS && directory[0]; i++) {
-        char *path = path_join(directory, companions[i]);
+    for (size_t i = 0; i < COMPANIONS; i++) {
+        char *path = companion_path(run, i);
         struct error ignored = { 0 };
         size_t size = 0;
-        char *text =
-            file_exists(path) ? file_read_all(path, COMPANION_LIMIT, &size, &ignored) : NULL;
+        char *text = path ? file_read_all(path, COMPANION_LIMIT, &size, &ignored) : NULL;
         if (text) {
             add_blob(blobs, companions[i], text, size);
         }
         free(path);
+    }
+    if (!run->material.tokenizer_directory[0]) {
+        struct model_export model = describe_model(run);
+        cJSON *json = model_export_tokenizer_config(&model);
+        char *text = json_print_pretty(json);
+        char *line = xasprintf("%s\n", text);
+        cJSON_Delete(json);
+        free(text);
+        add_blob(blobs, "tokenizer_config.json", line, strlen(line));
     }
 }
 
@@ -129,13 +162,12 @@ static void free_blobs(struct blobs *blobs)
 int64_t run_need_bytes(const struct run *run)
 {
     enum { STATE_AND_CONFIG = 3600 };
-    const char *directory = source_directory(run);
     int64_t bytes =
         run->plan.checkpoint_bytes + (int64_t)run->material.tokenizer_size + STATE_AND_CONFIG;
-    for (size_t i = 0; i < COMPANIONS && directory[0]; i++) {
-        char *path = path_join(directory, companions[i]);
+    for (size_t i = 0; i < COMPANIONS; i++) {
+        char *path = companion_path(run, i);
         struct stat facts;
-        if (stat(path, &facts) == 0 && S_ISREG(facts.st_mode) && facts.st_size <= COMPANION_LIMIT) {
+        if (path && stat(path, &facts) == 0) {
             bytes += facts.st_size;
         }
         free(path);
@@ -254,24 +286,14 @@ int run_write_model(struct run *run, struct error *err)
 {
     struct tensor_range weights;
     struct tensor_range state;
-    const struct material *material = &run->material;
-    const struct tokenizer_facts *facts = tokenizer_facts(material->tokenizer);
     char *target = path_join(run->directory.path, "model");
     list_tensors(run->trainer, &weights, &state);
-    struct model_export args = {
-        .target = target,
-        .config = &material->config,
-        .entry = weights.entry,
-        .entry_count = weights.count,
-        .read = read_range,
-        .context = &weights,
-        .source_directory = source_directory(run),
-        .tokenizer_bytes = material->tokenizer_bytes,
-        .tokenizer_size = material->tokenizer_size,
-        .bos_piece = tokenizer_piece(material->tokenizer, facts->bos),
-        .eos_piece = tokenizer_piece(material->tokenizer, facts->eos),
-        .unk_piece = tokenizer_piece(material->tokenizer, facts->unk),
-    };
+    struct model_export args = describe_model(run);
+    args.target = target;
+    args.entry = weights.entry;
+    args.entry_count = weights.count;
+    args.read = read_range;
+    args.context = &weights;
     /* One that an earlier end of this run left is replaced. */
     int result = file_exists(target) ? file_remove_tree(target, err) : 0;
     if (result == 0) {

@@ -185,9 +185,10 @@ static int encode_prompt(struct generation *g, size_t positions, struct error *e
     }
     int32_t bos = tokenizer_facts(g->tokenizer)->bos;
     if (list.count + 1 >= positions) {
+        fail(err, ERROR_USAGE, "prompt: %zu tokens leave no room in %zu positions", list.count + 1,
+             positions);
         token_list_free(&list);
-        return fail(err, ERROR_USAGE, "prompt: %zu tokens leave no room in %zu positions",
-                    list.count + 1, positions);
+        return -1;
     }
     if (bos >= 0) {
         g->ids[g->count++] = bos;

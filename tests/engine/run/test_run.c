@@ -374,6 +374,55 @@ static void a_run_can_be_exported_and_opened(void **state)
     free(run);
 }
 
+static void assert_same_file(const char *a, const char *b, const char *name)
+{
+    struct error err = { 0 };
+    size_t size[2];
+    char *path[] = { path_join(a, name), path_join(b, name) };
+    char *text[] = { file_read_all(path[0], 1 << 20, &size[0], &err),
+                     file_read_all(path[1], 1 << 20, &size[1], &err) };
+    assert_non_null(text[0]);
+    assert_non_null(text[1]);
+    assert_int_equal(size[0], size[1]);
+    assert_memory_equal(text[0], text[1], size[0]);
+    for (int i = 0; i < 2; i++) {
+        free(path[i]);
+        free(text[i]);
+    }
+}
+
+/* The model at the end and a later export tell other programs the same about the tokenizer; what
+ * lies beside a tokenizer file of another name is not taken for its own. */
+static void exports_carry_their_own_tokenizer(void **state)
+{
+    struct fixture *fixture = *state;
+    struct error err = { 0 };
+    fixture_train(fixture, "first");
+    char *from = fixture_path(fixture, "first/checkpoints/step-000008/tokenizer.model");
+    char *alone = fixture_path(fixture, "alone.model");
+    char *stranger = fixture_path(fixture, "tokenizer.model");
+    assert_int_equal(file_copy(from, alone, &err), 0);
+    assert_int_equal(file_replace(stranger, "another", 7, &err), 0);
+    fixture_set(fixture, "tokenizer.vocab=0");
+    char *word = xasprintf("tokenizer.path=%s", alone);
+    fixture_set(fixture, word);
+    fixture_set(fixture, "train.export=true");
+    fixture_train(fixture, "second");
+    char *first = fixture_path(fixture, "first/checkpoints/step-000008");
+    char *run = fixture_path(fixture, "second");
+    char *model = fixture_path(fixture, "second/model");
+    char *target = fixture_path(fixture, "exported");
+    assert_int_equal(run_export(run, 0, target, &err), 0);
+    assert_same_file(first, model, "tokenizer.model");
+    assert_same_file(model, target, "tokenizer.model");
+    assert_same_file(model, target, "tokenizer_config.json");
+    assert_same_file(model, target, "config.json");
+    char *all[] = { from, alone, stranger, word, first, run, model, target };
+    for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
+        free(all[i]);
+    }
+}
+
 static void runs_are_listed_and_found(void **state)
 {
     struct fixture *fixture = *state;
@@ -431,6 +480,7 @@ int main(int argc, char **argv)
         TEST(events_survive_a_full_disk),
         TEST(a_run_that_diverges_ends_with_five),
         TEST(a_run_can_be_exported_and_opened),
+        TEST(exports_carry_their_own_tokenizer),
         TEST(runs_are_listed_and_found),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,5 +1,6 @@
 /* Choosing tokens, and text without prompt or special tokens. */
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -111,7 +112,13 @@ static void test_text(void **state)
     memset(prompt, 'z', 400);
     options.prompt = prompt;
     assert_null(generate_text(trainer, tokenizer, &options, &err));
-    assert_non_null(strstr(err.message, "64 positions"));
+    struct token_list list = { 0 };
+    char told[64];
+    assert_int_equal(tokenizer_encode(tokenizer, prompt, strlen(prompt), &list, why, sizeof why),
+                     0);
+    snprintf(told, sizeof told, "%zu tokens leave no room in 64 positions", list.count + 1);
+    token_list_free(&list);
+    assert_non_null(strstr(err.message, told));
     options.prompt = "bad \xff";
     assert_null(generate_text(trainer, tokenizer, &options, &err));
     assert_int_equal(err.code, ERROR_USAGE);
