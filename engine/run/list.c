@@ -361,6 +361,8 @@ char *run_latest_checkpoint(const char *run, int64_t *step,
     if (!path) {
         fail(err, ERROR_DATA, "%s has no whole checkpoint (%zu damaged)", text_show(run).text,
              list.count);
+        hint(err, "windrow save makes one while the run trains; train.save_every makes them "
+                  "regularly");
     }
     checkpoint_list_free(&list);
     return path;

@@ -56,7 +56,16 @@ static int open_preset(const struct recipe *recipe, struct material *out, struct
     const char *name = recipe->model_preset;
     char *path = is_file(name) ? xstrdup(name) : preset_path("models", name);
     if (!path) {
-        fail(err, ERROR_USAGE, "there is no model preset \"%s\"", text_show(name).text);
+        const char *folder = preset_directory();
+        if (!folder) {
+            fail(err, ERROR_USAGE,
+                 "model preset \"%s\": the folder of presets was not found beside "
+                 "the program",
+                 text_show(name).text);
+            return hint(err, "set WINDROW_PRESETS to it");
+        }
+        fail(err, ERROR_USAGE, "there is no model preset \"%s\" in %s/models", text_show(name).text,
+             text_show(folder).text);
         return hint(err, "windrow models lists them");
     }
     int result = config_read(path, &out->config, err);

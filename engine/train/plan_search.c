@@ -95,9 +95,7 @@ static void option_describe(const struct option *o, const struct recipe *recipe,
     if (o->split > 0) {
         append(words, words_size, " batch.micro=%lld batch.accumulate=%lld",
                (long long)recipe->batch_micro, (long long)recipe->batch_accumulate);
-        append(text, text_size,
-               "; the same batch in %lld smaller parts: same result, a little "
-               "slower",
+        append(text, text_size, "; the same batch in %lld smaller parts, a little slower",
                (long long)recipe->batch_accumulate);
         out->time_factor *= 1.0 + 0.03 * o->split;
     }
