@@ -16,8 +16,8 @@
 
 #include "app/term.h"
 #include "app/workbench_main.h"
+#include "emulator.h"
 #include "engine/base/file.h"
-#include "pty.h"
 #include "recording.h"
 
 /* ---- stepping through a replay ------------------------------------------------------------------

@@ -1,5 +1,5 @@
 /* A program in a terminal. */
-#include "pty.h"
+#include "emulator.h"
 
 #include <locale.h>
 #include <poll.h>

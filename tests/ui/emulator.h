@@ -1,6 +1,6 @@
 /* A program in a terminal: a pseudo-terminal with an emulator (libvterm) at its other end. */
-#ifndef WINDROW_TESTS_UI_PTY_H
-#define WINDROW_TESTS_UI_PTY_H
+#ifndef WINDROW_TESTS_UI_EMULATOR_H
+#define WINDROW_TESTS_UI_EMULATOR_H
 
 #include <stdbool.h>
 #include <sys/types.h>
