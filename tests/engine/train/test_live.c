@@ -97,7 +97,7 @@ static void check_carried(struct fixture *f, const char *matrix, const struct sa
 {
     char name[STATE_NAME_SIZE];
     struct state_entry entry;
-    struct state_entry old;
+    struct state_entry old = { 0 };
     snprintf(name, sizeof name, "method/%s/index", matrix);
     int32_t *index = fixture_state(f, name, &entry);
     const int32_t *old_index = before->data[saved_find((void *)(uintptr_t)before, name, &old)];
