@@ -204,9 +204,7 @@ static void test_changes_fit(void **state)
         struct plan plan;
         recipe_init(&changed);
         recipe_copy(&changed, &f.recipe);
-        char words[256];
-        snprintf(words, sizeof words, "%s", changes[i].assignments);
-        char *rest = words;
+        char *rest = changes[i].assignments;
         for (char *word = strsep(&rest, " "); word != NULL; word = strsep(&rest, " ")) {
             check(recipe_set(&changed, word, &err), &err);
         }
