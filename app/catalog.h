@@ -3,7 +3,7 @@
 #define WINDROW_APP_CATALOG_H
 
 #include "app/workbench.h"
-#include "engine/recipe/recipe.h"
+#include "engine/recipe.h"
 
 enum { CATALOG_WORDS = 6 };
 

@@ -6,7 +6,7 @@
 #include <sys/types.h>
 
 #include "engine/base/error.h"
-#include "engine/recipe/recipe.h"
+#include "engine/recipe.h"
 
 struct starter {
     char *directory; /* of the run */

@@ -13,7 +13,7 @@
 #include "app/history.h"
 #include "app/keymap.h"
 #include "engine/control.h"
-#include "engine/recipe/recipe.h"
+#include "engine/recipe.h"
 
 /* ---- the launcher -----------------------------------------------------------------------------
  */

@@ -5,11 +5,12 @@
 #ifndef WINDROW_ENGINE_INSPECT_H
 #define WINDROW_ENGINE_INSPECT_H
 
-#include "engine/data/dataset.h"
+#include "engine/dataset.h"
 #include "engine/model/config.h"
-#include "engine/model/safetensors.h"
-#include "engine/recipe/recipe.h"
-#include "engine/train/plan.h"
+#include "engine/model/hf_directory.h"
+#include "engine/model/weights.h"
+#include "engine/plan.h"
+#include "engine/recipe.h"
 
 struct material {
     struct model_config config;

@@ -8,7 +8,7 @@
 #define WINDROW_ENGINE_RUN_H
 
 #include "engine/event.h"
-#include "engine/recipe/recipe.h"
+#include "engine/recipe.h"
 
 struct run_options {
     const struct recipe *recipe; /* ignored on resume and fork, but for `changes` */

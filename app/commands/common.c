@@ -8,8 +8,8 @@
 #include "engine/base/file.h"
 #include "engine/base/text.h"
 #include "engine/base/xalloc.h"
-#include "engine/model/weights.h"
-#include "engine/train/generate.h"
+#include "engine/generate.h"
+#include "engine/inspect.h"
 
 int recipe_take_settings(struct recipe *recipe, const struct arguments *arguments,
                          struct error *err)

@@ -4,7 +4,7 @@
 
 #include "app/commands/command.h"
 #include "engine/inspect.h"
-#include "engine/recipe/recipe.h"
+#include "engine/recipe.h"
 
 /* RECIPE and its key=value words, checked as a whole. `recipe` was initialised by the caller. */
 int recipe_from_words(struct recipe *recipe, const char *name, const struct arguments *arguments,

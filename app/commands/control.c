@@ -7,7 +7,7 @@
 #include "engine/base/file.h"
 #include "engine/base/text.h"
 #include "engine/control.h"
-#include "engine/recipe/recipe.h"
+#include "engine/recipe.h"
 #include "engine/run.h"
 
 /* A run answers at the end of a step, which may be long; a save is answered when it is on disk. */

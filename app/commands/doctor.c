@@ -10,7 +10,7 @@
 #include "app/commands/output.h"
 #include "app/text.h"
 #include "engine/base/file.h"
-#include "engine/recipe/recipe.h"
+#include "engine/recipe.h"
 #include "engine/run.h"
 #include "kernels/backend.h"
 

@@ -7,7 +7,7 @@
 #include "app/commands/output.h"
 #include "app/text.h"
 #include "engine/base/text.h"
-#include "engine/recipe/recipe.h"
+#include "engine/recipe.h"
 
 /* Paragraphs of at most 80 columns. */
 static void print_wrapped(const char *text, const char *indent)

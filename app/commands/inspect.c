@@ -9,7 +9,6 @@
 #include "app/text.h"
 #include "engine/base/file.h"
 #include "engine/inspect.h"
-#include "engine/model/weights.h"
 #include "engine/run.h"
 
 enum { INSPECT_TOKENS_MAX = 400 }; /* of a record */

@@ -8,9 +8,8 @@
 #include "app/commands/output.h"
 #include "app/text.h"
 #include "engine/base/file.h"
-#include "engine/model/config.h"
-#include "engine/model/hf_directory.h"
-#include "engine/recipe/recipe.h"
+#include "engine/inspect.h"
+#include "engine/recipe.h"
 
 /* A row of the table and its JSON object, filled together. */
 struct listing {

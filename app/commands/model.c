@@ -12,8 +12,8 @@
 #include "app/text.h"
 #include "engine/base/clock.h"
 #include "engine/base/file.h"
+#include "engine/generate.h"
 #include "engine/run.h"
-#include "engine/train/generate.h"
 
 /* ---- eval ----------------------------------------------------------------------------------- */
 

@@ -186,18 +186,20 @@ void table_free(struct table *table)
 void table_print(struct table *table)
 {
     bool colored = output_has_color(STDOUT_FILENO);
+    int *width = xcalloc((size_t)table->columns + 1, sizeof *width);
+    for (int i = 0; i < table->rows * table->columns; i++) {
+        int columns = text_columns(table->cell[i]);
+        int *widest = &width[i % table->columns];
+        *widest = columns > *widest ? columns : *widest;
+    }
     for (int row = 0; row < table->rows; row++) {
         fputs(colored && row == 0 ? "\033[1m" : "", stdout);
         for (int column = 0; column < table->columns; column++) {
-            int width = 0;
-            for (int other = 0; other < table->rows; other++) {
-                int columns = text_columns(table->cell[other * table->columns + column]);
-                width = columns > width ? columns : width;
-            }
-            print_cell(table, row, column, width);
+            print_cell(table, row, column, width[column]);
         }
         fputs(colored && row == 0 ? "\033[0m" : "", stdout);
     }
+    free(width);
     table_free(table);
 }
 

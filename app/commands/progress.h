@@ -6,7 +6,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "engine/memory/memory.h"
+#include "engine/event.h"
 
 struct event;
 

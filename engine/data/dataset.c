@@ -4,7 +4,7 @@
  * A fraction for validation takes the last rows of text (windows) and the last records of others:
  * fraction * count rounded half up, at least one, and never all.
  */
-#include "engine/data/dataset.h"
+#include "engine/dataset.h"
 
 #include <math.h>
 #include <stdio.h>

@@ -2,10 +2,10 @@
 #ifndef WINDROW_ENGINE_DATA_DATASET_PRIVATE_H
 #define WINDROW_ENGINE_DATA_DATASET_PRIVATE_H
 
-#include "engine/data/dataset.h"
 #include "engine/data/skips.h"
 #include "engine/data/source.h"
 #include "engine/data/store.h"
+#include "engine/dataset.h"
 #include "tokenizer/chat_template.h"
 
 /* The rows of one split. */

@@ -23,8 +23,8 @@
 #include <stddef.h>
 
 #include "engine/base/error.h"
-#include "engine/data/dataset.h"
 #include "engine/data/rows.h"
+#include "engine/dataset.h"
 #include "tokenizer/chat_template.h"
 
 /* Messages point into the JSON they were read from, and into `owned`. */

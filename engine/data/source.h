@@ -14,7 +14,7 @@
 
 #include "engine/base/digest.h"
 #include "engine/base/error.h"
-#include "engine/data/dataset.h"
+#include "engine/dataset.h"
 
 struct source_list {
     char **path;

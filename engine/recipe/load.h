@@ -4,7 +4,7 @@
 
 #include <cjson/cJSON.h>
 
-#include "engine/recipe/recipe.h"
+#include "engine/recipe.h"
 
 enum { RECIPE_FIELD_LIMIT = 128 };
 

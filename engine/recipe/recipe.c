@@ -5,7 +5,7 @@
  * keys at the top, {"method.name": "grass"}, mean the same. Beside the keys of the table there are
  * "name", "intent" (a sentence) and "preset" (what to start from).
  */
-#include "engine/recipe/recipe.h"
+#include "engine/recipe.h"
 
 #include <limits.h>
 #include <stdlib.h>

@@ -56,6 +56,9 @@ struct checkpoint_save {
     size_t blob_count;
 };
 
+/* Room left free beside a checkpoint, so that the events of the run can still be written. */
+enum { CHECKPOINT_SPARE_BYTES = 1 << 20 };
+
 /* Bytes that the checkpoint will take on disk, manifest included (estimated within 1 KiB). */
 int64_t checkpoint_size(const struct checkpoint_save *save);
 

@@ -13,7 +13,7 @@
 #include "engine/base/xalloc.h"
 #include "engine/run/checkpoint.h"
 
-enum { CHUNK_BYTES = 1 << 20, MANIFEST_BYTES = 1024, SPARE_BYTES = 1 << 20 };
+enum { CHUNK_BYTES = 1 << 20, MANIFEST_BYTES = 1024 };
 
 static char *folder_of(const char *run)
 {
@@ -178,10 +178,11 @@ static int check_space(const char *folder, const struct checkpoint_save *save, s
 {
     int64_t need = checkpoint_size(save);
     int64_t have = file_free_bytes(folder);
-    if (have >= 0 && have < need + SPARE_BYTES) {
+    if (have >= 0 && have < need + CHECKPOINT_SPARE_BYTES) {
         fail(err, ERROR_RUNTIME,
-             "a checkpoint takes %lld bytes, the disk of %s has %lld bytes free", (long long)need,
-             text_show(folder).text, (long long)have);
+             "a checkpoint takes %lld bytes and %d must stay free beside it, the disk of %s has "
+             "%lld bytes free",
+             (long long)need, CHECKPOINT_SPARE_BYTES, text_show(folder).text, (long long)have);
         return hint(err, "free space there, or lower train.keep");
     }
     return 0;

@@ -14,7 +14,7 @@
 #include "engine/base/xalloc.h"
 #include "engine/model/config.h"
 #include "engine/model/export.h"
-#include "engine/recipe/recipe.h"
+#include "engine/recipe.h"
 #include "engine/run.h"
 #include "engine/run/checkpoint.h"
 #include "engine/run/directory.h"

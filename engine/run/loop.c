@@ -4,8 +4,8 @@
 #include <string.h>
 
 #include "engine/base/clock.h"
+#include "engine/generate.h"
 #include "engine/run/parts.h"
-#include "engine/train/generate.h"
 
 enum { EVALUATION_BATCHES = 64, ANNOUNCED_BATCHES = 32, SAMPLE_TOKENS = 128 };
 #define SAMPLE_TEMPERATURE 0.8

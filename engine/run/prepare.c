@@ -282,11 +282,12 @@ static int check_disk(const struct run *run, struct error *err)
     const char *place = run->resuming             ? run->directory.path
                         : run->options->directory ? run->options->directory
                                                   : root;
-    int64_t need = 2 * run_need_bytes(run);
+    int64_t need = 2 * run_need_bytes(run) + CHECKPOINT_SPARE_BYTES;
     int64_t have = file_free_bytes(place);
     int result = 0;
     if (run->recipe.train_save_every > 0 && have >= 0 && have < need) {
-        fail(err, ERROR_FIT, "two checkpoints take %lld bytes, the disk of %s has %lld free",
+        fail(err, ERROR_FIT,
+             "two checkpoints and events take %lld bytes, the disk of %s has %lld free",
              (long long)need, text_show(place).text, (long long)have);
         result = hint(err, "free space, name another place with --run-dir, or set "
                            "train.save_every=0 to save none");

@@ -5,7 +5,7 @@
 #include <stddef.h>
 
 #include "engine/base/error.h"
-#include "engine/recipe/recipe.h"
+#include "engine/recipe.h"
 
 /* Bytes of a SentencePiece model of recipe tokenizer.vocab pieces, trained on the lines of the
  * training text (or the texts in its records), of the first 32 MiB. free(). The same data give the

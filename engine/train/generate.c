@@ -4,7 +4,7 @@
  * The text of new tokens is what decoding everything gives beyond what decoding the prompt gives:
  * a piece that begins a word keeps its space.
  */
-#include "engine/train/generate.h"
+#include "engine/generate.h"
 
 #include <math.h>
 #include <stdlib.h>

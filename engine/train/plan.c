@@ -1,5 +1,5 @@
 /* Running the step where nothing is computed, and reading what it took. */
-#include "engine/train/plan.h"
+#include "engine/plan.h"
 
 #include <stdio.h>
 #include <stdlib.h>

@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "engine/train/plan.h"
+#include "engine/plan.h"
 
 enum { SPLITS = 7, RANKS = 4, STATES = 2, PRECISIONS = 2, METHODS = 2 };
 

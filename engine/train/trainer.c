@@ -2,6 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "engine/base/text.h"
 #include "engine/base/xalloc.h"
 #include "engine/train/trainer_parts.h"
 
@@ -211,16 +212,16 @@ static int check_extra(const struct trainer *trainer, const struct weights_sourc
                        struct error *err)
 {
     for (size_t i = 0; i < weights_count(source); i++) {
-        const char *name = weights_get(source, i).tensor->name;
+        struct weights_tensor tensor = weights_get(source, i);
+        const char *name = tensor.tensor->name;
         bool known = trainer->model.config.tied && strcmp(name, "lm_head.weight") == 0;
         for (int64_t j = 0; !known && j < trainer->model.parameter_count; j++) {
             known = strcmp(name, trainer->model.parameter[j].name) == 0;
         }
         if (!known) {
-            fail(err, ERROR_DATA,
-                 "model weights: tensor '%s' is not part of a %s model with %lld "
-                 "layers",
-                 name, trainer->model.config.family, (long long)trainer->model.config.layers);
+            fail(err, ERROR_DATA, "%s: tensor \"%s\" is not part of a %s model with %lld layers",
+                 text_show(tensor.file->path).text, text_show(name).text,
+                 trainer->model.config.family, (long long)trainer->model.config.layers);
             return hint(err, "config.json and the weights must belong together");
         }
     }

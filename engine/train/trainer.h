@@ -7,13 +7,13 @@
 #ifndef WINDROW_ENGINE_TRAIN_TRAINER_H
 #define WINDROW_ENGINE_TRAIN_TRAINER_H
 
-#include "engine/data/dataset.h"
+#include "engine/dataset.h"
 #include "engine/memory/memory.h"
 #include "engine/method/selection.h"
 #include "engine/method/state.h"
 #include "engine/model/config.h"
 #include "engine/model/weights.h"
-#include "engine/recipe/recipe.h"
+#include "engine/recipe.h"
 #include "kernels/backend.h"
 
 struct trainer;

@@ -17,7 +17,7 @@
 
 #include "engine/base/clock.h"
 #include "engine/base/json.h"
-#include "engine/train/plan.h"
+#include "engine/plan.h"
 
 enum { WARMUP_STEPS = 3, WORD_COUNT = 12, STEPS_MAX = 1000 };
 

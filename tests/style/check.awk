@@ -79,6 +79,9 @@ function check_include(line, text,    target, parts, other, mine)
     if (layer != "app" && layer != "tests" && parts[1] == "app") {
         complain(line, layer " may not include app: " target)
     }
+    if (layer == "app" && parts[1] == "engine" && parts[3] != "" && parts[2] != "base") {
+        complain(line, "the rooms of the engine are private; app includes engine/*.h: " target)
+    }
     if ((layer == "kernels" || layer == "tokenizer") && parts[1] != layer && parts[1] != "app") {
         complain(line, layer " may include only itself and its libraries: " target)
     }

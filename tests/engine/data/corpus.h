@@ -4,7 +4,7 @@
 
 #include <stddef.h>
 
-#include "engine/data/dataset.h"
+#include "engine/dataset.h"
 
 struct corpus {
     char directory[64];

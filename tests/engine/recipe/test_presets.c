@@ -13,7 +13,7 @@
 #include "engine/base/json.h"
 #include "engine/base/xalloc.h"
 #include "engine/model/config.h"
-#include "engine/recipe/recipe.h"
+#include "engine/recipe.h"
 
 static int use_presets(void **state)
 {

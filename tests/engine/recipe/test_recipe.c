@@ -13,7 +13,7 @@
 #include "engine/base/file.h"
 #include "engine/base/json.h"
 #include "engine/base/xalloc.h"
-#include "engine/recipe/recipe.h"
+#include "engine/recipe.h"
 
 /* A fresh folder with presets/{methods,models,recipes}, which $WINDROW_PRESETS names. */
 struct place {

@@ -7,7 +7,7 @@
 #include <sys/types.h>
 
 #include "engine/base/file.h"
-#include "engine/recipe/recipe.h"
+#include "engine/recipe.h"
 #include "engine/run.h"
 
 struct fixture {

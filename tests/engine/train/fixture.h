@@ -10,8 +10,8 @@
 #include <cmocka.h>
 
 #include "engine/base/json.h"
-#include "engine/train/generate.h"
-#include "engine/train/plan.h"
+#include "engine/generate.h"
+#include "engine/plan.h"
 #include "engine/train/trainer.h"
 #include "engine/train/trainer_parts.h"
 

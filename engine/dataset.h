@@ -10,8 +10,8 @@
  *
  * An opened data set is immutable and holds its ids in host memory.
  */
-#ifndef WINDROW_ENGINE_DATA_DATASET_H
-#define WINDROW_ENGINE_DATA_DATASET_H
+#ifndef WINDROW_ENGINE_DATASET_H
+#define WINDROW_ENGINE_DATASET_H
 
 #include <stdbool.h>
 #include <stdint.h>

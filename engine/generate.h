@@ -1,8 +1,8 @@
 /* Text from a model. */
-#ifndef WINDROW_ENGINE_TRAIN_GENERATE_H
-#define WINDROW_ENGINE_TRAIN_GENERATE_H
+#ifndef WINDROW_ENGINE_GENERATE_H
+#define WINDROW_ENGINE_GENERATE_H
 
-#include "engine/train/plan.h"
+#include "engine/plan.h"
 #include "tokenizer/tokenizer.h"
 
 struct generate_options {

@@ -4,12 +4,12 @@
  * It is made from defaults, then a preset or recipe file, then key=value words; each step may only
  * name known keys. recipe_fields is the one table behind all of that.
  */
-#ifndef WINDROW_ENGINE_RECIPE_RECIPE_H
-#define WINDROW_ENGINE_RECIPE_RECIPE_H
+#ifndef WINDROW_ENGINE_RECIPE_H
+#define WINDROW_ENGINE_RECIPE_H
 
 #include "engine/base/error.h"
 #include "engine/base/field.h"
-#include "engine/data/dataset.h"
+#include "engine/dataset.h"
 #include "kernels/ops.h"
 
 enum model_init { MODEL_PRETRAINED, MODEL_RANDOM };

@@ -4,8 +4,8 @@
  * The same functions as in training take memory on a backend that owns none, so the plan cannot
  * drift from the truth: its peaks are the capacities that a run is given.
  */
-#ifndef WINDROW_ENGINE_TRAIN_PLAN_H
-#define WINDROW_ENGINE_TRAIN_PLAN_H
+#ifndef WINDROW_ENGINE_PLAN_H
+#define WINDROW_ENGINE_PLAN_H
 
 #include "engine/train/trainer.h"
 
