@@ -11,6 +11,11 @@ static const struct option train_options[] = {
     { "gpus", "N", "GPUs to train on" },
     { 0 },
 };
+static const struct option fork_options[] = {
+    { "run-dir", "DIR", "the directory of the new run; default: under the state directory" },
+    { "accept-change", "KEY", "let a key change that must not differ silently" },
+    { 0 },
+};
 static const struct option plan_options[] = {
     { "limit", "BYTES", "what it has to fit into (24GiB); shows the cheapest changes that fit" },
     { "gpus", "N", "GPUs to plan for" },
@@ -56,8 +61,11 @@ const struct command command_table[] = {
       "windrow help recipe lists the keys. Progress goes to stderr; with --json every event is a "
       "line on stdout. Ctrl-C saves and ends the run, a second one ends it at once.",
       train_options, 0, 1, true, command_train },
-    { "fork", "RUN[@STEP] [key=value ...]", "a new run from a checkpoint (not built yet)", NULL,
-      NULL, 0, 99, true, command_refused },
+    { "fork", "RUN[@STEP] [key=value ...]", "a new run from a checkpoint",
+      "Begins with the weights, the optimizer and the place in the data of RUN at STEP (default: "
+      "its "
+      "newest whole checkpoint), and goes on with the settings that follow. RUN is left alone.",
+      fork_options, 1, 1, true, command_fork },
     { "plan", "RECIPE [key=value ...]", "memory, FLOPs and bytes on disk, before anything runs",
       "The plan runs two training steps, an evaluation and a sample on a device that owns no "
       "memory. "

@@ -135,6 +135,23 @@ int command_train(const struct arguments *arguments)
     return code;
 }
 
+int command_fork(const struct arguments *arguments)
+{
+    size_t accepted_count = 0;
+    const char **accepted = option_values(arguments, "accept-change", &accepted_count);
+    struct run_options options = {
+        .directory = option_text(arguments, "run-dir"),
+        .fork = arguments->word[0],
+        .changes = arguments->setting,
+        .change_count = arguments->setting_count,
+        .accepted = accepted,
+        .accepted_count = accepted_count,
+    };
+    int code = train(&options, arguments->json);
+    free(accepted);
+    return code;
+}
+
 int command_start(void)
 {
     if (isatty(STDOUT_FILENO) && isatty(STDIN_FILENO)) {
@@ -169,11 +186,7 @@ int command_refused(const struct arguments *arguments)
 {
     struct error err = { 0 };
     fail(&err, ERROR_USAGE, "windrow %s is not built yet", arguments->command->name);
-    if (strcmp(arguments->command->name, "fork") == 0) {
-        hint(&err, "windrow train --resume RUN key=value continues the same run instead");
-    } else {
-        hint(&err, "windrow show RUN --json gives the numbers of one run, windrow plan RECIPE "
-                   "method.name=NAME those of one method");
-    }
+    hint(&err, "windrow show RUN --json gives the numbers of one run, windrow plan RECIPE "
+               "method.name=NAME those of one method");
     return output_error(&err);
 }

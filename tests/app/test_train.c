@@ -130,6 +130,24 @@ static void check_resume(const char *run)
     result_free(&longer);
 }
 
+/* A new run begins where the old one stood, with another setting; the old one stays. */
+static void check_fork(const char *run)
+{
+    char *forked = run_path("forked");
+    struct result result =
+        RUN("fork", run, "--run-dir", forked, "train.steps=12", "optimizer.lr=0.0005", "--json");
+    must(0, &result);
+    struct stream stream = read_stream(result.output);
+    assert_int_equal(stream.steps, 2);
+    assert_true(stream.losses[11] > 0 && stream.losses[12] > 0);
+    result_free(&result);
+    cJSON *shown = RUN_JSON(0, "show", run, "--json");
+    assert_true(json_get(shown, "step")->valuedouble == 10);
+    cJSON_Delete(shown);
+    REFUSES(2, "no/such is not the directory of a run", "fork", "no/such", "train.steps=12");
+    free(forked);
+}
+
 static double evaluate(const char *model, const char *data)
 {
     cJSON *evaluated = RUN_JSON(0, "eval", model, data, "--json", "data.sequence_length=32");
@@ -174,6 +192,7 @@ static void a_run_trains_resumes_and_becomes_a_model(void **state)
     char *data = run_path("text.txt");
     check_training(recipe, run);
     check_resume(run);
+    check_fork(run);
     check_export(run, data);
     REFUSES(2, "no runs", "prune", "");
     struct result pruned = RUN("prune", run);

@@ -46,7 +46,7 @@ static void unknown_words_name_the_nearest(void **state)
 static void what_is_not_built_is_refused_by_name(void **state)
 {
     (void)state;
-    REFUSES(2, "windrow fork is not built yet", "fork", "some-run@5", "optimizer.lr=1");
+    REFUSES(2, "windrow fork needs more", "fork");
     REFUSES(2, "windrow compare is not built yet", "compare", "a", "b");
     REFUSES(2, "--gpus 2", "train", "stories", "--gpus", "2");
     REFUSES(2, "--gpus", "plan", "stories", "--gpus", "8", "--link", "nvlink");
