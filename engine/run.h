@@ -35,7 +35,7 @@ int run_train(const struct run_options *options, struct error *err);
 /* $XDG_STATE_HOME/windrow/runs, or ~/.local/state/windrow/runs. xmalloc'd. */
 char *run_root(void);
 
-/* RUN: a directory, or a name under run_root, or a unique beginning of one; NULL or "": the newest
+/* RUN: a directory, or a name under run_root, or a unique beginning of one; NULL: the newest
  * running one, else the newest. xmalloc'd path, or NULL. */
 char *run_resolve(const char *run, struct error *err);
 

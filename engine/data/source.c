@@ -185,6 +185,18 @@ void source_list_free(struct source_list *list)
     *list = (struct source_list){ 0 };
 }
 
+/* A pointer left by a clone without the large files is text, but never the text that is meant. */
+static int refuse_pointer(const struct source *source, struct error *err)
+{
+    static const char start[] = "version https://git-lfs";
+    if (source->have < sizeof start - 1 || memcmp(source->block, start, sizeof start - 1) != 0) {
+        return 0;
+    }
+    fail(err, ERROR_DATA, "%s: a Git LFS pointer, not the file itself",
+         text_show(source->path).text);
+    return hint(err, "fetch the file: git lfs pull");
+}
+
 int source_open(struct source *source, const char *path, struct source_watch *watch,
                 struct error *err)
 {
@@ -203,7 +215,7 @@ int source_open(struct source *source, const char *path, struct source_watch *wa
     if (source->have >= 3 && memcmp(source->block, "\xEF\xBB\xBF", 3) == 0) {
         source->used = 3;
     }
-    return 0;
+    return refuse_pointer(source, err);
 }
 
 void source_close(struct source *source)

@@ -308,7 +308,12 @@ static char *named_run(const struct run_list *list, const char *run, struct erro
 
 char *run_resolve(const char *run, struct error *err)
 {
-    if (run && run[0]) {
+    if (run && !run[0]) { /* an unset variable of a script must not mean the newest run */
+        fail(err, ERROR_USAGE, "a run is needed, found an empty name");
+        hint(err, "windrow runs lists them");
+        return NULL;
+    }
+    if (run) {
         char *root = run_root();
         char *exact = path_join(root, run);
         const char *place = run_is_run(run)                          ? run
@@ -330,7 +335,7 @@ char *run_resolve(const char *run, struct error *err)
     if (run_list_read(&list, err) != 0) {
         return NULL;
     }
-    char *path = run && run[0] ? named_run(&list, run, err) : newest_run(&list, err);
+    char *path = run ? named_run(&list, run, err) : newest_run(&list, err);
     run_list_free(&list);
     return path;
 }

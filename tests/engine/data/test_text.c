@@ -239,6 +239,10 @@ static void test_refusals(void **state)
     corpus_refuse(corpus, &options, ERROR_DATA, "data.csv");
     options.train = corpus_write(corpus, "data.jsonl.gz", "x");
     corpus_refuse(corpus, &options, ERROR_DATA, "compressed");
+    options.train = corpus_write(corpus, "pointer.txt",
+                                 "version https://git-lfs.github.com/spec/v1\n"
+                                 "oid sha256:00\nsize 123456\n");
+    corpus_refuse(corpus, &options, ERROR_DATA, "pointer.txt: a Git LFS pointer");
     corpus_write(corpus, "nothing/readme.log", "x");
     options.train = corpus_path(corpus, "nothing");
     corpus_refuse(corpus, &options, ERROR_DATA, "no data");

@@ -451,6 +451,8 @@ static void runs_are_listed_and_found(void **state)
     char *named = run_resolve(list.item[1].name, &err);
     assert_string_equal(named, list.item[1].path);
     assert_null(run_resolve("zzz", &err));
+    assert_null(run_resolve("", &err)); /* not the newest */
+    assert_non_null(strstr(err.message, "empty name"));
     assert_null(run_resolve("2", &err)); /* both begin so */
     assert_non_null(strstr(err.message, "several"));
     assert_int_equal(run_prune(named, &err), 0);
