@@ -7,7 +7,7 @@
 #include "engine/generate.h"
 #include "engine/run/parts.h"
 
-enum { EVALUATION_BATCHES = 64, ANNOUNCED_BATCHES = 32, SAMPLE_TOKENS = 128 };
+enum { EVALUATION_BATCHES = 64, ANNOUNCED_BATCHES = 32, SAMPLE_TOKENS = 160 };
 #define SAMPLE_TEMPERATURE 0.8
 #define SAMPLE_TOP_P       0.95
 #define TELEMETRY_EVERY_S  5.0
