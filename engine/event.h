@@ -80,7 +80,8 @@ struct event_step {
     int64_t tokens;           /* trained tokens of this step */
     int64_t tokens_total;     /* processed since the start of the run, padding included */
     double tokens_per_second; /* processed positions */
-    double step_ms, mfu, forward_ms, backward_ms, update_ms, refresh_ms, data_ms;
+    double mfu; /* FLOPs of the plan a second / those of a large matrix product on this device */
+    double step_ms, forward_ms, backward_ms, update_ms, refresh_ms, data_ms;
     int64_t rank; /* EVENT_UNKNOWN where the method has none */
     bool refreshed;
     bool skipped;

@@ -55,6 +55,7 @@ struct run {
     struct plan plan;
     int64_t limit_bytes; /* 0: none */
     struct backend *be;
+    double ceiling_flops; /* a second, of a large matrix product; 0: unknown */
     struct trainer *trainer;
     struct batch *batch; /* batch.accumulate of them */
     struct batch look;   /* for evaluations */
@@ -86,6 +87,12 @@ struct run {
     bool diverged;
     bool broken; /* the trainer cannot be used any more */
 };
+
+/* ---- ceiling.c ------------------------------------------------------------------------------ */
+
+/* FLOPs a second of a large matrix product in `dtype`, measured in a few milliseconds; 0 if it
+ * could not be. Takes and gives back 3 MiB. */
+double run_measure_ceiling(struct backend *be, enum dtype dtype);
 
 /* ---- prepare.c ------------------------------------------------------------------------------ */
 

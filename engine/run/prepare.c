@@ -472,8 +472,11 @@ int run_prepare(struct run *run, struct error *err)
         run->finished = true;
         return 0;
     }
-    if (make_plan(run, err) != 0 || make_batches(run, err) != 0 ||
-        run_build(run, run->resume_path, err) != 0) {
+    if (make_plan(run, err) != 0 || make_batches(run, err) != 0) {
+        return -1;
+    }
+    run->ceiling_flops = run_measure_ceiling(run->be, (enum dtype)run->recipe.precision_weights);
+    if (run_build(run, run->resume_path, err) != 0) {
         return -1;
     }
     run->seconds_before = run->state.seconds;

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -53,6 +54,14 @@ static void take_line(struct stream *stream, const char *line, size_t size)
         assert_in_range(step, 1, 63);
         stream->losses[step] = loss;
         stream->steps++;
+        static const char *const measured[] = { "grad_norm",   "learning_rate", "tokens",
+                                                "step_ms",     "forward_ms",    "backward_ms",
+                                                "update_ms",   "mfu",           "tokens_per_second",
+                                                "tokens_total" };
+        for (size_t i = 0; i < sizeof measured / sizeof measured[0]; i++) {
+            const cJSON *value = json_get(event, measured[i]);
+            assert_true(cJSON_IsNumber(value) && value->valuedouble > 0);
+        }
     } else if (strcmp(kind, "stop") == 0) {
         stream->status = (int)json_get(event, "status")->valuedouble;
     }
@@ -238,6 +247,25 @@ static void what_cannot_start_says_why(void **state)
     free(recipe);
 }
 
+static void a_limit_of_file_sizes_is_like_a_full_disk(void **state)
+{
+    (void)state;
+    char *recipe = tiny_recipe(STEPS);
+    char *run = run_path("limited");
+    struct rlimit before;
+    assert_int_equal(getrlimit(RLIMIT_FSIZE, &before), 0);
+    struct rlimit small = { .rlim_cur = 100 << 10, .rlim_max = before.rlim_max };
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &small), 0);
+    struct result result = RUN("train", recipe, "--run-dir", run);
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &before), 0);
+    assert_int_equal(result.code, 1);
+    assert_non_null(strstr(result.error, "File too large"));
+    assert_non_null(strstr(result.error, "failed after step 8")); /* training went on */
+    result_free(&result);
+    free(run);
+    free(recipe);
+}
+
 /* Starts a run in the background that does not end by itself. */
 static pid_t start_long(const char *recipe, const char *run)
 {
@@ -336,6 +364,7 @@ int main(void)
         cmocka_unit_test(a_run_trains_resumes_and_becomes_a_model),
         cmocka_unit_test(the_same_words_give_the_same_losses),
         cmocka_unit_test(what_cannot_start_says_why),
+        cmocka_unit_test(a_limit_of_file_sizes_is_like_a_full_disk),
         cmocka_unit_test(a_running_run_takes_commands),
         cmocka_unit_test(an_interrupt_saves_and_ends_with_its_code),
     };
