@@ -43,5 +43,6 @@ int main(int count, char **arguments)
     setlocale(LC_ALL, "");
     setlocale(LC_NUMERIC, "C"); /* numbers are written with a point everywhere */
     signal(SIGPIPE, SIG_IGN);   /* a closed pipe is an error of one write, not the end of a run */
+    signal(SIGXFSZ, SIG_IGN);   /* so is a limit of file sizes */
     return command_main(count, arguments);
 }

@@ -135,7 +135,8 @@ int output_finish(int code)
     if (!failed || errno == EPIPE || code != 0) {
         return code; /* a reader that has seen enough is no failure */
     }
-    output_say("windrow: error: standard output cannot be written: %s", strerror(errno));
+    output_say("windrow: error: standard output cannot be written: %s",
+               errno != 0 ? strerror(errno) : "an earlier write failed");
     return ERROR_RUNTIME;
 }
 
