@@ -203,7 +203,7 @@ static void a_run_trains_resumes_and_becomes_a_model(void **state)
     check_resume(run);
     check_fork(run);
     check_export(run, data);
-    REFUSES(2, "no runs", "prune", "");
+    REFUSES(2, "a run is needed", "prune", "");
     struct result pruned = RUN("prune", run);
     must(0, &pruned);
     assert_false(file_exists(run));
