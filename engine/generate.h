@@ -27,8 +27,16 @@ int32_t generate_choose(float *logits, int64_t vocabulary, const struct generate
                         uint64_t index);
 
 /* A trainer that only looks (evaluates and generates), with memory planned for exactly that:
- * batches of recipe batch.micro x data.sequence_length, and `positions` tokens of generation. */
-struct trainer *inference_open(const struct recipe *recipe, const struct model_config *config,
-                               struct backend *be, int64_t positions, struct error *err);
+ * batches of recipe batch.micro x data.sequence_length, and `positions` tokens of generation. The
+ * weights of `source` are compared with the configuration before memory is taken, and loaded; NULL:
+ * as model.init says. */
+struct inference_options {
+    const struct recipe *recipe;
+    const struct model_config *config;
+    struct backend *be;
+    struct weights_source *source;
+    int64_t positions;
+};
+struct trainer *inference_open(const struct inference_options *options, struct error *err);
 
 #endif

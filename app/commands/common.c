@@ -86,7 +86,7 @@ struct backend *device_open(const struct recipe *recipe, struct error *err)
         return NULL;
     }
     struct backend *be = NULL;
-    if (strcmp(device, "cpu") != 0) {
+    if (strncmp(device, "cuda", 4) == 0) { /* "auto" is the CPU, as in training */
         be = backend_open("cuda", (int)index, why, sizeof why);
     }
     if (be == NULL && (strcmp(device, "cpu") == 0 || strcmp(device, "auto") == 0)) {
@@ -99,20 +99,6 @@ struct backend *device_open(const struct recipe *recipe, struct error *err)
     return be;
 }
 
-static int load_weights(struct looker *looker, const struct material *material, struct error *err)
-{
-    if (material->model_directory[0] == '\0') {
-        return 0;
-    }
-    struct weights_source *source = weights_open(material->model_directory, err);
-    if (source == NULL) {
-        return -1;
-    }
-    int result = trainer_load_weights(looker->trainer, source, err);
-    weights_close(source);
-    return result;
-}
-
 int looker_open(struct looker *looker, const struct recipe *recipe, const struct material *material,
                 int64_t positions, struct error *err)
 {
@@ -120,8 +106,18 @@ int looker_open(struct looker *looker, const struct recipe *recipe, const struct
     if (looker->be == NULL) {
         return -1;
     }
-    looker->trainer = inference_open(recipe, &material->config, looker->be, positions, err);
-    if (looker->trainer == NULL || load_weights(looker, material, err) == -1) {
+    bool trained = material->model_directory[0] != '\0';
+    struct weights_source *source = trained ? weights_open(material->model_directory, err) : NULL;
+    if (!trained || source != NULL) {
+        looker->trainer = inference_open(&(struct inference_options){ .recipe = recipe,
+                                                                      .config = &material->config,
+                                                                      .be = looker->be,
+                                                                      .source = source,
+                                                                      .positions = positions },
+                                         err);
+    }
+    weights_close(source);
+    if (looker->trainer == NULL) {
         looker_close(looker);
         return -1;
     }

@@ -8,6 +8,7 @@
 #include "engine/base/json.h"
 #include "engine/base/text.h"
 #include "engine/base/xalloc.h"
+#include "engine/model/model_weights.h"
 #include "engine/recipe/load.h"
 #include "engine/run/parts.h"
 
@@ -263,7 +264,8 @@ static struct backend *open_device(const struct recipe *recipe, struct error *er
     if (strncmp(device, "cuda:", 5) == 0 && !text_to_integer(device + 5, &index)) {
         index = 0; /* checked before */
     }
-    if (strcmp(device, "cpu") != 0) {
+    /* "auto" is the CPU until the CUDA kernels have been tried on a device. */
+    if (strncmp(device, "cuda", 4) == 0) {
         be = backend_open("cuda", (int)index, why, sizeof why);
     }
     if (!be && (strcmp(device, "cpu") == 0 || strcmp(device, "auto") == 0)) {
@@ -305,6 +307,10 @@ static int make_plan(struct run *run, struct error *err)
     run->be = open_device(&run->recipe, err);
     if (!run->be) {
         return -1;
+    }
+    if (strncmp(run->recipe.device, "cuda", 4) == 0) {
+        run_notice(run, "the CUDA kernels have been tested in an emulation only, not on a device "
+                        "yet: compare the first losses with device=cpu");
     }
     run->limit_bytes = plan_limit(&run->effective, run->be);
     if (plan_check(&run->plan, &run->effective, config, run->limit_bytes, err) != 0) {
@@ -376,19 +382,25 @@ static int restore(struct run *run, const char *path, struct error *err)
     return result == 0 ? 0 : fail_within(err, "%s", text_show(path).text);
 }
 
-static int load_weights(struct run *run, struct error *err)
+/* The weights that the run begins with; they are compared with config.json before memory is taken
+ * by what config.json says. */
+static struct weights_source *open_weights(const struct run *run, struct error *err)
 {
     struct weights_source *source = weights_open(run->material.model_directory, err);
-    if (!source) {
-        return -1;
+    if (source && model_check_weights(&run->material.config, source, err) != 0) {
+        weights_close(source);
+        return NULL;
     }
-    int result = trainer_load_weights(run->trainer, source, err);
-    weights_close(source);
-    return result;
+    return source;
 }
 
 int run_build(struct run *run, const char *checkpoint, struct error *err)
 {
+    bool pretrained = !checkpoint && run->recipe.model_init == MODEL_PRETRAINED;
+    struct weights_source *source = pretrained ? open_weights(run, err) : NULL;
+    if (pretrained && !source) {
+        return -1;
+    }
     trainer_close(run->trainer);
     struct trainer_options options = { .recipe = &run->effective,
                                        .config = &run->material.config,
@@ -398,13 +410,15 @@ int run_build(struct run *run, const char *checkpoint, struct error *err)
                                        .context = run };
     run->phase = PHASE_IDLE;
     run->trainer = trainer_open(&options, err);
-    if (!run->trainer) {
-        return -1;
+    int result = run->trainer ? 0 : -1;
+    if (result == 0 && checkpoint) {
+        result = restore(run, checkpoint, err);
     }
-    if (checkpoint) {
-        return restore(run, checkpoint, err);
+    if (result == 0 && source) {
+        result = trainer_load_weights(run->trainer, source, err);
     }
-    return run->recipe.model_init == MODEL_PRETRAINED ? load_weights(run, err) : 0;
+    weights_close(source);
+    return result;
 }
 
 /* ---- batches and the directory -------------------------------------------------------------- */

@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "engine/base/xalloc.h"
+#include "engine/model/model_weights.h"
 #include "kernels/random.h"
 
 struct candidate {
@@ -232,16 +233,26 @@ out:
     return text;
 }
 
-struct trainer *inference_open(const struct recipe *recipe, const struct model_config *config,
-                               struct backend *be, int64_t positions, struct error *err)
+struct trainer *inference_open(const struct inference_options *wanted, struct error *err)
 {
     size_t capacity[MEMORY_CATEGORY_COUNT];
-    struct trainer_options options = {
-        .recipe = recipe, .config = config, .be = be, .inference = true, .positions = positions
-    };
+    struct trainer_options options = { .recipe = wanted->recipe,
+                                       .config = wanted->config,
+                                       .be = wanted->be,
+                                       .inference = true,
+                                       .positions = wanted->positions };
+    if (wanted->source != NULL && model_check_weights(wanted->config, wanted->source, err) != 0) {
+        return NULL;
+    }
     if (plan_inference(&options, capacity, err) != 0) {
         return NULL;
     }
     options.capacity = capacity;
-    return trainer_open(&options, err);
+    struct trainer *trainer = trainer_open(&options, err);
+    if (trainer != NULL && wanted->source != NULL &&
+        trainer_load_weights(trainer, wanted->source, err) != 0) {
+        trainer_close(trainer);
+        return NULL;
+    }
+    return trainer;
 }

@@ -2,8 +2,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "engine/base/text.h"
 #include "engine/base/xalloc.h"
+#include "engine/model/model_weights.h"
 #include "engine/train/trainer_parts.h"
 
 const char *const trainer_phase_names[PHASE_COUNT] = {
@@ -206,30 +206,11 @@ static int load_parameter(struct trainer *trainer, struct parameter *p,
     return 0;
 }
 
-/* A tensor that the model does not know means that the model is another one: training on would
- * lose it. A head stored beside a tied embedding is the embedding again. */
-static int check_extra(const struct trainer *trainer, const struct weights_source *source,
-                       struct error *err)
-{
-    for (size_t i = 0; i < weights_count(source); i++) {
-        struct weights_tensor tensor = weights_get(source, i);
-        const char *name = tensor.tensor->name;
-        bool known = trainer->model.config.tied && strcmp(name, "lm_head.weight") == 0;
-        for (int64_t j = 0; !known && j < trainer->model.parameter_count; j++) {
-            known = strcmp(name, trainer->model.parameter[j].name) == 0;
-        }
-        if (!known) {
-            fail(err, ERROR_DATA, "%s: tensor \"%s\" is not part of a %s model with %lld layers",
-                 text_show(tensor.file->path).text, text_show(name).text,
-                 trainer->model.config.family, (long long)trainer->model.config.layers);
-            return hint(err, "config.json and the weights must belong together");
-        }
-    }
-    return 0;
-}
-
 int trainer_load_weights(struct trainer *trainer, struct weights_source *source, struct error *err)
 {
+    if (model_check_weights(&trainer->model.config, source, err) != 0) {
+        return -1;
+    }
     for (int64_t i = 0; i < trainer->model.parameter_count; i++) {
         struct parameter *p = &trainer->model.parameter[i];
         struct weights_tensor tensor;
@@ -237,9 +218,6 @@ int trainer_load_weights(struct trainer *trainer, struct weights_source *source,
             load_parameter(trainer, p, &tensor, err) != 0) {
             return -1;
         }
-    }
-    if (check_extra(trainer, source, err) != 0) {
-        return -1;
     }
     return backend_sync(trainer->be) == 0 ? 0 : trainer_device_error(trainer, err);
 }

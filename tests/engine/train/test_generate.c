@@ -84,7 +84,10 @@ static void test_text(void **state)
     check(config_read(TEST_DATA "/model/untied/config.json", &config, &err), &err);
     config.vocabulary = tokenizer_facts(tokenizer)->vocabulary;
     struct backend *be = backend_open("cpu", 0, why, sizeof why);
-    struct trainer *trainer = inference_open(&recipe, &config, be, 64, &err);
+    struct trainer *trainer = inference_open(
+        &(struct inference_options){
+            .recipe = &recipe, .config = &config, .be = be, .positions = 64 },
+        &err);
     check(trainer == NULL ? -1 : 0, &err);
     struct stream stream = { .size = 0 };
     struct generate_options options = { .prompt = "the cat",
