@@ -394,6 +394,9 @@ int file_copy(const char *from, const char *to, struct error *err)
 
 int64_t file_free_bytes(const char *path)
 {
+    if (installed->free_bytes) {
+        return installed->free_bytes(path);
+    }
     struct statvfs facts;
     char *place = xstrdup(path);
     int result = statvfs(place, &facts);

@@ -24,6 +24,7 @@ struct file_ops {
     int (*mkdir)(const char *path, mode_t mode);
     int (*unlink)(const char *path);
     int (*rmdir)(const char *path);
+    int64_t (*free_bytes)(const char *path); /* NULL: the real one */
 };
 
 /* The table in use. Set it once, before threads start; NULL restores the real one. */

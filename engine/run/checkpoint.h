@@ -54,6 +54,8 @@ struct checkpoint_save {
     struct checkpoint_tensors state;
     const struct checkpoint_blob *blob;
     size_t blob_count;
+    const int64_t *pinned; /* steps that are not removed to make room */
+    size_t pinned_count;
 };
 
 /* Room left free beside a checkpoint, so that the events of the run can still be written. */
@@ -62,8 +64,11 @@ enum { CHECKPOINT_SPARE_BYTES = 1 << 20 };
 /* Bytes that the checkpoint will take on disk, manifest included (estimated within 1 KiB). */
 int64_t checkpoint_size(const struct checkpoint_save *save);
 
-/* Writes it. On return it is durable, `path` (xmalloc'd) and `bytes` are set. On failure nothing
- * that was there before has changed, and what was written is removed. */
+/* Writes it. On return it is durable, `path` (xmalloc'd) and `bytes` are set. If the disk
+ * has too little room, older checkpoints are removed first, the oldest one first, as long as it
+ * helps; the newest whole one (its digests are read for this), what is newer and the pinned ones
+ * stay. On failure nothing else that was there before has changed, and what was written is removed.
+ */
 int checkpoint_save(const struct checkpoint_save *save, char **path, int64_t *bytes,
                     struct error *err);
 

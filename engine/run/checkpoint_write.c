@@ -174,16 +174,80 @@ int64_t checkpoint_size(const struct checkpoint_save *save)
     return bytes;
 }
 
+static bool has_room(const char *folder, int64_t need, int64_t *have)
+{
+    *have = file_free_bytes(folder);
+    return *have < 0 || *have >= need + CHECKPOINT_SPARE_BYTES;
+}
+
+static int remove_checkpoint(const char *run, const struct checkpoint_name *item, struct error *err)
+{
+    char *away = xasprintf("%s/checkpoints/.del-step-%06lld-%ld", run, (long long)item->step,
+                           (long)getpid());
+    int result = 0;
+    if (file_ops()->rename(item->path, away) != 0) {
+        result = fail(err, ERROR_RUNTIME, "cannot remove %s: %s", text_show(item->path).text,
+                      strerror(errno));
+    } else {
+        result = file_remove_tree(away, err);
+    }
+    free(away);
+    return result;
+}
+
+static bool is_pinned(const struct checkpoint_save *save, int64_t step)
+{
+    bool pinned = step == save->step;
+    for (size_t i = 0; i < save->pinned_count; i++) {
+        pinned = pinned || save->pinned[i] == step;
+    }
+    return pinned;
+}
+
+/* Removes older checkpoints, the oldest first, until there is room. */
+static int make_room(const char *folder, int64_t need, const struct checkpoint_save *save,
+                     struct error *err)
+{
+    struct checkpoint_list list;
+    int64_t have = 0;
+    if (checkpoint_list_read(save->run, &list, err) != 0) {
+        return -1;
+    }
+    size_t newest = 0; /* whole: with it, nothing older is needed to go on */
+    struct error why = { 0 };
+    while (newest < list.count && checkpoint_verify(list.item[newest].path, true, &why) != 0) {
+        newest++;
+    }
+    int result = 0;
+    for (size_t i = list.count; i > newest + 1 && result == 0; i--) {
+        const struct checkpoint_name *item = &list.item[i - 1];
+        if (has_room(folder, need, &have)) {
+            break;
+        }
+        if (!is_pinned(save, item->step)) {
+            result = remove_checkpoint(save->run, item, err);
+        }
+    }
+    checkpoint_list_free(&list);
+    return result;
+}
+
 static int check_space(const char *folder, const struct checkpoint_save *save, struct error *err)
 {
     int64_t need = checkpoint_size(save);
-    int64_t have = file_free_bytes(folder);
-    if (have >= 0 && have < need + CHECKPOINT_SPARE_BYTES) {
+    int64_t have = 0;
+    if (has_room(folder, need, &have)) {
+        return 0;
+    }
+    if (make_room(folder, need, save, err) != 0) {
+        return -1;
+    }
+    if (!has_room(folder, need, &have)) {
         fail(err, ERROR_RUNTIME,
              "a checkpoint takes %lld bytes and %d must stay free beside it, the disk of %s has "
-             "%lld bytes free",
+             "%lld bytes free, and no older checkpoint is left to remove",
              (long long)need, CHECKPOINT_SPARE_BYTES, text_show(folder).text, (long long)have);
-        return hint(err, "free space there, or lower train.keep");
+        return hint(err, "free space there");
     }
     return 0;
 }
@@ -291,21 +355,6 @@ int checkpoint_link(const char *run, const char *name, int64_t step, struct erro
 }
 
 /* ---- removing ------------------------------------------------------------------------------- */
-
-static int remove_checkpoint(const char *run, const struct checkpoint_name *item, struct error *err)
-{
-    char *away = xasprintf("%s/checkpoints/.del-step-%06lld-%ld", run, (long long)item->step,
-                           (long)getpid());
-    int result = 0;
-    if (file_ops()->rename(item->path, away) != 0) {
-        result = fail(err, ERROR_RUNTIME, "cannot remove %s: %s", text_show(item->path).text,
-                      strerror(errno));
-    } else {
-        result = file_remove_tree(away, err);
-    }
-    free(away);
-    return result;
-}
 
 int checkpoint_prune(const char *run, int64_t keep, const int64_t *pinned, size_t pinned_count,
                      struct error *err)

@@ -175,8 +175,10 @@ int64_t run_need_bytes(const struct run *run)
     return bytes;
 }
 
-static int write_checkpoint(struct run *run, char **path, int64_t *bytes, struct error *err)
+static int write_checkpoint(struct run *run, int64_t best_step, char **path, int64_t *bytes,
+                            struct error *err)
 {
+    int64_t pinned[] = { best_step, run->resume_step };
     struct tensor_range weights;
     struct tensor_range state;
     struct blobs blobs;
@@ -189,6 +191,8 @@ static int write_checkpoint(struct run *run, char **path, int64_t *bytes, struct
         .state = { state.entry, state.count, read_range, &state },
         .blob = blobs.blob,
         .blob_count = blobs.count,
+        .pinned = pinned,
+        .pinned_count = 2,
     };
     int result = checkpoint_save(&save, path, bytes, err);
     free(weights.entry);
@@ -263,7 +267,7 @@ int run_save(struct run *run, struct error *err)
     run->state.events_bytes = run->directory.bytes;
     int result = check_ready(run, err);
     if (result == 0) {
-        result = write_checkpoint(run, &path, &bytes, err);
+        result = write_checkpoint(run, before.best_step, &path, &bytes, err);
     }
     if (slow) {
         run_report_state(run, run->paused ? "paused" : "running");

@@ -285,6 +285,91 @@ static void a_device_that_fails_leaves_nothing(void **state)
     assert_int_equal(leftovers(run), 0);
 }
 
+static void change_file(const char *path, int how, size_t at)
+{
+    struct error err = { 0 };
+    size_t size = 0;
+    char *text = file_read_all(path, 1 << 20, &size, &err);
+    assert_non_null(text);
+    char *longer = xcalloc(size + 1, 1);
+    memcpy(longer, text, size);
+    free(text);
+    if (how == 0) {
+        longer[at % size] ^= (char)(1 << (at % 8));
+    }
+    size_t kept = how == 0 ? size : how == 1 ? at % size : size + 1;
+    assert_int_equal(unlink(path), 0);
+    if (how != 3) { /* 3: gone */
+        assert_int_equal(file_replace(path, longer, kept, &err), 0);
+    }
+    free(longer);
+}
+
+/* ---- a full disk ---------------------------------------------------------------------------- */
+
+/* A disk with room for `places` checkpoints in the run `path`. */
+static struct {
+    const char *run;
+    int64_t places;
+} disk;
+
+static int64_t room_for_places(const char *path)
+{
+    (void)path;
+    struct error err = { 0 };
+    struct checkpoint_list list;
+    assert_int_equal(checkpoint_list_read(disk.run, &list, &err), 0);
+    int64_t left = disk.places - (int64_t)list.count;
+    checkpoint_list_free(&list);
+    return left > 0 ? left * (16 << 10) + CHECKPOINT_SPARE_BYTES : 0;
+}
+
+static int save_pinned(const char *run, int64_t step, const int64_t *pinned, struct error *err)
+{
+    struct source weights = { step, weight_entries, false };
+    struct checkpoint_blob blob = { "state.json", "{\"step\": 1}\n", 12 };
+    struct checkpoint_save save = { .run = run,
+                                    .step = step,
+                                    .weights = { weight_entries, 2, read_source, &weights },
+                                    .blob = &blob,
+                                    .blob_count = 1,
+                                    .pinned = pinned,
+                                    .pinned_count = 2 };
+    char *path = NULL;
+    int64_t bytes = 0;
+    int result = checkpoint_save(&save, &path, &bytes, err);
+    free(result == 0 ? path : NULL);
+    return result;
+}
+
+static void a_full_disk_gives_up_the_oldest(void **state)
+{
+    const char *run = *state;
+    struct error err = { 0 };
+    struct file_ops ops = *file_ops();
+    const int64_t pinned[] = { 10, 0 };
+    ops.free_bytes = room_for_places;
+    disk.run = run;
+    disk.places = 3;
+    file_install_ops(&ops);
+    for (int64_t step = 10; step <= 60; step += 10) { /* 10 is pinned: 20, 30, 40 make room */
+        assert_int_equal(save_pinned(run, step, pinned, &err), 0);
+        assert_true(is_whole(run, step) && is_whole(run, 10));
+        assert_true(step == 20 || step == 10 || is_whole(run, step - 10));
+    }
+    assert_false(is_whole(run, 40));
+    /* The newest is damaged: the one before it must stay, and nothing else is there to remove. */
+    char *path = step_path(run, 60);
+    char *weights = path_join(path, CHECKPOINT_WEIGHTS);
+    change_file(weights, 0, 100);
+    assert_int_equal(save_pinned(run, 70, pinned, &err), -1);
+    assert_non_null(strstr(err.message, "0 bytes free"));
+    assert_true(is_whole(run, 10) && is_whole(run, 50));
+    assert_true(file_exists(path));
+    free(weights);
+    free(path);
+}
+
 /* ---- the order of calls --------------------------------------------------------------------- */
 
 /* What a power cut would lose: files written and not synced, names not synced. */
@@ -377,26 +462,6 @@ static void tensors_come_back(void **state)
     assert_null(checkpoint_find(&checkpoint, "absent", &file));
     checkpoint_close(&checkpoint);
     free(path);
-}
-
-static void change_file(const char *path, int how, size_t at)
-{
-    struct error err = { 0 };
-    size_t size = 0;
-    char *text = file_read_all(path, 1 << 20, &size, &err);
-    assert_non_null(text);
-    char *longer = xcalloc(size + 1, 1);
-    memcpy(longer, text, size);
-    free(text);
-    if (how == 0) {
-        longer[at % size] ^= (char)(1 << (at % 8));
-    }
-    size_t kept = how == 0 ? size : how == 1 ? at % size : size + 1;
-    assert_int_equal(unlink(path), 0);
-    if (how != 3) { /* 3: gone */
-        assert_int_equal(file_replace(path, longer, kept, &err), 0);
-    }
-    free(longer);
 }
 
 static void damage_is_refused_by_name(void **state)
@@ -576,6 +641,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(any_call_may_fail, make_run, remove_run),
         cmocka_unit_test_setup_teardown(replacing_a_step_is_safe_too, make_run, remove_run),
         cmocka_unit_test_setup_teardown(a_device_that_fails_leaves_nothing, make_run, remove_run),
+        cmocka_unit_test_setup_teardown(a_full_disk_gives_up_the_oldest, make_run, remove_run),
         cmocka_unit_test_setup_teardown(everything_is_durable_before_it_counts, make_run,
                                         remove_run),
         cmocka_unit_test_setup_teardown(tensors_come_back, make_run, remove_run),
