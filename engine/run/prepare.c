@@ -229,12 +229,44 @@ static int check_world(const struct run *run, const struct run_digests *found, s
     return 0;
 }
 
-static int open_material(struct run *run, struct error *err)
+/* Whether the tokenizer was trained for the checkpoint that the run begins with, and stays. */
+static bool has_own_tokenizer(const struct run *run)
+{
+    static const char key[] = "tokenizer.";
+    bool changed = false;
+    for (size_t i = 0; i < run->options->change_count; i++) {
+        changed = changed || strncmp(run->options->changes[i], key, sizeof key - 1) == 0;
+    }
+    return run->resume_path && run->recipe.tokenizer_vocab > 0 && !changed;
+}
+
+/* A trained tokenizer belongs to the weights: the checkpoint's own is used, never trained anew. */
+static int open_parts(struct run *run, int parts, struct error *err)
 {
     struct dataset_progress progress = { tell_progress, run };
+    if (!has_own_tokenizer(run)) {
+        return material_open(&run->recipe, parts, &progress, &run->material, err);
+    }
+    struct recipe recipe;
+    char *path = path_join(run->resume_path, "tokenizer.model");
+    recipe_init(&recipe);
+    recipe_copy(&recipe, &run->recipe);
+    int result = recipe_assign(&recipe, recipe_field("tokenizer.path"), path, NULL, err);
+    if (result == 0) {
+        result = material_open(&recipe, parts, &progress, &run->material, err);
+    }
+    if (result == 0) { /* what lies beside it is written anew; the checkpoint may be removed */
+        run->material.tokenizer_directory[0] = '\0';
+    }
+    recipe_free(&recipe);
+    free(path);
+    return result;
+}
+
+static int open_material(struct run *run, struct error *err)
+{
     struct run_digests found;
-    int parts = MATERIAL_TOKENIZER | MATERIAL_DATA;
-    if (material_open(&run->recipe, parts, &progress, &run->material, err) != 0 ||
+    if (open_parts(run, MATERIAL_TOKENIZER | MATERIAL_DATA, err) != 0 ||
         run_check_rank(&run->recipe, &run->material.config, err) != 0) {
         return -1;
     }
