@@ -24,3 +24,8 @@ const struct activation_policy *activation_find(const char *recompute)
     }
     return NULL;
 }
+
+const char *activation_name(size_t index)
+{
+    return index < sizeof policies / sizeof policies[0] ? policies[index].name : NULL;
+}

@@ -10,5 +10,7 @@
 
 /* The policy of a recipe's activation.recompute: "none". NULL if it is not built in. */
 const struct activation_policy *activation_find(const char *recompute);
+/* The names of the table, one by one; NULL past the last. */
+const char *activation_name(size_t index);
 
 #endif

@@ -21,10 +21,9 @@ const struct method_ops *method_find(const char *name)
     return NULL;
 }
 
-const struct method_ops *const *method_list(size_t *count)
+const char *method_name(size_t index)
 {
-    *count = sizeof methods / sizeof methods[0];
-    return methods;
+    return index < sizeof methods / sizeof methods[0] ? methods[index]->name : NULL;
 }
 
 static void shape_text(char *out, size_t size, enum dtype dtype, int rank, const int64_t *dim)

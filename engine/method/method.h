@@ -90,8 +90,8 @@ struct method {
 };
 
 const struct method_ops *method_find(const char *name);
-/* The table, for lists and help. */
-const struct method_ops *const *method_list(size_t *count);
+/* The names of the table, one by one; NULL past the last. */
+const char *method_name(size_t index);
 
 /* Called by restore of the methods: reads `name` of the saved set into a placed tensor of the same
  * shape and dtype. An error names the tensor and both shapes. */

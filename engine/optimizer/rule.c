@@ -18,6 +18,11 @@ const struct rule_ops *rule_find(const char *name)
     return NULL;
 }
 
+const char *rule_name(size_t index)
+{
+    return index < sizeof rules / sizeof rules[0] ? rules[index]->name : NULL;
+}
+
 void rule_place(const struct rule_ops *rule, struct backend *be, struct memory *memory,
                 const char *name, const struct tensor *like, enum dtype dtype, int64_t ages,
                 struct rule_state *state)

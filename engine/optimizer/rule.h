@@ -52,6 +52,8 @@ struct rule_ops {
 };
 
 const struct rule_ops *rule_find(const char *name);
+/* The names of the table, one by one; NULL past the last. */
+const char *rule_name(size_t index);
 
 /* Places the slots for a gradient of the shape of `like` in OPTIMIZER, zeroed, in `dtype`, and
  * `ages` counters. `name` is the parameter's. */

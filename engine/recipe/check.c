@@ -2,26 +2,30 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "engine/activation/policy.h"
 #include "engine/base/file.h"
 #include "engine/base/text.h"
 #include "engine/base/xalloc.h"
+#include "engine/method/method.h"
+#include "engine/optimizer/rule.h"
 #include "engine/recipe/load.h"
 #include "kernels/backend.h"
 
-/* A setting whose values are names: those built in, then those that are known but not there. */
+/* A setting whose values are names: those built in (as a list, or as the room that holds them tells
+ * them one by one), then those that are known but not there. */
 struct known {
     const char *key;
+    const char *(*built_at)(size_t index);
     const char *const *built;
     const char *const *planned;
 };
+enum { NAMES_MAX = 16 };
 
-static const char *const built_methods[] = { "full", "grass", NULL };
 static const char *const planned_methods[] = { "galore", "lora", NULL };
 static const char *const built_none[] = { "none", NULL };
 static const char *const planned_recompute[] = { "norms", "ffn", "block", NULL };
 static const char *const planned_sample[] = { "wta-crs", "crs", "rad", NULL };
 static const char *const planned_offload[] = { "host", "ssd", NULL };
-static const char *const built_optimizers[] = { "adamw", NULL };
 static const char *const planned_optimizers[] = { "sgd", "tradam", NULL };
 static const char *const built_attention[] = { "auto", "own", NULL };
 static const char *const planned_attention[] = { "cudnn", NULL };
@@ -29,13 +33,13 @@ static const char *const built_targets[] = { "all", NULL };
 static const char *const planned_targets[] = { NULL };
 
 static const struct known known_names[] = {
-    { "method.name", built_methods, planned_methods },
-    { "method.targets", built_targets, planned_targets },
-    { "activation.recompute", built_none, planned_recompute },
-    { "activation.sample", built_none, planned_sample },
-    { "activation.offload", built_none, planned_offload },
-    { "optimizer.name", built_optimizers, planned_optimizers },
-    { "kernel.attention", built_attention, planned_attention },
+    { "method.name", method_name, NULL, planned_methods },
+    { "method.targets", NULL, built_targets, planned_targets },
+    { "activation.recompute", activation_name, NULL, planned_recompute },
+    { "activation.sample", NULL, built_none, planned_sample },
+    { "activation.offload", NULL, built_none, planned_offload },
+    { "optimizer.name", rule_name, NULL, planned_optimizers },
+    { "kernel.attention", NULL, built_attention, planned_attention },
 };
 
 static bool contains(const char *const *names, const char *name)
@@ -48,15 +52,30 @@ static bool contains(const char *const *names, const char *name)
     return false;
 }
 
+/* The names that are built in, ended by NULL; how many. */
+static size_t built_names(const struct known *known, const char *names[NAMES_MAX])
+{
+    size_t count = 0;
+    for (const char *name; count + 1 < NAMES_MAX; names[count++] = name) {
+        name = known->built_at ? known->built_at(count) : known->built[count];
+        if (!name) {
+            break;
+        }
+    }
+    names[count] = NULL;
+    return count;
+}
+
 static int check_name(const struct known *known, const char *value, struct error *err)
 {
-    if (contains(known->built, value)) {
+    const char *built[NAMES_MAX];
+    size_t count = built_names(known, built);
+    if (contains(built, value)) {
         return 0;
     }
     struct buffer list = { 0 };
-    size_t count = 0;
-    for (; known->built[count]; count++) {
-        buffer_printf(&list, "%s%s", count ? ", " : "", known->built[count]);
+    for (size_t i = 0; i < count; i++) {
+        buffer_printf(&list, "%s%s", i ? ", " : "", built[i]);
     }
     if (contains(known->planned, value)) {
         fail(err, ERROR_USAGE, "%s=%s is not built into this version; available: %s", known->key,
@@ -64,7 +83,7 @@ static int check_name(const struct known *known, const char *value, struct error
     } else {
         fail(err, ERROR_USAGE, "%s=\"%s\" is unknown; available: %s", known->key,
              text_show(value).text, list.text);
-        const char *near = nearest_name(value, known->built, count);
+        const char *near = nearest_name(value, built, count);
         if (near) {
             hint(err, "did you mean %s?", near);
         }
