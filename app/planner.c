@@ -43,12 +43,7 @@ static int64_t device_limit(const struct recipe *recipe, char *device, size_t si
         name = "cuda";
         index = recipe->device[4] == ':' ? (int)strtol(recipe->device + 5, NULL, 10) : 0;
     }
-    struct backend *be = NULL;
-    if (strcmp(recipe->device, "auto") == 0) {
-        be = backend_open("cuda", 0, why, sizeof(why));
-        name = be ? "cuda" : "cpu";
-    }
-    be = be ? be : backend_open(name, index, why, sizeof(why));
+    struct backend *be = backend_open(name, index, why, sizeof(why));
     snprintf(device, size, "%s", name);
     if (!be) {
         return recipe->memory_limit;

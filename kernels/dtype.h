@@ -11,6 +11,13 @@
 #include <stdint.h>
 #include <string.h>
 
+/* Small functions that device code calls as well. */
+#ifdef __CUDACC__
+#define KERNELS_INLINE static inline __host__ __device__
+#else
+#define KERNELS_INLINE static inline
+#endif
+
 enum dtype { DTYPE_F32, DTYPE_BF16, DTYPE_F16, DTYPE_I32, DTYPE_U8, DTYPE_COUNT };
 
 /* How a value becomes bf16: to the nearest (ties to even), or up or down at random so that the
@@ -31,27 +38,27 @@ static inline const char *dtype_name(enum dtype dtype)
     return names[dtype];
 }
 
-static inline uint32_t float_bits(float value)
+KERNELS_INLINE uint32_t float_bits(float value)
 {
     uint32_t bits;
     memcpy(&bits, &value, sizeof bits);
     return bits;
 }
 
-static inline float float_from_bits(uint32_t bits)
+KERNELS_INLINE float float_from_bits(uint32_t bits)
 {
     float value;
     memcpy(&value, &bits, sizeof value);
     return value;
 }
 
-static inline float bf16_to_float(uint16_t value)
+KERNELS_INLINE float bf16_to_float(uint16_t value)
 {
     return float_from_bits((uint32_t)value << 16);
 }
 
 /* Nearest, ties to even; NaN stays NaN (quiet). */
-static inline uint16_t bf16_from_float(float value)
+KERNELS_INLINE uint16_t bf16_from_float(float value)
 {
     uint32_t bits = float_bits(value);
     if ((bits & 0x7fffffffu) > 0x7f800000u) {
@@ -62,7 +69,7 @@ static inline uint16_t bf16_from_float(float value)
 
 /* Stochastic: adds 16 uniform random bits below the kept mantissa, then cuts them off. A value
  * that bf16 holds exactly is kept; NaN and infinity are kept. */
-static inline uint16_t bf16_from_float_stochastic(float value, uint32_t random16)
+KERNELS_INLINE uint16_t bf16_from_float_stochastic(float value, uint32_t random16)
 {
     uint32_t bits = float_bits(value);
     if ((bits & 0x7f800000u) == 0x7f800000u) {

@@ -8,7 +8,7 @@
 #ifndef WINDROW_KERNELS_RANDOM_H
 #define WINDROW_KERNELS_RANDOM_H
 
-#include <stdint.h>
+#include "kernels/dtype.h"
 
 /* One stream per purpose, so that two uses never share numbers. */
 enum random_purpose {
@@ -35,8 +35,8 @@ struct random_block {
 
 /* The raw generator: counter and key in, four words out. Known answers (Random123):
  * counter 0,0,0,0 key 0,0 -> 6627e8d5 e169c58d bc57ac4c 9b00dbd8. */
-static inline struct random_block random_philox(const uint32_t counter[4], uint32_t key0,
-                                                uint32_t key1)
+KERNELS_INLINE struct random_block random_philox(const uint32_t counter[4], uint32_t key0,
+                                                 uint32_t key1)
 {
     struct random_block c = { { counter[0], counter[1], counter[2], counter[3] } };
     for (int round = 0; round < 10; round++) {
@@ -52,25 +52,25 @@ static inline struct random_block random_philox(const uint32_t counter[4], uint3
 }
 
 /* The four words for elements 4 * block .. 4 * block + 3. */
-static inline struct random_block random_words(const struct random_key *key, uint64_t block)
+KERNELS_INLINE struct random_block random_words(const struct random_key *key, uint64_t block)
 {
     const uint32_t counter[4] = { (uint32_t)block, (uint32_t)(block >> 32), key->step,
                                   key->tensor | ((uint32_t)key->purpose << 24) };
     return random_philox(counter, (uint32_t)key->seed, (uint32_t)(key->seed >> 32));
 }
 
-static inline uint32_t random_u32(const struct random_key *key, uint64_t element)
+KERNELS_INLINE uint32_t random_u32(const struct random_key *key, uint64_t element)
 {
     return random_words(key, element / 4).word[element % 4];
 }
 
 /* Uniform in (0, 1): never exactly 0 or 1, so that a logarithm is finite. */
-static inline float random_uniform_from(uint32_t word)
+KERNELS_INLINE float random_uniform_from(uint32_t word)
 {
     return ((float)(word >> 9) + 0.5f) * (1.0f / 8388608.0f);
 }
 
-static inline float random_uniform(const struct random_key *key, uint64_t element)
+KERNELS_INLINE float random_uniform(const struct random_key *key, uint64_t element)
 {
     return random_uniform_from(random_u32(key, element));
 }

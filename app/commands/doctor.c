@@ -29,7 +29,7 @@ static const struct library libraries[] = {
     { "onednn", "libdnnl.so.2", "dnnl_version", true, "no matrix products on the processor" },
     { "xxhash", "libxxhash.so.0", "XXH3_128bits", true, "no checksums" },
     { "openmp", "libgomp.so.1", "omp_get_max_threads", true, "one thread" },
-    { "cuda", "libcuda.so.1", "cuInit", false, "no GPU driver; this build does not use one" },
+    { "cuda", "libcuda.so.1", "cuInit", false, "no GPU driver: training runs on the CPU" },
     { "nvml", "libnvidia-ml.so.1", "nvmlInit_v2", false, "no GPU telemetry" },
 };
 enum { LIBRARY_COUNT = sizeof libraries / sizeof libraries[0] };

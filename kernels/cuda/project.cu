@@ -1,0 +1,119 @@
+/* Gather, scatter and scaling of rows or columns. Rows are moved eight elements a thread, columns
+ * one: chosen columns are seldom neighbours. */
+#include "kernels/cuda/check.cuh"
+#include "kernels/cuda/cuda.cuh"
+#include "kernels/cuda/vector.cuh"
+
+static __global__ void move_rows_kernel(struct view to, struct view from, const int32_t *index,
+                                        int64_t columns, bool gather, bool wide)
+{
+    int64_t slot = blockIdx.x;
+    int64_t chosen = index[slot];
+    if (chosen < 0 && !gather) {
+        return;
+    }
+    int64_t source = (gather ? chosen : slot) * columns;
+    int64_t target = (gather ? slot : chosen) * columns;
+    for (int64_t at = threadIdx.x * VECTOR; at < columns; at += BLOCK_THREADS * VECTOR) {
+        float v[VECTOR] = { 0.0f };
+        int n = vector_count(at, columns);
+        if (chosen >= 0) {
+            load8(v, from, source + at, n, wide);
+        }
+        store8(to, target + at, v, n, wide);
+    }
+}
+
+/* part (rows, slots), whole (rows, columns). */
+static __global__ void move_columns_kernel(struct view part, struct view whole,
+                                           const int32_t *index, int64_t count, int64_t slots,
+                                           int64_t columns, bool gather)
+{
+    int64_t at = thread_number();
+    if (at >= count) {
+        return;
+    }
+    int64_t row = at / slots;
+    int64_t chosen = index[at % slots];
+    if (gather) {
+        put(part, at, chosen < 0 ? 0.0f : get(whole, row * columns + chosen));
+    } else if (chosen >= 0) {
+        put(whole, row * columns + chosen, get(part, at));
+    }
+}
+
+static void move_columns(struct backend *be, const struct tensor *part, const struct tensor *whole,
+                         const struct tensor *index, bool gather)
+{
+    int64_t count = tensor_count(part);
+    if (count > 0) {
+        LAUNCH(move_columns_kernel, cuda_blocks(count), BLOCK_THREADS, 0, cuda_stream(be),
+               view_of(part), view_of(whole), (const int32_t *)index->data, count,
+               tensor_columns(part), tensor_columns(whole), gather);
+    }
+}
+
+static void move_rows(struct backend *be, const struct tensor *to, const struct tensor *from,
+                      const struct tensor *index, bool gather)
+{
+    int64_t slots = tensor_count(index);
+    if (slots > 0) {
+        LAUNCH(move_rows_kernel, (unsigned)slots, BLOCK_THREADS, 0, cuda_stream(be), view_of(to),
+               view_of(from), (const int32_t *)index->data, tensor_columns(to), gather,
+               view_has_wide_rows(to) && view_is_wide(from));
+    }
+}
+
+void cuda_gather(struct backend *be, struct tensor *y, const struct tensor *x,
+                 const struct tensor *index, enum side side)
+{
+    if (side == SIDE_ROWS) {
+        move_rows(be, y, x, index, true);
+    } else {
+        move_columns(be, y, x, index, true);
+    }
+    cuda_check(be, "gather");
+}
+
+void cuda_scatter(struct backend *be, struct tensor *x, const struct tensor *y,
+                  const struct tensor *index, enum side side)
+{
+    if (side == SIDE_ROWS) {
+        move_rows(be, x, y, index, false);
+    } else {
+        move_columns(be, y, x, index, false);
+    }
+    cuda_check(be, "scatter");
+}
+
+static __global__ void scale_side_kernel(struct view x, const float *scale, int64_t rows,
+                                         int64_t columns, bool by_row, bool wide)
+{
+    int64_t groups = (columns + VECTOR - 1) / VECTOR;
+    int64_t row = thread_number() / groups;
+    int64_t at = thread_number() % groups * VECTOR;
+    if (row >= rows) {
+        return;
+    }
+    float v[VECTOR];
+    int n = vector_count(at, columns);
+    load8(v, x, row * columns + at, n, wide);
+#pragma unroll
+    for (int i = 0; i < VECTOR; i++) {
+        v[i] *= i < n ? scale[by_row ? row : at + i] : 0.0f;
+    }
+    store8(x, row * columns + at, v, n, wide);
+}
+
+void cuda_scale_side(struct backend *be, struct tensor *x, const struct tensor *scale,
+                     enum side side)
+{
+    int64_t rows = tensor_rows(x);
+    int64_t columns = tensor_columns(x);
+    if (rows > 0 && columns > 0) {
+        LAUNCH(scale_side_kernel, cuda_blocks(rows * vectors_of(columns)), BLOCK_THREADS, 0,
+               cuda_stream(be), view_of(x), (const float *)scale->data, rows, columns,
+               side == SIDE_ROWS, view_has_wide_rows(x));
+    }
+    cuda_check(be, "scale_side");
+}

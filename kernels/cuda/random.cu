@@ -1,0 +1,38 @@
+/* Normal random numbers by Box and Muller, on the same words as the cpu backend: a thread makes the
+ * four elements of one block of words. */
+#include "kernels/cuda/check.cuh"
+#include "kernels/cuda/cuda.cuh"
+#include "kernels/cuda/vector.cuh"
+
+static __global__ void random_normal_kernel(struct view x, float deviation, struct random_key key,
+                                            int64_t count)
+{
+    int64_t at = thread_number() * 4;
+    if (at >= count) {
+        return;
+    }
+    const float two_pi = 6.28318530717958648f;
+    struct random_block block = random_words(&key, (uint64_t)at / 4);
+#pragma unroll
+    for (int i = 0; i < 4; i += 2) {
+        float radius = deviation * sqrtf(-2.0f * logf(random_uniform_from(block.word[i])));
+        float angle = two_pi * random_uniform_from(block.word[i + 1]);
+        if (at + i < count) {
+            put(x, at + i, radius * cosf(angle));
+        }
+        if (at + i + 1 < count) {
+            put(x, at + i + 1, radius * sinf(angle));
+        }
+    }
+}
+
+void cuda_random_normal(struct backend *be, struct tensor *x, float deviation,
+                        struct random_key key)
+{
+    int64_t count = tensor_count(x);
+    if (count > 0) {
+        LAUNCH(random_normal_kernel, cuda_blocks((count + 3) / 4), BLOCK_THREADS, 0,
+               cuda_stream(be), view_of(x), deviation, key, count);
+    }
+    cuda_check(be, "random_normal");
+}

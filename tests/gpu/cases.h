@@ -1,0 +1,83 @@
+/*
+ * An operation on random tensors, asked of two backends.
+ *
+ * A case is a list of tensors with their contents, the ones that the operation writes being marked,
+ * and a function that calls the operation on such a list. case_run lets the cpu backend and the
+ * device do it, the device twice. The results must be near those of the cpu, the same both times,
+ * and nothing else may have changed.
+ */
+#ifndef WINDROW_TESTS_GPU_CASES_H
+#define WINDROW_TESTS_GPU_CASES_H
+
+#include "kernels/ops.h"
+
+enum { CASE_TENSORS = 10, CASE_ROWS_MAX = 128 };
+
+/* How a tensor is filled. */
+enum fill {
+    FILL_UNIFORM, /* in (low, high) */
+    FILL_POISON,  /* bytes of 0xff: NaN, -1 */
+    FILL_BELOW,   /* int32 in [low, high) */
+    FILL_GIVEN,   /* from `contents` */
+};
+
+struct item {
+    int64_t rows, columns;
+    enum dtype dtype;
+    enum fill fill;
+    float low, high;
+    const void *contents;
+    bool written;
+};
+
+/* Numbers that a case passes on to its operation. */
+struct numbers {
+    int64_t a, b, c;
+    float f;
+    bool yes, other;
+    struct attention_shape attention;
+};
+
+struct trial {
+    const char *op;
+    struct item item[CASE_TENSORS];
+    int count;
+    struct numbers numbers;
+    void (*run)(struct backend *be, struct tensor *t, const struct numbers *n);
+};
+
+/* A line of the table: an operation with fp32 or bf16 tensors. */
+struct line {
+    char op[32];
+    const char *dtype;
+    int cases;
+    double worst; /* error, as a fraction of the bound */
+    bool repeats;
+    bool good;
+};
+
+struct report {
+    struct backend *cpu;
+    struct backend *device;
+    struct line line[CASE_ROWS_MAX];
+    int lines;
+    uint32_t stream; /* of random numbers */
+    int64_t size;    /* shapes grow with it */
+    char trouble[256];
+};
+
+/* The bound is relative to the largest expected element of a tensor. */
+void case_run(struct report *report, const struct trial *trial);
+
+/* A random whole number in [low, high]. */
+int64_t case_random(struct report *report, int64_t low, int64_t high);
+
+/* Operations of the model, and of the update. */
+void cases_model(struct report *report);
+void cases_update(struct report *report);
+
+/* What differs between the emulated and the real device. */
+int64_t device_size(void);
+void device_order(bool reverse);
+
+#endif

@@ -1,0 +1,236 @@
+/* Cases of the update: selection, gather and scatter, AdamW, random numbers. */
+#include "gpu/cases.h"
+
+#include <math.h>
+#include <stdlib.h>
+
+static const enum dtype types[] = { DTYPE_F32, DTYPE_BF16 };
+
+static struct item uniform(int64_t rows, int64_t columns, enum dtype dtype, float low, float high)
+{
+    return (struct item){ rows, columns, dtype, FILL_UNIFORM, low, high, NULL, false };
+}
+
+static struct item changed(int64_t rows, int64_t columns, enum dtype dtype, float low)
+{
+    return (struct item){ rows, columns, dtype, FILL_UNIFORM, low, 1.0f, NULL, true };
+}
+
+static struct item output(int64_t rows, int64_t columns, enum dtype dtype)
+{
+    return (struct item){ rows, columns, dtype, FILL_POISON, 0.0f, 0.0f, NULL, true };
+}
+
+/* Distinct candidates of `limit` in ascending order, with an unused slot here and there. */
+static int32_t *slots_of(struct report *r, int64_t slots, int64_t limit)
+{
+    int32_t *index = malloc((size_t)slots * sizeof *index);
+    if (index == NULL) {
+        abort();
+    }
+    int64_t stride = limit / slots;
+    for (int64_t j = 0; j < slots; j++) {
+        int64_t chosen = j * stride + case_random(r, 0, stride - 1);
+        index[j] = case_random(r, 0, 6) == 0 ? -1 : (int32_t)chosen;
+    }
+    return index;
+}
+
+static struct item given(const int32_t *index, int64_t slots)
+{
+    return (struct item){ 1, slots, DTYPE_I32, FILL_GIVEN, 0.0f, 0.0f, index, false };
+}
+
+/* ---- norms and choice ----------------------------------------------------------------------- */
+
+static void run_squared_norms(struct backend *be, struct tensor *t, const struct numbers *n)
+{
+    op_squared_norms(be, &t[0], &t[1], n->yes ? SIDE_COLUMNS : SIDE_ROWS);
+}
+
+static void cases_norms(struct report *r)
+{
+    for (int i = 0; i < 8; i++) {
+        int64_t rows = case_random(r, 1, 9) * (i % 3 == 0 ? 20 : 1);
+        int64_t columns = i < 4 ? case_random(r, 1, 40) : 8 * case_random(r, 30, 300);
+        bool yes = (i & 2) != 0;
+        struct trial t = { "squared_norms",
+                           { output(1, yes ? columns : rows, DTYPE_F32) },
+                           2,
+                           { .yes = yes },
+                           run_squared_norms };
+        t.item[1] = uniform(rows, columns, types[i & 1], -2, 2);
+        case_run(r, &t);
+    }
+}
+
+static void run_select(struct backend *be, struct tensor *t, const struct numbers *n)
+{
+    op_select(be, &(struct select){ .index = &t[0],
+                                    .scale = &t[1],
+                                    .norms = &t[2],
+                                    .offset = 5,
+                                    .rule = (enum select_rule)n->a,
+                                    .replacement = n->yes,
+                                    .unbiased = n->other,
+                                    .key = { 31, RANDOM_SELECT, 3, (uint32_t)n->b } });
+}
+
+/* Norms far apart, with zeros and equals among them; `odd`: one of them is not finite. */
+static float *uneven_norms(struct report *r, int64_t count, bool odd)
+{
+    float *norms = malloc((size_t)count * sizeof *norms);
+    if (norms == NULL) {
+        abort();
+    }
+    for (int64_t i = 0; i < count; i++) {
+        float norm = exp2f((float)case_random(r, -80, 80) / 10.0f);
+        norms[i] = case_random(r, 0, 9) == 0 ? 0.0f : norm;
+    }
+    if (odd) {
+        norms[count / 2] = NAN;
+        norms[count / 3] = INFINITY;
+    }
+    return norms;
+}
+
+static void cases_select(struct report *r)
+{
+    for (int i = 0; i < 32; i++) {
+        int64_t candidates = i < 16 ? case_random(r, 1, 60) : case_random(r, 500, 700) * r->size;
+        int64_t slots = i % 5 == 0 ? candidates : case_random(r, 1, candidates);
+        float *norms = uneven_norms(r, candidates, i % 7 == 6);
+        struct numbers n = { .a = i % 4, .b = i, .yes = (i & 4) != 0, .other = (i & 8) != 0 };
+        struct trial t = { "select", { output(1, slots, DTYPE_I32) }, 3, n, run_select };
+        t.item[1] = output(1, slots, DTYPE_F32);
+        t.item[2] = (struct item){ 1, candidates, DTYPE_F32, FILL_GIVEN, 0, 0, norms, false };
+        case_run(r, &t);
+        free(norms);
+    }
+}
+
+/* ---- gather and scatter --------------------------------------------------------------------- */
+
+static void run_gather(struct backend *be, struct tensor *t, const struct numbers *n)
+{
+    op_gather(be, &t[0], &t[1], &t[2], n->yes ? SIDE_COLUMNS : SIDE_ROWS);
+}
+
+static void run_scatter(struct backend *be, struct tensor *t, const struct numbers *n)
+{
+    op_scatter(be, &t[0], &t[1], &t[2], n->yes ? SIDE_COLUMNS : SIDE_ROWS);
+}
+
+static void run_scale_side(struct backend *be, struct tensor *t, const struct numbers *n)
+{
+    op_scale_side(be, &t[0], &t[1], n->yes ? SIDE_COLUMNS : SIDE_ROWS);
+}
+
+static void cases_project(struct report *r)
+{
+    for (int i = 0; i < 16; i++) {
+        int64_t rows = case_random(r, 3, 30);
+        int64_t columns = i < 8 ? case_random(r, 3, 40) : 8 * case_random(r, 1, 300);
+        bool yes = (i & 4) != 0;
+        int64_t along = yes ? columns : rows;
+        int64_t slots = case_random(r, 1, along);
+        int32_t *index = slots_of(r, slots, along);
+        int64_t part_rows = yes ? rows : slots;
+        int64_t part_columns = yes ? slots : columns;
+        enum dtype x = types[i & 1];
+        enum dtype y = types[i >> 1 & 1];
+        struct numbers n = { .yes = yes };
+        struct trial g = { "gather", { output(part_rows, part_columns, y) }, 3, n, run_gather };
+        g.item[1] = uniform(rows, columns, x, -1, 1);
+        g.item[2] = given(index, slots);
+        case_run(r, &g);
+        struct trial s = { "scatter", { changed(rows, columns, x, -1) }, 3, n, run_scatter };
+        s.item[1] = uniform(part_rows, part_columns, y, -1, 1);
+        s.item[2] = given(index, slots);
+        case_run(r, &s);
+        struct trial c = { "scale_side", { changed(rows, columns, x, -1) }, 2, n, run_scale_side };
+        c.item[1] = uniform(1, along, DTYPE_F32, -2, 2);
+        case_run(r, &c);
+        free(index);
+    }
+}
+
+/* ---- optimizer ------------------------------------------------------------------------------ */
+
+/* weight, m, v, age, gradient, control, index, rho */
+static void run_adamw(struct backend *be, struct tensor *t, const struct numbers *n)
+{
+    struct adamw args = { .weight = &t[0],
+                          .m = &t[1],
+                          .v = &t[2],
+                          .age = &t[3],
+                          .gradient = &t[4],
+                          .control = &t[5],
+                          .index = n->a > 0 ? &t[6] : NULL,
+                          .rho = n->a > 0 && n->other ? &t[7] : NULL,
+                          .side = n->a == 2 ? SIDE_COLUMNS : SIDE_ROWS,
+                          .lr = 0.01f,
+                          .beta1 = 0.9f,
+                          .beta2 = 0.999f,
+                          .eps = 1e-8f,
+                          .weight_decay = 0.1f,
+                          .scale = 0.7f,
+                          .rounding = n->yes ? ROUNDING_STOCHASTIC : ROUNDING_NEAREST,
+                          .key = { 17, RANDOM_INIT, 9, 3 } };
+    op_adamw(be, &args);
+}
+
+static void cases_adamw(struct report *r)
+{
+    static const float controls[2][3] = { { 0.5f, 0.0f, 2.0f }, { 0.5f, 1.0f, 2.0f } };
+    for (int i = 0; i < 36; i++) {
+        int64_t rows = case_random(r, 3, 20);
+        int64_t columns = i % 2 == 0 ? case_random(r, 3, 50) : 8 * case_random(r, 1, 60);
+        int64_t way = i % 3; /* dense, rows, columns */
+        int64_t along = way == 2 ? columns : rows;
+        int64_t slots = way == 0 ? 1 : case_random(r, 1, along);
+        int32_t *index = slots_of(r, slots, along);
+        int64_t g_rows = way == 1 ? slots : rows;
+        int64_t g_columns = way == 2 ? slots : columns;
+        enum dtype w = types[i / 3 & 1];
+        enum dtype moments = types[i / 6 & 1];
+        struct numbers n = { .a = way, .yes = i / 12 != 1, .other = i % 4 < 2 };
+        struct trial t = { "adamw", { changed(rows, columns, w, -1) }, 8, n, run_adamw };
+        t.item[1] = changed(g_rows, g_columns, moments, -1);
+        t.item[2] = changed(g_rows, g_columns, moments, 0);
+        t.item[3] = (struct item){ 1, slots, DTYPE_I32, FILL_BELOW, 0, 50, NULL, true };
+        t.item[4] = uniform(g_rows, g_columns, types[i / 2 & 1], -1, 1);
+        t.item[5] = (struct item){ 1, 3, DTYPE_F32, FILL_GIVEN, 0, 0, controls[i % 11 == 10], 0 };
+        t.item[6] = given(index, slots);
+        t.item[7] = uniform(1, slots, DTYPE_F32, 0.5f, 2);
+        case_run(r, &t);
+        free(index);
+    }
+}
+
+static void run_random_normal(struct backend *be, struct tensor *t, const struct numbers *n)
+{
+    op_random_normal(be, &t[0], n->f, (struct random_key){ 8, RANDOM_INIT, 7, (uint32_t)n->a });
+}
+
+static void cases_random(struct report *r)
+{
+    for (int i = 0; i < 6; i++) {
+        int64_t count = i < 3 ? case_random(r, 1, 9) : case_random(r, 1000, 5000) * r->size;
+        struct trial t = { "random_normal",
+                           { output(1, count, types[i & 1]) },
+                           1,
+                           { .a = i, .f = 0.02f },
+                           run_random_normal };
+        case_run(r, &t);
+    }
+}
+
+void cases_update(struct report *report)
+{
+    cases_norms(report);
+    cases_select(report);
+    cases_project(report);
+    cases_adamw(report);
+    cases_random(report);
+}

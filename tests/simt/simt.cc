@@ -1,0 +1,336 @@
+/* The emulation of simt.h: fibres, barriers, and a runtime library over the host's memory. */
+#include "simt/simt.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <ucontext.h>
+#if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/common_interface_defs.h>
+#endif
+
+#include "simt/order.h"
+
+enum { THREAD_MAX = 1024, LANES = 32, STACK_BYTES = 128 * 1024, GRID_Y_MAX = 65535 };
+enum wait { READY, AT_WARP, AT_BLOCK, DONE };
+
+struct fibre {
+    ucontext_t context;
+    void *fake_stack; /* the sanitizer's */
+    char *stack;
+    enum wait wait;
+    unsigned turn; /* which half of `passed` is written next */
+    double passed[2];
+};
+
+static struct {
+    struct fibre fibre[THREAD_MAX];
+    ucontext_t scheduler;
+    void *scheduler_fake_stack;
+    const void *scheduler_stack;
+    size_t scheduler_stack_bytes;
+    struct fibre *current;
+    unsigned threads;
+    void (*body)(void *);
+    void *state;
+    unsigned char *pool;
+    bool reverse;
+    enum cudaError_t error;
+} simt;
+
+struct uint3 threadIdx;
+struct uint3 blockIdx;
+struct uint3 blockDim;
+struct uint3 gridDim;
+
+extern "C" {
+extern unsigned char __start_simt_shared[];
+extern unsigned char __stop_simt_shared[];
+
+void simt_reverse(bool reverse)
+{
+    simt.reverse = reverse;
+}
+}
+
+static void give_up(const char *why)
+{
+    fprintf(stderr, "block (%u, %u, %u): %s\n", blockIdx.x, blockIdx.y, blockIdx.z, why);
+    abort();
+}
+
+/* ---- fibres --------------------------------------------------------------------------------- */
+
+static void before_switch(void **fake_stack, const void *bottom, size_t bytes)
+{
+#if defined(__SANITIZE_ADDRESS__)
+    __sanitizer_start_switch_fiber(fake_stack, bottom, bytes);
+#else
+    (void)fake_stack;
+    (void)bottom;
+    (void)bytes;
+#endif
+}
+
+static void after_switch(void *fake_stack, const void **bottom, size_t *bytes)
+{
+#if defined(__SANITIZE_ADDRESS__)
+    __sanitizer_finish_switch_fiber(fake_stack, bottom, bytes);
+#else
+    (void)fake_stack;
+    (void)bottom;
+    (void)bytes;
+#endif
+}
+
+static void pause_as(enum wait wait)
+{
+    struct fibre *self = simt.current;
+    self->wait = wait;
+    before_switch(wait == DONE ? NULL : &self->fake_stack, simt.scheduler_stack,
+                  simt.scheduler_stack_bytes);
+    swapcontext(&self->context, &simt.scheduler);
+    after_switch(self->fake_stack, NULL, NULL);
+}
+
+static void fibre_main(void)
+{
+    after_switch(NULL, &simt.scheduler_stack, &simt.scheduler_stack_bytes);
+    simt.body(simt.state);
+    pause_as(DONE);
+}
+
+static void resume(unsigned number)
+{
+    struct fibre *f = &simt.fibre[number];
+    simt.current = f;
+    threadIdx.x = number;
+    before_switch(&simt.scheduler_fake_stack, f->stack, STACK_BYTES);
+    swapcontext(&simt.scheduler, &f->context);
+    after_switch(simt.scheduler_fake_stack, NULL, NULL);
+}
+
+static void fibre_start(struct fibre *f)
+{
+    if (f->stack == NULL) {
+        f->stack = (char *)malloc(STACK_BYTES);
+        if (f->stack == NULL) {
+            give_up("out of memory");
+        }
+    }
+    getcontext(&f->context);
+    f->context.uc_stack.ss_sp = f->stack;
+    f->context.uc_stack.ss_size = STACK_BYTES;
+    f->context.uc_link = NULL;
+    f->wait = READY;
+    f->turn = 0;
+    f->fake_stack = NULL;
+    makecontext(&f->context, fibre_main, 0);
+}
+
+/* ---- barriers ------------------------------------------------------------------------------- */
+
+static unsigned count_waiting(unsigned first, unsigned count, enum wait wait)
+{
+    unsigned found = 0;
+    for (unsigned i = first; i < first + count; i++) {
+        found += simt.fibre[i].wait == wait ? 1 : 0;
+    }
+    return found;
+}
+
+static bool release(unsigned first, unsigned count, enum wait wait)
+{
+    if (count_waiting(first, count, wait) != count) {
+        return false;
+    }
+    for (unsigned i = first; i < first + count; i++) {
+        simt.fibre[i].wait = READY;
+    }
+    return true;
+}
+
+static void run_block(void)
+{
+    for (unsigned i = 0; i < simt.threads; i++) {
+        fibre_start(&simt.fibre[i]);
+    }
+    while (count_waiting(0, simt.threads, DONE) < simt.threads) {
+        bool moved = false;
+        for (unsigned i = 0; i < simt.threads; i++) {
+            unsigned number = simt.reverse ? simt.threads - 1 - i : i;
+            if (simt.fibre[number].wait == READY) {
+                resume(number);
+                moved = true;
+            }
+        }
+        for (unsigned first = 0; first + LANES <= simt.threads; first += LANES) {
+            moved = release(first, LANES, AT_WARP) || moved;
+        }
+        moved = release(0, simt.threads, AT_BLOCK) || moved;
+        if (!moved) {
+            give_up("a barrier or warp operation was not reached by all threads");
+        }
+    }
+}
+
+void __syncthreads(void)
+{
+    pause_as(AT_BLOCK);
+}
+
+void __syncwarp(void)
+{
+    pause_as(AT_WARP);
+}
+
+/* Two halves by turns: nobody writes where a slower lane may still have to read. */
+double __shfl_xor_sync(unsigned lanes, double value, int mask)
+{
+    if (lanes != 0xffffffffu) {
+        give_up("only whole warps are emulated");
+    }
+    struct fibre *self = simt.current;
+    unsigned turn = self->turn;
+    self->passed[turn] = value;
+    self->turn = 1 - turn;
+    pause_as(AT_WARP);
+    return simt.fibre[(unsigned)(self - simt.fibre) ^ (unsigned)mask].passed[turn];
+}
+
+float __shfl_xor_sync(unsigned lanes, float value, int mask)
+{
+    return (float)__shfl_xor_sync(lanes, (double)value, mask);
+}
+
+int atomicAdd(int *at, int value)
+{
+    int old = *at;
+    *at += value;
+    return old;
+}
+
+/* ---- launches ------------------------------------------------------------------------------- */
+
+void *simt_pool(void)
+{
+    return simt.pool;
+}
+
+void simt_run(struct dim3 grid, struct dim3 block, size_t shared_bytes, void (*body)(void *),
+              void *state)
+{
+    if (block.y != 1 || block.z != 1 || block.x == 0 || block.x > THREAD_MAX || grid.x == 0 ||
+        grid.x > INT32_MAX || grid.y == 0 || grid.y > GRID_Y_MAX || grid.z == 0 ||
+        grid.z > GRID_Y_MAX || shared_bytes > 99 * 1024) {
+        simt.error = cudaErrorInvalidConfiguration;
+        return;
+    }
+    simt.threads = block.x;
+    simt.body = body;
+    simt.state = state;
+    gridDim = { grid.x, grid.y, grid.z };
+    blockDim = { block.x, 1, 1 };
+    void *pool = NULL;
+    if (posix_memalign(&pool, 16, shared_bytes > 0 ? shared_bytes : 1) != 0) {
+        give_up("out of memory");
+    }
+    simt.pool = (unsigned char *)pool;
+    uint64_t blocks = (uint64_t)grid.x * grid.y * grid.z;
+    for (uint64_t i = 0; i < blocks; i++) {
+        uint64_t number = simt.reverse ? blocks - 1 - i : i;
+        blockIdx = { (unsigned)(number % grid.x), (unsigned)(number / grid.x % grid.y),
+                     (unsigned)(number / grid.x / grid.y) };
+        memset(pool, 0xff, shared_bytes);
+        memset(__start_simt_shared, 0xff, (size_t)(__stop_simt_shared - __start_simt_shared));
+        run_block();
+    }
+    free(pool);
+    simt.pool = NULL;
+}
+
+/* ---- the runtime library -------------------------------------------------------------------- */
+
+enum cudaError_t cudaGetLastError(void)
+{
+    enum cudaError_t error = simt.error;
+    simt.error = cudaSuccess;
+    return error;
+}
+
+const char *cudaGetErrorString(enum cudaError_t status)
+{
+    return status == cudaSuccess            ? "no error"
+           : status == cudaErrorOutOfMemory ? "out of memory"
+                                            : "invalid configuration argument";
+}
+
+enum cudaError_t cudaGetDeviceCount(int *count)
+{
+    *count = 1;
+    return cudaSuccess;
+}
+
+enum cudaError_t cudaSetDevice(int index)
+{
+    (void)index;
+    return cudaSuccess;
+}
+
+enum cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *properties, int index)
+{
+    (void)index;
+    memset(properties, 0, sizeof *properties);
+    snprintf(properties->name, sizeof properties->name, "emulated device");
+    properties->totalGlobalMem = (size_t)1 << 30;
+    properties->major = 8;
+    return cudaSuccess;
+}
+
+enum cudaError_t cudaStreamCreate(cudaStream_t *stream)
+{
+    *stream = NULL;
+    return cudaSuccess;
+}
+
+enum cudaError_t cudaStreamDestroy(cudaStream_t stream)
+{
+    (void)stream;
+    return cudaSuccess;
+}
+
+enum cudaError_t cudaStreamSynchronize(cudaStream_t stream)
+{
+    (void)stream;
+    return cudaSuccess;
+}
+
+enum cudaError_t cudaMalloc(void **data, size_t bytes)
+{
+    if (posix_memalign(data, 256, bytes) != 0) {
+        return cudaErrorOutOfMemory;
+    }
+    memset(*data, 0xff, bytes);
+    return cudaSuccess;
+}
+
+enum cudaError_t cudaFree(void *data)
+{
+    free(data);
+    return cudaSuccess;
+}
+
+enum cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, enum cudaMemcpyKind kind,
+                                 cudaStream_t stream)
+{
+    (void)kind;
+    (void)stream;
+    memcpy(to, from, bytes);
+    return cudaSuccess;
+}
+
+enum cudaError_t cudaMemsetAsync(void *data, int byte, size_t bytes, cudaStream_t stream)
+{
+    (void)stream;
+    memset(data, byte, bytes);
+    return cudaSuccess;
+}
