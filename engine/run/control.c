@@ -186,7 +186,8 @@ static int wait_reply(int fd, int64_t id, double timeout_s, struct control_reply
             continue;
         }
         size_t size = (size_t)(line_end - text.text);
-        found = control_read_reply(text.text, size, reply) == 0 && reply->id == id;
+        found = control_read_reply(text.text, size, reply) == 0 &&
+                (reply->id == id || (reply->id == -1 && !reply->ok)); /* -1: sent away */
         text.size -= size + 1;
         memmove(text.text, line_end + 1, text.size);
     }
@@ -205,9 +206,12 @@ int control_request(const char *run, const char *command, const char *key, const
     if (fd < 0) {
         return -1;
     }
-    int result = control_send(fd, 1, command, key, value, err);
-    if (result == 0) {
-        result = wait_reply(fd, 1, timeout_s, reply, err);
+    struct error why = { 0 };
+    bool sent = control_send(fd, 1, command, key, value, &why) == 0;
+    /* Who is sent away at once cannot send; the reason was sent before. */
+    int result = wait_reply(fd, 1, sent ? timeout_s : 0.1, reply, err);
+    if (result != 0 && !sent) {
+        *err = why;
     }
     close(fd);
     return result;

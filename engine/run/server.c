@@ -95,17 +95,32 @@ static void drop_client(struct client *client)
     *client = (struct client){ .fd = -1 };
 }
 
+/* Tells one client too many why it is sent away; a socket just made has room for the line. */
+static void send_away(int fd)
+{
+    char *line = xasprintf("{\"ack\":-1,\"ok\":false,\"error\":\"too many clients are attached "
+                           "(%d)\",\"hint\":\"close one of them and try again\"}\n",
+                           CLIENTS_MAX);
+    ssize_t put = send(fd, line, strlen(line), MSG_NOSIGNAL);
+    (void)put; /* it may be gone already */
+    free(line);
+}
+
 static void accept_client(struct server *server)
 {
     int fd = accept4(server->listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
     if (fd < 0) {
         return;
     }
-    for (size_t i = 0; i < CLIENTS_MAX && socket_peer_is_own(fd); i++) {
+    bool own = socket_peer_is_own(fd);
+    for (size_t i = 0; i < CLIENTS_MAX && own; i++) {
         if (server->client[i].fd < 0) {
             server->client[i] = (struct client){ .fd = fd, .number = ++server->client_count };
             return;
         }
+    }
+    if (own) {
+        send_away(fd);
     }
     close(fd);
 }
@@ -396,6 +411,7 @@ static int listen_at(struct server *server, struct error *err)
         return -1;
     }
     unlink(server->path); /* of an earlier process with our number */
+    socket_remove_stale(server->path);
     server->listener = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (server->listener < 0 ||
         bind(server->listener, (struct sockaddr *)&address, sizeof address) != 0 ||

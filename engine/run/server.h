@@ -5,7 +5,8 @@
  * sends events straight from events.jsonl. A client that lags costs nothing but its own buffer, and
  * training never waits for any of them.
  *
- * Bounds: 64 clients, 64 KiB a line from a client, 64 commands waiting.
+ * Bounds: 64 clients (one more is told so and let go), 64 KiB a line from a client, 64 commands
+ * waiting.
  */
 #ifndef WINDROW_ENGINE_RUN_SERVER_H
 #define WINDROW_ENGINE_RUN_SERVER_H

@@ -1,7 +1,9 @@
 /* The directory of sockets is checked before every use: who owns it can take the place of a run. */
 #include "engine/run/socket_place.h"
 
+#include <dirent.h>
 #include <errno.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -61,6 +63,56 @@ bool socket_address(const char *path, struct sockaddr_un *out)
     }
     memcpy(out->sun_path, path, strlen(path) + 1);
     return true;
+}
+
+static bool nobody_listens(const char *path)
+{
+    struct sockaddr_un address;
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    bool refused = fd >= 0 && socket_address(path, &address) &&
+                   connect(fd, (struct sockaddr *)&address, sizeof address) != 0 &&
+                   errno == ECONNREFUSED;
+    if (fd >= 0) {
+        close(fd);
+    }
+    return refused;
+}
+
+/* "123.sock" and nothing else: 123, else 0. */
+static pid_t pid_of_name(const char *name)
+{
+    int64_t pid = 0;
+    size_t digits = strspn(name, "0123456789");
+    char *number = xstrndup(name, digits);
+    bool good = digits > 0 && strcmp(name + digits, ".sock") == 0 &&
+                text_to_integer(number, &pid) && pid <= INT32_MAX;
+    free(number);
+    return good ? (pid_t)pid : 0;
+}
+
+void socket_remove_stale(const char *path)
+{
+    const char *base = path_base(path);
+    char *folder = xstrndup(path, (size_t)(base - path));
+    DIR *directory = opendir(folder);
+    const struct dirent *entry;
+    while (directory && (entry = readdir(directory))) {
+        pid_t pid = pid_of_name(entry->d_name);
+        if (pid <= 0 || kill(pid, 0) == 0 || errno != ESRCH) {
+            continue;
+        }
+        char *name = path_join(folder, entry->d_name);
+        struct stat facts;
+        if (lstat(name, &facts) == 0 && S_ISSOCK(facts.st_mode) && facts.st_uid == getuid() &&
+            nobody_listens(name)) {
+            file_ops()->unlink(name);
+        }
+        free(name);
+    }
+    if (directory) {
+        closedir(directory);
+    }
+    free(folder);
 }
 
 bool socket_peer_is_own(int fd)

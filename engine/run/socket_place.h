@@ -11,6 +11,10 @@
  * xmalloc'd, or NULL. */
 char *socket_place(struct error *err);
 
+/* Removes sockets beside `path` that processes killed in the middle left behind: ours, named after
+ * a process that is gone, and with nobody listening (it may live in another container). */
+void socket_remove_stale(const char *path);
+
 /* Fills the address; false if the path is too long for one. */
 bool socket_address(const char *path, struct sockaddr_un *out);
 

@@ -14,6 +14,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -366,6 +367,73 @@ static void many_clients_come_and_go(void **state)
     free(run);
 }
 
+static void one_client_too_many_is_told(void **state)
+{
+    char *run;
+    int fds[64];
+    struct error err = { 0 };
+    struct control_reply reply = { 0 };
+    struct child child = start_long(*state, &run);
+    for (int i = 0; i < 64; i++) {
+        fds[i] = control_connect(run, &err);
+        assert_true(fds[i] >= 0);
+        assert_int_equal(control_send(fds[i], 1, "hello", NULL, "999999999999", &err), 0);
+        read_until(fds[i], "{\"ack\":1,\"ok\":true");
+    }
+    for (int i = 0; i < 5; i++) {
+        assert_int_equal(control_request(run, "save", NULL, NULL, PATIENCE_S, &reply, &err), 0);
+        assert_false(reply.ok);
+        assert_non_null(strstr(reply.error, "too many clients are attached (64)"));
+    }
+    for (int i = 0; i < 64; i++) {
+        close(fds[i]);
+    }
+    double end = clock_monotonic() + PATIENCE_S;
+    while (!reply.ok && clock_monotonic() < end) {
+        control_request(run, "save", NULL, NULL, PATIENCE_S, &reply, &err);
+    }
+    stop(run, &child);
+    free(run);
+}
+
+/* A socket at this path that nobody listens at. */
+static void leave_socket(const char *path)
+{
+    struct sockaddr_un address = { .sun_family = AF_UNIX };
+    int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+    snprintf(address.sun_path, sizeof address.sun_path, "%s", path);
+    assert_int_equal(bind(fd, (struct sockaddr *)&address, sizeof address), 0);
+    close(fd);
+}
+
+static void sockets_of_dead_processes_go(void **state)
+{
+    struct fixture *fixture = *state;
+    char *run;
+    pid_t dead = fork(); /* its number is free after it was waited for */
+    if (dead == 0) {
+        _exit(0);
+    }
+    assert_int_equal(waitpid(dead, NULL, 0), dead);
+    char *folder = fixture_path(fixture, "windrow");
+    char *stale = xasprintf("%s/%ld.sock", folder, (long)dead);
+    char *alive = xasprintf("%s/%ld.sock", folder, (long)getpid());
+    char *other = xasprintf("%s/notes.sock", folder);
+    mkdir(folder, 0700); /* may be there: runs lie in it too */
+    leave_socket(stale);
+    leave_socket(alive);
+    leave_socket(other);
+    struct child child = start_long(fixture, &run);
+    assert_false(file_exists(stale));
+    assert_true(file_exists(alive) && file_exists(other));
+    stop(run, &child);
+    free(stale);
+    free(alive);
+    free(other);
+    free(folder);
+    free(run);
+}
+
 static void the_socket_is_private(void **state)
 {
     char *run;
@@ -424,6 +492,8 @@ int main(int argc, char **argv)
         TEST(garbage_is_answered_and_harms_nobody),
         TEST(events_are_sent_from_any_offset),
         TEST(many_clients_come_and_go),
+        TEST(one_client_too_many_is_told),
+        TEST(sockets_of_dead_processes_go),
         TEST(the_socket_is_private),
         cmocka_unit_test(replies_are_told_from_events),
     };
