@@ -49,7 +49,8 @@ static void tell_plan(struct progress *p, const struct event_plan *plan)
     }
     output_say("memory %s planned: %s", text_bytes((double)plan->total_bytes).text, line.text);
     buffer_free(&line);
-    p->planned_bytes = plan->total_bytes;
+    /* The peak is that of the whole run: it is compared with the largest plan in force. */
+    p->planned_bytes = plan->total_bytes > p->planned_bytes ? plan->total_bytes : p->planned_bytes;
 }
 
 static void print_step(struct progress *p, int64_t step, const struct event_step *done)
