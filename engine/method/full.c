@@ -22,7 +22,8 @@ static int full_attach(struct method *method, struct error *err)
     method->state = layers;
     for (int64_t i = 0; i < model->linear_count; i++) {
         const struct linear *linear = &model->linear[i];
-        const char *first = linear->part[0].parameter->name;
+        char first[LINEAR_LABEL_SIZE];
+        linear_label(linear, first);
         char name[MEMORY_NAME_SIZE];
         snprintf(name, sizeof name, "%.80s gradient", first);
         layers[i].gradient =

@@ -96,7 +96,12 @@ static void group_views(struct method *method, struct grass_group *group)
 
 static void group_place(struct method *method, struct grass_group *group)
 {
-    const char *name = group->part[0]->part->parameter->name;
+    char name[LINEAR_LABEL_SIZE];
+    if (group->part_count > 1) {
+        linear_label(group->linear, name);
+    } else {
+        snprintf(name, sizeof name, "%.79s", group->part[0]->part->parameter->name);
+    }
     int64_t count = 0;
     for (int i = 0; i < group->part_count; i++) {
         count += group->part[i]->count;

@@ -30,6 +30,11 @@ struct linear {
     int64_t index; /* number in the model */
 };
 
+/* The name of a layer's tensors in memory records: of its matrix, or "... q_proj.weight +2" where
+ * others are packed behind it. */
+enum { LINEAR_LABEL_SIZE = 80 };
+void linear_label(const struct linear *linear, char label[LINEAR_LABEL_SIZE]);
+
 struct pass;
 
 /* What a training method does at a linear layer. The pass calls it in the backward of every

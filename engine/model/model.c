@@ -100,8 +100,9 @@ static void place_linear(struct model *model, struct memory *memory, struct line
 {
     const struct linear_part *last = &linear->part[linear->part_count - 1];
     const int64_t dim[2] = { last->first + last->rows, last->parameter->dim[1] };
-    const char *name = linear->part[0].parameter->name;
-    linear->weight = memory_matrix(memory, MEMORY_WEIGHTS, name, model->dtype, dim);
+    char label[LINEAR_LABEL_SIZE];
+    linear_label(linear, label);
+    linear->weight = memory_matrix(memory, MEMORY_WEIGHTS, label, model->dtype, dim);
     for (int i = 0; i < linear->part_count; i++) {
         struct linear_part *part = &linear->part[i];
         part->parameter->value = tensor_row_range(&linear->weight, part->first, part->rows);

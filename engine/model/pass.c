@@ -1,6 +1,8 @@
 /* Placing the values of a pass, and the two directions of a linear layer. */
 #include "engine/model/pass.h"
 
+#include <stdio.h>
+
 #include "kernels/ops.h"
 
 const char *const block_value_names[VALUE_COUNT] = {
@@ -20,6 +22,16 @@ struct tensor pass_scratch(struct pass *pass, const char *name, enum dtype dtype
 {
     const int64_t dim[2] = { pass_tokens(pass), columns };
     return memory_matrix(pass->memory, MEMORY_WORKSPACE, name, dtype, dim);
+}
+
+void linear_label(const struct linear *linear, char label[LINEAR_LABEL_SIZE])
+{
+    const char *name = linear->part[0].parameter->name;
+    if (linear->part_count == 1) {
+        snprintf(label, LINEAR_LABEL_SIZE, "%.79s", name);
+    } else {
+        snprintf(label, LINEAR_LABEL_SIZE, "%.70s +%d", name, linear->part_count - 1);
+    }
 }
 
 void linear_forward(struct pass *pass, const struct linear *linear, struct tensor *y,
