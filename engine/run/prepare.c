@@ -94,6 +94,23 @@ static int take_checkpoint(struct run *run, const char *path, struct error *err)
     return result;
 }
 
+static int refuse_step(const struct checkpoint_list *list, const char *path, int64_t step,
+                       struct error *err)
+{
+    struct buffer steps = { 0 };
+    for (size_t i = list->count; i > 0; i--) {
+        buffer_printf(&steps, "%s%lld", steps.size > 0 ? ", " : "",
+                      (long long)list->item[i - 1].step);
+    }
+    fail(err, ERROR_USAGE, "%s has no checkpoint of step %lld", text_show(path).text,
+         (long long)step);
+    if (list->count > 0) {
+        hint(err, "there are those of steps %s", steps.text);
+    }
+    buffer_free(&steps);
+    return -1;
+}
+
 /* The newest whole checkpoint of the run at `path`, or (step > 0) that of one step. None at all is
  * no error. */
 static int find_checkpoint(struct run *run, const char *path, int64_t step, struct error *err)
@@ -103,14 +120,21 @@ static int find_checkpoint(struct run *run, const char *path, int64_t step, stru
         return -1;
     }
     int result = 1;
+    bool met = step == 0;
     for (size_t i = 0; i < list.count && result == 1; i++) {
         if (step == 0 || list.item[i].step == step) {
+            met = true;
             result = take_checkpoint(run, list.item[i].path, err);
         }
     }
-    if (result == 1 && list.count > 0) {
-        fail(err, ERROR_DATA, "none of the %zu checkpoints of %s is whole%s", list.count,
-             text_show(path).text, step > 0 ? " and of that step" : "");
+    if (!met) {
+        result = refuse_step(&list, path, step, err);
+    } else if (result == 1 && step > 0) {
+        result = fail(err, ERROR_DATA, "the checkpoint of step %lld of %s is not whole",
+                      (long long)step, text_show(path).text);
+    } else if (result == 1 && list.count > 0) {
+        fail(err, ERROR_DATA, "none of the %zu checkpoints of %s is whole", list.count,
+             text_show(path).text);
         result = hint(err, "start again with windrow train and the recipe.json of this run");
     }
     checkpoint_list_free(&list);

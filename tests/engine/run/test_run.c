@@ -176,6 +176,10 @@ static void a_fork_begins_from_a_checkpoint(void **state)
     assert_int_equal(fixture_events(forked, EVENT_RESUME, &event), 1);
     assert_int_equal(event.resume.from_step, 6);
     event_free(&event);
+    char *missing = xasprintf("%s@7", run);
+    options.fork = missing;
+    expect(&options, ERROR_USAGE, "steps 6, 8");
+    free(missing);
     options.fork = "nothing@6";
     expect(&options, ERROR_USAGE, "nothing");
     free(at);
