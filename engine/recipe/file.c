@@ -206,6 +206,16 @@ static int load_preset(struct recipe *recipe, const char *name, const char *fold
     return result;
 }
 
+/* Puts the file before the message, once even where presets name each other in a circle. */
+static void refuse_within(const char *path, struct error *err)
+{
+    char *prefix = xasprintf("%s: ", text_show(path).text);
+    if (!strstr(err->message, prefix)) {
+        fail_within(err, "%s", text_show(path).text);
+    }
+    free(prefix);
+}
+
 /* Lays a parsed file over the recipe. */
 static int lay_over(struct recipe *recipe, const cJSON *root, const char *path, int depth,
                     struct error *err)
@@ -229,7 +239,7 @@ static int lay_over(struct recipe *recipe, const cJSON *root, const char *path, 
         set_string(&recipe->name, root, "name", stem);
         set_string(&recipe->intent, root, "intent", NULL);
     } else {
-        fail_within(err, "%s", text_show(path).text);
+        refuse_within(path, err);
     }
     free(stem);
     free(folder);

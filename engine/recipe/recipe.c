@@ -59,6 +59,25 @@ void recipe_copy(struct recipe *to, const struct recipe *from)
 
 /* ---- assignments ---------------------------------------------------------------------------- */
 
+/* The part before the point that `name` may mean, xmalloc'd, or NULL. */
+static char *nearest_section(const char *name)
+{
+    char *names[RECIPE_FIELD_LIMIT] = { NULL };
+    size_t count = 0;
+    for (const struct field *field = recipe_fields; field->key; field++) {
+        const char *dot = strchr(field->key, '.');
+        if (dot) {
+            names[count++] = xstrndup(field->key, (size_t)(dot - field->key));
+        }
+    }
+    const char *near = nearest_name(name, (const char *const *)names, count);
+    char *copy = near ? xstrdup(near) : NULL;
+    for (size_t i = 0; i < count; i++) {
+        free(names[i]);
+    }
+    return copy;
+}
+
 int recipe_refuse_key(const char *key, struct error *err)
 {
     const char *names[RECIPE_FIELD_LIMIT] = { NULL };
@@ -74,6 +93,12 @@ int recipe_refuse_key(const char *key, struct error *err)
         }
     }
     fail(err, ERROR_USAGE, "unknown key \"%s\"", text_show(key).text);
+    char *section = near ? NULL : nearest_section(key);
+    if (section) {
+        hint(err, "did you mean the section %s? `windrow help recipe` lists all keys", section);
+        free(section);
+        return -1;
+    }
     if (near) {
         return hint(err, "did you mean %s? `windrow help recipe` lists all keys", near);
     }

@@ -333,6 +333,8 @@ static void files_are_strict(void **state)
     refuse_file(place, "{\"intent\": 5}", "intent", "");
     refuse_file(place, "[]", "object", "");
     refuse_file(place, "{\"method\": {}", "", "");
+    refuse_file(place, "{\"methd\": {\"rank\": 3}}", "methd", "method");
+    refuse_file(place, "{\"method\": {\"rnk\": 3}}", "method.rnk", "method.rank");
     refuse_file(place, "", "", "");
 }
 
@@ -354,7 +356,10 @@ static void presets_are_found_and_stacked(void **state)
     assert_string_equal(recipe.intent, "Small.");
     assert_int_equal(recipe_find(&recipe, "few", &err), 0);
     assert_int_equal(recipe_find(&recipe, "circle", &err), -1);
-    assert_non_null(strstr(err.message, "circle"));
+    const char *once = strstr(err.message, "circle.json");
+    assert_non_null(once);
+    assert_null(strstr(once + 1, "circle.json"));
+    assert_non_null(strstr(once, "in a circle"));
     assert_int_equal(recipe_find(&recipe, "smal", &err), -1);
     assert_non_null(strstr(err.hint, "small"));
     assert_int_equal(recipe_find(&recipe, "../methods/few", &err), -1);
