@@ -227,6 +227,21 @@ void source_close(struct source *source)
     *source = (struct source){ .fd = -1 };
 }
 
+/* A whole block of NULs is a hole, as a copy that was cut off leaves it, and never text. Found here
+ * it costs one block, not the whole file. */
+static int refuse_hole(const struct source *source, struct error *err)
+{
+    const char *block = source->block;
+    if (source->have < SOURCE_BLOCK_BYTES || block[0] != '\0' ||
+        memcmp(block, block + 1, source->have - 1) != 0) {
+        return 0;
+    }
+    fail(err, ERROR_DATA, "%s: holds nothing but NUL bytes from byte %lld on for %zu bytes",
+         text_show(source->path).text, (long long)(source->offset - (int64_t)source->have),
+         source->have);
+    return hint(err, "the file seems to be cut off or damaged: write or fetch it again");
+}
+
 int source_fill(struct source *source, struct error *err)
 {
     if (source->used < source->have) {
@@ -243,6 +258,9 @@ int source_fill(struct source *source, struct error *err)
     source->offset += (int64_t)size;
     source->have = size;
     source->used = 0;
+    if (refuse_hole(source, err) != 0) {
+        return -1;
+    }
     struct source_watch *watch = source->watch;
     if (watch != NULL) {
         watch->done_bytes += (int64_t)size;

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -182,12 +183,31 @@ static void test_limits(void **state)
     free(text);
 }
 
+/* Refused at the first block: reading all of it would take minutes. */
+static void test_holes(void **state)
+{
+    const struct corpus *corpus = *state;
+    static const char *const names[] = { "hole.jsonl", "hole.txt", "hole" };
+    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+        struct rows rows = { .source = { .fd = -1 } };
+        struct error err = { 0 };
+        const char *path = corpus_write(corpus, names[i], "");
+        assert_int_equal(truncate(path, (off_t)64 << 30), 0);
+        assert_int_equal(rows_open(&rows, path, NULL, &err), -1);
+        assert_int_equal(err.code, ERROR_DATA);
+        assert_non_null(strstr(err.message, "NUL"));
+        rows_close(&rows);
+        assert_int_equal(unlink(path), 0);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_lines),         cmocka_unit_test(test_arrays),
         cmocka_unit_test(test_broken_arrays), cmocka_unit_test(test_documents),
         cmocka_unit_test(test_blocks),        cmocka_unit_test(test_limits),
+        cmocka_unit_test(test_holes),
     };
     return cmocka_run_group_tests(tests, corpus_set_up, corpus_tear_down);
 }
