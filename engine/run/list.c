@@ -325,6 +325,12 @@ char *run_resolve(const char *run, struct error *err)
         if (real) {
             return real;
         }
+        if (strchr(run, '/') && access(run, R_OK | X_OK) != 0 && errno == EACCES) {
+            fail(err, ERROR_RUNTIME, "cannot read the run %s: %s", text_show(run).text,
+                 strerror(EACCES));
+            hint(err, "check who owns it and its permissions");
+            return NULL;
+        }
         if (strchr(run, '/')) {
             fail(err, ERROR_USAGE, "%s is not the directory of a run", text_show(run).text);
             hint(err, "windrow runs lists them");

@@ -111,8 +111,10 @@ void *vocabulary_train(const struct recipe *recipe, size_t *size, struct error *
         bytes = tokenizer_train((const char *const *)lines.text, lines.count,
                                 (int32_t)recipe->tokenizer_vocab, size, why, sizeof why);
         if (!bytes) {
-            fail(err, ERROR_DATA, "tokenizer.vocab=%lld: %s", (long long)recipe->tokenizer_vocab,
-                 why);
+            /* The tokenizer tells its errors in words alone. */
+            bool memory = strncmp(why, "out of memory", 13) == 0;
+            fail(err, memory ? ERROR_RUNTIME : ERROR_DATA, "tokenizer.vocab=%lld: %s",
+                 (long long)recipe->tokenizer_vocab, why);
         }
     }
     for (size_t i = 0; i < lines.count; i++) {
