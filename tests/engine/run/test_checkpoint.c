@@ -18,98 +18,7 @@
 #include "engine/base/xalloc.h"
 #include "engine/run/checkpoint.h"
 #include "kernels/random.h"
-
-/* ---- a small state to save ------------------------------------------------------------------ */
-
-static const struct safetensors_entry weight_entries[] = {
-    { "model.embed_tokens.weight", DTYPE_F32, 2, { 7, 5 } },
-    { "model.norm.weight", DTYPE_BF16, 1, { 5 } },
-};
-static const struct safetensors_entry state_entries[] = {
-    { "optimizer/model.norm.weight.m", DTYPE_F32, 1, { 5 } },
-    { "method/index", DTYPE_I32, 1, { 3 } },
-};
-
-/* Every byte depends on the step, the entry and its position. */
-static unsigned char byte_of(int64_t step, size_t index, int64_t position)
-{
-    return (unsigned char)(step * 31 + (int64_t)index * 7 + position * 3 + 1);
-}
-
-struct source {
-    int64_t step;
-    const struct safetensors_entry *entry;
-    bool fails;
-};
-
-static int read_source(void *context, size_t index, int64_t first, int64_t count, void *out,
-                       struct error *err)
-{
-    const struct source *source = context;
-    int64_t size = (int64_t)dtype_size(source->entry[index].dtype);
-    if (source->fails) {
-        return (fail)(err, ERROR_RUNTIME,
-                      "the device is gone"); /* cmocka has a macro of this name */
-    }
-    for (int64_t i = 0; i < count * size; i++) {
-        ((unsigned char *)out)[i] = byte_of(source->step, index, first * size + i);
-    }
-    return 0;
-}
-
-static int save_step(const char *run, int64_t step, bool fails, struct error *err)
-{
-    struct source weights = { step, weight_entries, false };
-    struct source state = { step, state_entries, fails };
-    struct checkpoint_blob blob[] = { { "state.json", "{\"step\": 1}\n", 12 },
-                                      { "config.json", "{}\n", 3 } };
-    struct checkpoint_save save = { .run = run,
-                                    .step = step,
-                                    .weights = { weight_entries, 2, read_source, &weights },
-                                    .state = { state_entries, 2, read_source, &state },
-                                    .blob = blob,
-                                    .blob_count = 2 };
-    char *path = NULL;
-    int64_t bytes = 0;
-    int result = checkpoint_save(&save, &path, &bytes, err);
-    if (result == 0) {
-        int64_t predicted = checkpoint_size(&save);
-        assert_true(bytes <= predicted && predicted - bytes <= 1024);
-        free(path);
-    }
-    return result;
-}
-
-static char *step_path(const char *run, int64_t step)
-{
-    return xasprintf("%s/checkpoints/step-%06lld", run, (long long)step);
-}
-
-static bool is_whole(const char *run, int64_t step)
-{
-    struct error err = { 0 };
-    char *path = step_path(run, step);
-    bool whole = checkpoint_verify(path, true, &err) == 0;
-    free(path);
-    return whole;
-}
-
-static int make_run(void **state)
-{
-    char *path = xstrdup("/tmp/windrow-checkpoint-XXXXXX");
-    assert_non_null(mkdtemp(path));
-    *state = path;
-    return 0;
-}
-
-static int remove_run(void **state)
-{
-    struct error err = { 0 };
-    file_install_ops(NULL);
-    assert_int_equal(file_remove_tree(*state, &err), 0);
-    free(*state);
-    return 0;
-}
+#include "saved.h"
 
 /* ---- failing calls -------------------------------------------------------------------------- */
 
@@ -283,91 +192,6 @@ static void a_device_that_fails_leaves_nothing(void **state)
     assert_non_null(strstr(err.message, "the device is gone"));
     assert_true(is_whole(run, 10));
     assert_int_equal(leftovers(run), 0);
-}
-
-static void change_file(const char *path, int how, size_t at)
-{
-    struct error err = { 0 };
-    size_t size = 0;
-    char *text = file_read_all(path, 1 << 20, &size, &err);
-    assert_non_null(text);
-    char *longer = xcalloc(size + 1, 1);
-    memcpy(longer, text, size);
-    free(text);
-    if (how == 0) {
-        longer[at % size] ^= (char)(1 << (at % 8));
-    }
-    size_t kept = how == 0 ? size : how == 1 ? at % size : size + 1;
-    assert_int_equal(unlink(path), 0);
-    if (how != 3) { /* 3: gone */
-        assert_int_equal(file_replace(path, longer, kept, &err), 0);
-    }
-    free(longer);
-}
-
-/* ---- a full disk ---------------------------------------------------------------------------- */
-
-/* A disk with room for `places` checkpoints in the run `path`. */
-static struct {
-    const char *run;
-    int64_t places;
-} disk;
-
-static int64_t room_for_places(const char *path)
-{
-    (void)path;
-    struct error err = { 0 };
-    struct checkpoint_list list;
-    assert_int_equal(checkpoint_list_read(disk.run, &list, &err), 0);
-    int64_t left = disk.places - (int64_t)list.count;
-    checkpoint_list_free(&list);
-    return left > 0 ? left * (16 << 10) + CHECKPOINT_SPARE_BYTES : 0;
-}
-
-static int save_pinned(const char *run, int64_t step, const int64_t *pinned, struct error *err)
-{
-    struct source weights = { step, weight_entries, false };
-    struct checkpoint_blob blob = { "state.json", "{\"step\": 1}\n", 12 };
-    struct checkpoint_save save = { .run = run,
-                                    .step = step,
-                                    .weights = { weight_entries, 2, read_source, &weights },
-                                    .blob = &blob,
-                                    .blob_count = 1,
-                                    .pinned = pinned,
-                                    .pinned_count = 2 };
-    char *path = NULL;
-    int64_t bytes = 0;
-    int result = checkpoint_save(&save, &path, &bytes, err);
-    free(result == 0 ? path : NULL);
-    return result;
-}
-
-static void a_full_disk_gives_up_the_oldest(void **state)
-{
-    const char *run = *state;
-    struct error err = { 0 };
-    struct file_ops ops = *file_ops();
-    const int64_t pinned[] = { 10, 0 };
-    ops.free_bytes = room_for_places;
-    disk.run = run;
-    disk.places = 3;
-    file_install_ops(&ops);
-    for (int64_t step = 10; step <= 60; step += 10) { /* 10 is pinned: 20, 30, 40 make room */
-        assert_int_equal(save_pinned(run, step, pinned, &err), 0);
-        assert_true(is_whole(run, step) && is_whole(run, 10));
-        assert_true(step == 20 || step == 10 || is_whole(run, step - 10));
-    }
-    assert_false(is_whole(run, 40));
-    /* The newest is damaged: the one before it must stay, and nothing else is there to remove. */
-    char *path = step_path(run, 60);
-    char *weights = path_join(path, CHECKPOINT_WEIGHTS);
-    change_file(weights, 0, 100);
-    assert_int_equal(save_pinned(run, 70, pinned, &err), -1);
-    assert_non_null(strstr(err.message, "0 bytes free"));
-    assert_true(is_whole(run, 10) && is_whole(run, 50));
-    assert_true(file_exists(path));
-    free(weights);
-    free(path);
 }
 
 /* ---- the order of calls --------------------------------------------------------------------- */
@@ -641,7 +465,6 @@ int main(void)
         cmocka_unit_test_setup_teardown(any_call_may_fail, make_run, remove_run),
         cmocka_unit_test_setup_teardown(replacing_a_step_is_safe_too, make_run, remove_run),
         cmocka_unit_test_setup_teardown(a_device_that_fails_leaves_nothing, make_run, remove_run),
-        cmocka_unit_test_setup_teardown(a_full_disk_gives_up_the_oldest, make_run, remove_run),
         cmocka_unit_test_setup_teardown(everything_is_durable_before_it_counts, make_run,
                                         remove_run),
         cmocka_unit_test_setup_teardown(tensors_come_back, make_run, remove_run),
