@@ -100,7 +100,7 @@ install: build
 
 format:
 	@command -v clang-format >/dev/null || { echo "clang-format is not installed"; exit 1; }
-	find app engine kernels tokenizer tests -name '*.[ch]' -o -name '*.cc' | xargs clang-format -i
+	find app engine kernels tokenizer tests -name '*.[ch]' -o -name '*.cc' -o -name '*.cu' -o -name '*.cuh' | xargs clang-format -i
 
 clean:
 	rm -rf build build-test build-dist dist

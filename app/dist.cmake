@@ -1,6 +1,6 @@
 # Fills SOURCE/dist/windrow from a finished build folder:
 #   windrow, lib/ (what it and the tests link, but for the C library), presets/,
-#   tests/ (programs, data and run.sh), README.md, LICENSE
+#   tests/ (programs, data and run.sh; gpu/run for machines with a GPU), README.md, LICENSE
 set(target ${SOURCE}/dist/windrow)
 file(REMOVE_RECURSE ${target})
 file(MAKE_DIRECTORY ${target}/lib ${target}/tests)
@@ -25,6 +25,11 @@ endif()
 file(COPY ${libraries} DESTINATION ${target}/lib FOLLOW_SYMLINK_CHAIN)
 file(COPY ${BUILD}/windrow DESTINATION ${target})
 file(COPY ${tests} DESTINATION ${target}/tests)
+if(EXISTS ${BUILD}/tests/gpu_ops)
+    file(COPY ${SOURCE}/tests/gpu/run DESTINATION ${target}/tests/gpu)
+    file(COPY ${BUILD}/tests/gpu_ops DESTINATION ${target}/tests/gpu)
+    file(RENAME ${target}/tests/gpu/gpu_ops ${target}/tests/gpu/ops)
+endif()
 file(COPY ${SOURCE}/presets DESTINATION ${target})
 if(IS_DIRECTORY ${SOURCE}/tests/data)
     file(COPY ${SOURCE}/tests/data DESTINATION ${target}/tests)

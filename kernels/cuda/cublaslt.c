@@ -97,8 +97,13 @@ static int find_functions(struct cublaslt *lt, char *why, size_t why_size)
 static int open_library(struct cublaslt *lt, char *why, size_t why_size)
 {
     char name[32];
+    char usual[64]; /* where the toolkit installs it */
     snprintf(name, sizeof name, "libcublasLt.so.%d", CUBLAS_VER_MAJOR);
+    snprintf(usual, sizeof usual, "/usr/local/cuda/lib64/%s", name);
     lt->library = dlopen(name, RTLD_NOW | RTLD_LOCAL);
+    if (lt->library == NULL) {
+        lt->library = dlopen(usual, RTLD_NOW | RTLD_LOCAL);
+    }
     if (lt->library == NULL) {
         snprintf(why, why_size,
                  "%s cannot be opened: install the CUDA %d libraries or name their folder in "

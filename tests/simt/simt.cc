@@ -13,10 +13,15 @@
 enum { THREAD_MAX = 1024, LANES = 32, STACK_BYTES = 128 * 1024, GRID_Y_MAX = 65535 };
 enum wait { READY, AT_WARP, AT_BLOCK, DONE };
 
+/* A fibre runs one thread after the other until one of them has to wait; that one then keeps it. */
 struct fibre {
     ucontext_t context;
     void *fake_stack; /* the sanitizer's */
     char *stack;
+};
+
+struct thread {
+    struct fibre *fibre; /* NULL: not begun */
     enum wait wait;
     unsigned turn; /* which half of `passed` is written next */
     double passed[2];
@@ -24,11 +29,14 @@ struct fibre {
 
 static struct {
     struct fibre fibre[THREAD_MAX];
+    struct thread thread[THREAD_MAX];
+    unsigned fibres; /* in use */
+    unsigned begun;  /* threads */
     ucontext_t scheduler;
     void *scheduler_fake_stack;
     const void *scheduler_stack;
     size_t scheduler_stack_bytes;
-    struct fibre *current;
+    struct thread *current;
     unsigned threads;
     void (*body)(void *);
     void *state;
@@ -82,31 +90,42 @@ static void after_switch(void *fake_stack, const void **bottom, size_t *bytes)
 #endif
 }
 
+static void to_scheduler(struct fibre *f, bool forever)
+{
+    before_switch(forever ? NULL : &f->fake_stack, simt.scheduler_stack,
+                  simt.scheduler_stack_bytes);
+    swapcontext(&f->context, &simt.scheduler);
+    after_switch(f->fake_stack, NULL, NULL);
+}
+
 static void pause_as(enum wait wait)
 {
-    struct fibre *self = simt.current;
-    self->wait = wait;
-    before_switch(wait == DONE ? NULL : &self->fake_stack, simt.scheduler_stack,
-                  simt.scheduler_stack_bytes);
-    swapcontext(&self->context, &simt.scheduler);
-    after_switch(self->fake_stack, NULL, NULL);
+    simt.current->wait = wait;
+    to_scheduler(simt.current->fibre, false);
+}
+
+/* Thread number `i` in the order of the day. */
+static unsigned in_order(unsigned i)
+{
+    return simt.reverse ? simt.threads - 1 - i : i;
 }
 
 static void fibre_main(void)
 {
     after_switch(NULL, &simt.scheduler_stack, &simt.scheduler_stack_bytes);
-    simt.body(simt.state);
-    pause_as(DONE);
-}
-
-static void resume(unsigned number)
-{
-    struct fibre *f = &simt.fibre[number];
-    simt.current = f;
-    threadIdx.x = number;
-    before_switch(&simt.scheduler_fake_stack, f->stack, STACK_BYTES);
-    swapcontext(&simt.scheduler, &f->context);
-    after_switch(simt.scheduler_fake_stack, NULL, NULL);
+    struct fibre *self = &simt.fibre[simt.fibres - 1];
+    while (simt.begun < simt.threads) {
+        unsigned number = in_order(simt.begun++);
+        simt.current = &simt.thread[number];
+        simt.current->fibre = self;
+        threadIdx.x = number;
+        simt.body(simt.state);
+        simt.current->wait = DONE;
+        if (simt.current != &simt.thread[in_order(simt.begun - 1)]) {
+            break; /* it had waited: the scheduler goes on */
+        }
+    }
+    to_scheduler(self, true);
 }
 
 static void fibre_start(struct fibre *f)
@@ -121,10 +140,24 @@ static void fibre_start(struct fibre *f)
     f->context.uc_stack.ss_sp = f->stack;
     f->context.uc_stack.ss_size = STACK_BYTES;
     f->context.uc_link = NULL;
-    f->wait = READY;
-    f->turn = 0;
     f->fake_stack = NULL;
     makecontext(&f->context, fibre_main, 0);
+}
+
+/* Goes on with a thread, or with all that have not begun until one waits. */
+static void resume(unsigned number)
+{
+    struct fibre *f = simt.thread[number].fibre;
+    if (f == NULL) {
+        f = &simt.fibre[simt.fibres++];
+        fibre_start(f);
+    } else {
+        simt.current = &simt.thread[number];
+        threadIdx.x = number;
+    }
+    before_switch(&simt.scheduler_fake_stack, f->stack, STACK_BYTES);
+    swapcontext(&simt.scheduler, &f->context);
+    after_switch(simt.scheduler_fake_stack, NULL, NULL);
 }
 
 /* ---- barriers ------------------------------------------------------------------------------- */
@@ -133,7 +166,7 @@ static unsigned count_waiting(unsigned first, unsigned count, enum wait wait)
 {
     unsigned found = 0;
     for (unsigned i = first; i < first + count; i++) {
-        found += simt.fibre[i].wait == wait ? 1 : 0;
+        found += simt.thread[i].wait == wait ? 1 : 0;
     }
     return found;
 }
@@ -144,7 +177,7 @@ static bool release(unsigned first, unsigned count, enum wait wait)
         return false;
     }
     for (unsigned i = first; i < first + count; i++) {
-        simt.fibre[i].wait = READY;
+        simt.thread[i].wait = READY;
     }
     return true;
 }
@@ -152,13 +185,15 @@ static bool release(unsigned first, unsigned count, enum wait wait)
 static void run_block(void)
 {
     for (unsigned i = 0; i < simt.threads; i++) {
-        fibre_start(&simt.fibre[i]);
+        simt.thread[i] = { NULL, READY, 0, { 0.0, 0.0 } };
     }
+    simt.fibres = 0;
+    simt.begun = 0;
     while (count_waiting(0, simt.threads, DONE) < simt.threads) {
         bool moved = false;
         for (unsigned i = 0; i < simt.threads; i++) {
-            unsigned number = simt.reverse ? simt.threads - 1 - i : i;
-            if (simt.fibre[number].wait == READY) {
+            unsigned number = in_order(i);
+            if (simt.thread[number].wait == READY) {
                 resume(number);
                 moved = true;
             }
@@ -189,12 +224,12 @@ double __shfl_xor_sync(unsigned lanes, double value, int mask)
     if (lanes != 0xffffffffu) {
         give_up("only whole warps are emulated");
     }
-    struct fibre *self = simt.current;
+    struct thread *self = simt.current;
     unsigned turn = self->turn;
     self->passed[turn] = value;
     self->turn = 1 - turn;
     pause_as(AT_WARP);
-    return simt.fibre[(unsigned)(self - simt.fibre) ^ (unsigned)mask].passed[turn];
+    return simt.thread[(unsigned)(self - simt.thread) ^ (unsigned)mask].passed[turn];
 }
 
 float __shfl_xor_sync(unsigned lanes, float value, int mask)
