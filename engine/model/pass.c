@@ -30,7 +30,7 @@ void linear_label(const struct linear *linear, char label[LINEAR_LABEL_SIZE])
     if (linear->part_count == 1) {
         snprintf(label, LINEAR_LABEL_SIZE, "%.79s", name);
     } else {
-        snprintf(label, LINEAR_LABEL_SIZE, "%.70s +%d", name, linear->part_count - 1);
+        snprintf(label, LINEAR_LABEL_SIZE, "%.60s +%d", name, linear->part_count - 1);
     }
 }
 
