@@ -39,8 +39,21 @@ static const char **option_values(const struct arguments *arguments, const char 
     return values;
 }
 
+static int check_directory(const struct arguments *arguments, struct error *err)
+{
+    const char *directory = option_text(arguments, "run-dir");
+    if (directory != NULL && directory[0] == '\0') { /* an unset variable of a script */
+        fail(err, ERROR_USAGE, "--run-dir needs a directory, found an empty name");
+        return hint(err, "without --run-dir the run gets a directory of its own");
+    }
+    return 0;
+}
+
 static int check_words(const struct arguments *arguments, struct error *err)
 {
+    if (check_directory(arguments, err) == -1) {
+        return -1;
+    }
     bool resume = option_given(arguments, "resume");
     if (resume && arguments->word_count > 0) {
         fail(err, ERROR_USAGE, "--resume continues a run with its own recipe, found %s besides",
@@ -137,6 +150,10 @@ int command_train(const struct arguments *arguments)
 
 int command_fork(const struct arguments *arguments)
 {
+    struct error err = { 0 };
+    if (check_directory(arguments, &err) == -1) {
+        return output_error(&err);
+    }
     size_t accepted_count = 0;
     const char **accepted = option_values(arguments, "accept-change", &accepted_count);
     struct run_options options = {

@@ -59,6 +59,8 @@ static void train_wants_either_a_recipe_or_a_run(void **state)
     REFUSES(2, "--resume", "train", "stories", "--resume", "x");
     REFUSES(2, "--resume RUN", "train", "stories", "--accept-change", "train.seed");
     REFUSES(2, "--run-dir", "train", "--resume", "x", "--run-dir", "y");
+    REFUSES(2, "empty name", "train", "x", "--run-dir", "");
+    REFUSES(2, "empty name", "fork", "x", "--run-dir", "");
     REFUSES(2, "stories", "train", "storeis");
     REFUSES(2, "method.rank", "train", "stories", "method.rnak=3");
     REFUSES(2, "method.rank", "train", "stories", "method.rank=0");
