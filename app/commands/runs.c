@@ -95,7 +95,16 @@ struct gathered {
     cJSON *stop; /* NULL: none */
 };
 
-static void gather_event(struct gathered *g, const struct event *event)
+/* Whether the checkpoint of a step is still there: older ones are removed as a run goes on. */
+static bool is_kept(const char *run, int64_t step)
+{
+    char *path = xasprintf("%s/checkpoints/step-%06lld", run, (long long)step);
+    bool kept = file_exists(path);
+    free(path);
+    return kept;
+}
+
+static void gather_event(struct gathered *g, const char *run, const struct event *event)
 {
     cJSON *item;
     double step = event->step == EVENT_UNKNOWN ? 0 : (double)event->step;
@@ -111,6 +120,7 @@ static void gather_event(struct gathered *g, const struct event *event)
         json_add_number(item, "step", step);
         json_add_text(item, "path", event->checkpoint.path);
         json_add_number(item, "bytes", (double)event->checkpoint.bytes);
+        json_add_bool(item, "kept", is_kept(run, event->step));
         break;
     case EVENT_SETTING:
         item = json_append_object(g->settings);
@@ -173,7 +183,7 @@ static int gather(const char *run, struct gathered *g, struct error *err)
         struct event event;
         struct error ignored = { 0 };
         if (event_read(line, (size_t)(end - line), &event, &ignored) == 0) {
-            gather_event(g, &event);
+            gather_event(g, run, &event);
             event_free(&event);
         }
         line = end + 1;
@@ -216,8 +226,9 @@ static void print_show(const struct run_summary *run, const struct gathered *g, 
                     text_value(member(item, "perplexity")).text);
     }
     cJSON_ArrayForEach (item, g->checkpoints) {
-        output_data("checkpoint   step %g: %s\n", member(item, "step"),
-                    text_bytes(member(item, "bytes")).text);
+        output_data("checkpoint   step %g: %s%s\n", member(item, "step"),
+                    text_bytes(member(item, "bytes")).text,
+                    cJSON_IsTrue(json_get(item, "kept")) ? "" : ", removed since");
     }
     cJSON_ArrayForEach (item, g->settings) {
         output_data("setting      step %g: %s = %s (was %s) by %s\n", member(item, "step"),

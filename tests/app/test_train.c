@@ -323,8 +323,20 @@ static void a_running_run_takes_commands(void **state)
     const cJSON *last = cJSON_GetArrayItem(settings, cJSON_GetArraySize(settings) - 1);
     assert_string_equal(json_get(last, "key")->valuestring, "method.rank");
     assert_string_equal(json_get(last, "to")->valuestring, "32");
-    assert_true(cJSON_GetArraySize(json_get(list, "checkpoints")) >= 1);
+    const cJSON *saved = json_get(list, "checkpoints");
+    assert_true(cJSON_GetArraySize(saved) >= 1);
+    const cJSON *newest = cJSON_GetArrayItem(saved, cJSON_GetArraySize(saved) - 1);
+    assert_true(cJSON_IsTrue(json_get(newest, "kept")));
+    char *checkpoint = xstrdup(json_get(newest, "path")->valuestring);
     cJSON_Delete(list);
+    struct error err = { 0 };
+    assert_int_equal(file_remove_tree(checkpoint, &err), 0);
+    list = RUN_JSON(0, "show", run, "--json");
+    saved = json_get(list, "checkpoints");
+    newest = cJSON_GetArrayItem(saved, cJSON_GetArraySize(saved) - 1);
+    assert_true(cJSON_IsFalse(json_get(newest, "kept")));
+    cJSON_Delete(list);
+    free(checkpoint);
     free(run);
     free(recipe);
 }
