@@ -333,6 +333,19 @@ static struct backend *open_device(const struct recipe *recipe, struct error *er
     return be;
 }
 
+/* Checkpoints of this run that lie on the disk already: a save may give up the oldest of them. */
+static int64_t held_checkpoints(const struct run *run)
+{
+    struct checkpoint_list list;
+    struct error ignored;
+    if (!run->resuming || checkpoint_list_read(run->directory.path, &list, &ignored) != 0) {
+        return 0;
+    }
+    int64_t count = (int64_t)list.count;
+    checkpoint_list_free(&list);
+    return count;
+}
+
 /* A run that cannot hold two checkpoints would lose the old one while it writes the new. */
 static int check_disk(const struct run *run, struct error *err)
 {
@@ -340,12 +353,14 @@ static int check_disk(const struct run *run, struct error *err)
     const char *place = run->resuming             ? run->directory.path
                         : run->options->directory ? run->options->directory
                                                   : root;
-    int64_t need = 2 * run_need_bytes(run) + CHECKPOINT_SPARE_BYTES;
+    int64_t held = held_checkpoints(run);
+    int64_t missing = held < 2 ? 2 - held : 0;
+    int64_t need = missing * run_need_bytes(run) + CHECKPOINT_SPARE_BYTES;
     int64_t have = file_free_bytes(place);
     int result = 0;
     if (run->recipe.train_save_every > 0 && have >= 0 && have < need) {
         fail(err, ERROR_FIT,
-             "two checkpoints and events take %lld bytes, the disk of %s has %lld free",
+             "checkpoints and events take %lld bytes more, the disk of %s has %lld free",
              (long long)need, text_show(place).text, (long long)have);
         result = hint(err, "free space, name another place with --run-dir, or set "
                            "train.save_every=0 to save none");

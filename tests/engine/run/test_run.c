@@ -130,6 +130,50 @@ static void a_full_directory_is_not_used(void **state)
 
 /* ---- resuming ------------------------------------------------------------------------------- */
 
+/* A disk with room for two checkpoints of the run at this path, and nothing more. */
+static const char *crowded;
+
+static int64_t room_for_two(const char *path)
+{
+    (void)path;
+    struct error err = { 0 };
+    struct checkpoint_list list = { 0 };
+    int64_t count = checkpoint_list_read(crowded, &list, &err) == 0 ? (int64_t)list.count : 0;
+    checkpoint_list_free(&list);
+    return CHECKPOINT_SPARE_BYTES + (count < 2 ? 2 - count : 0) * (4 << 20);
+}
+
+/* The disk holds the run's two checkpoints: a resumed run gives up the older one for its next, a
+ * new run has no room. */
+static void a_full_disk_does_not_stop_a_resume(void **state)
+{
+    struct fixture *f = *state;
+    char *run = fixture_path(f, "run");
+    char *other = fixture_path(f, "other");
+    fixture_train(f, "run");
+    crowded = run;
+    struct file_ops ops = *file_ops();
+    ops.free_bytes = room_for_two;
+    const char *more[] = { "train.steps=9" };
+    struct run_options resumed = { .resume = run, .changes = more, .change_count = 1 };
+    struct child child = fixture_start(&resumed, &ops);
+    char *report = NULL;
+    assert_int_equal(fixture_finish(&child, &report), 0);
+    free(report);
+    int64_t step = 0;
+    struct error err = { 0 };
+    char *latest = run_latest_checkpoint(run, &step, NULL, NULL, &err);
+    assert_int_equal(step, 9);
+    free(latest);
+    struct run_options fresh = { .recipe = &f->recipe, .directory = other };
+    child = fixture_start(&fresh, &ops);
+    assert_int_equal(fixture_finish(&child, &report), 4);
+    assert_non_null(strstr(report, "checkpoints and events take"));
+    free(report);
+    free(other);
+    free(run);
+}
+
 static void a_finished_run_can_go_on(void **state)
 {
     struct fixture *fixture = *state;
@@ -477,6 +521,7 @@ int main(int argc, char **argv)
     (void)argc;
     fixture_single_thread(argv);
     const struct CMUnitTest tests[] = {
+        TEST(a_full_disk_does_not_stop_a_resume),
         TEST(a_run_leaves_what_it_should),
         TEST(the_same_recipe_gives_the_same_bytes),
         TEST(what_cannot_be_is_refused_before_it_starts),
