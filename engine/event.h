@@ -192,4 +192,10 @@ void event_write(const struct event *event, struct buffer *out);
  * newer runs; an unknown kind is an error. */
 int event_read(const char *line, size_t size, struct event *event, struct error *err);
 
+/* Shows every event of a run directory in the order of its file; `take` may take strings out of it.
+ * A line that cannot be read is passed over, and so is a last one without its newline: the run may
+ * be writing it now. */
+int event_file_read(const char *run, void (*take)(void *context, struct event *event),
+                    void *context, struct error *err);
+
 #endif

@@ -92,6 +92,8 @@ struct recipe {
     char *device;
     int64_t memory_limit; /* bytes; 0: what the device has */
     char *kernel_attention;
+
+    char *compare_methods;
 };
 
 /* The table; ends with a row whose key is NULL. */

@@ -13,8 +13,6 @@
 #include "engine/base/text.h"
 #include "engine/run.h"
 
-enum { EVENTS_FILE_LIMIT = 1 << 30 };
-
 static void json_summary(cJSON *item, const struct run_summary *run)
 {
     json_add_text(item, "name", run->name);
@@ -163,33 +161,22 @@ static void gather_free(struct gathered *g)
     cJSON_Delete(g->stop);
 }
 
-/* A half-written last line is left out: the run may be writing it now. */
+struct gathering {
+    struct gathered *g;
+    const char *run;
+};
+
+static void take_event(void *context, struct event *event)
+{
+    struct gathering *gathering = context;
+    gather_event(gathering->g, gathering->run, event);
+}
+
 static int gather(const char *run, struct gathered *g, struct error *err)
 {
-    char *path = path_join(run, "events.jsonl");
-    size_t size = 0;
-    char *text = file_read_all(path, EVENTS_FILE_LIMIT, &size, err);
-    free(path);
-    if (text == NULL) {
-        return -1;
-    }
     *g = (struct gathered){ cJSON_CreateArray(), cJSON_CreateArray(), cJSON_CreateArray(),
                             cJSON_CreateArray(), NULL };
-    for (char *line = text; line < text + size;) {
-        char *end = memchr(line, '\n', (size_t)(text + size - line));
-        if (end == NULL) {
-            break;
-        }
-        struct event event;
-        struct error ignored = { 0 };
-        if (event_read(line, (size_t)(end - line), &event, &ignored) == 0) {
-            gather_event(g, run, &event);
-            event_free(&event);
-        }
-        line = end + 1;
-    }
-    free(text);
-    return 0;
+    return event_file_read(run, take_event, &(struct gathering){ g, run }, err);
 }
 
 static double member(const cJSON *item, const char *key)

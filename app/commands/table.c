@@ -22,6 +22,15 @@ static const struct option plan_options[] = {
     { "link", "NAME", "what joins them: nvlink, pcie5, pcie4 or bytes a second" },
     { 0 },
 };
+static const struct option compare_options[] = {
+    { "methods", "A,B",
+      "train the recipe with each of these; a method may carry settings: "
+      "full,grass,grass:method.rank=32" },
+    { "to", "DIR", "with --methods: where the runs go; finished ones there are not trained again" },
+    { "format", "NAME", "text (with charts), markdown, csv or json" },
+    { "by", "AXIS", "what the chart's axis counts: tokens (default), time or steps" },
+    { 0 },
+};
 static const struct option prune_options[] = {
     { "older", "DAYS", "remove every run that began more than this many days ago" },
     { 0 },
@@ -89,8 +98,12 @@ const struct command command_table[] = {
       command_control },
     { "stop", "RUN", "save and end a running run", CONTROL_HELP, NULL, 1, 1, false,
       command_control },
-    { "compare", "RUN RUN ... | RECIPE --methods A,B", "runs side by side (not built yet)", NULL,
-      NULL, 0, 99, true, command_refused },
+    { "compare", "RUN RUN ... | RECIPE --methods A,B [key=value ...]", "runs side by side",
+      "Loss after the same tokens and after the same training time, speed, and memory by category. "
+      "With a recipe, trains it with each method from the same start on the same data, one after "
+      "the other (methods: presets of presets/methods; without --methods the recipe's "
+      "compare.methods).",
+      compare_options, 1, 99, true, command_compare },
     { "eval", "MODEL DATA [key=value ...]", "loss and perplexity",
       "MODEL is a directory, a name in the Hugging Face cache, a file of presets/models, or a run.",
       eval_options, 2, 2, true, command_eval },

@@ -198,12 +198,3 @@ int command_attach(const struct arguments *arguments)
     free(run);
     return code;
 }
-
-int command_refused(const struct arguments *arguments)
-{
-    struct error err = { 0 };
-    fail(&err, ERROR_USAGE, "windrow %s is not built yet", arguments->command->name);
-    hint(&err, "windrow show RUN --json gives the numbers of one run, windrow plan RECIPE "
-               "method.name=NAME those of one method");
-    return output_error(&err);
-}

@@ -201,6 +201,10 @@ const struct field recipe_fields[] = {
       .default_text = "0" },
     STRING("kernel.attention", kernel_attention, "auto|own|cudnn", "auto",
            "Which attention kernels run."),
+    STRING("compare.methods", compare_methods, "names of methods, with commas",
+           "full,grass,galore,lora",
+           "What `windrow compare RECIPE` trains side by side; a method may carry settings: "
+           "grass:method.rank=32."),
     { .key = NULL },
 };
 

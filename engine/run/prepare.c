@@ -22,7 +22,7 @@ static const char *const free_keys[] = {
     "method.interval",    "method.rank",
     "method.selection",   "method.scale",
     "optimizer.lr",       "optimizer.weight_decay",
-    "train.clip",
+    "train.clip",         "compare.methods",
 };
 
 static bool is_accepted(const struct run *run, const char *key)

@@ -47,7 +47,6 @@ static void what_is_not_built_is_refused_by_name(void **state)
 {
     (void)state;
     REFUSES(2, "windrow fork needs more", "fork");
-    REFUSES(2, "windrow compare is not built yet", "compare", "a", "b");
     REFUSES(2, "--gpus 2", "train", "stories", "--gpus", "2");
     REFUSES(2, "--gpus", "plan", "stories", "--gpus", "8", "--link", "nvlink");
 }

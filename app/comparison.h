@@ -1,0 +1,82 @@
+/*
+ * Several runs side by side: what each cost, and how low its loss was after the same tokens and
+ * after the same time. No terminal and no process; the command `windrow compare` prints it.
+ *
+ * Time is the sum of the durations of the steps (training alone: neither reading, evaluating nor
+ * saving), so a run that was interrupted and resumed compares fairly. "Equal" means as far as the
+ * run that got least far: its last token, its last second.
+ */
+#ifndef WINDROW_APP_COMPARISON_H
+#define WINDROW_APP_COMPARISON_H
+
+#include <cjson/cJSON.h>
+
+#include "engine/event.h"
+#include "engine/run.h"
+
+enum comparison_axis { COMPARISON_STEPS, COMPARISON_TOKENS, COMPARISON_SECONDS };
+
+/* After a step. */
+struct comparison_point {
+    int64_t step;
+    double tokens;  /* positions processed since the start of the run */
+    double seconds; /* of training since the start of the run */
+    float loss;     /* of the step; NaN if it was skipped */
+};
+
+/* One run. NaN and EVENT_UNKNOWN stand for what its events do not tell. */
+struct comparison_run {
+    char *label; /* what it is called in tables */
+    char *path;
+    char *method;
+    char *model;
+    char *data;
+    enum run_status status;
+    cJSON *recipe; /* resolved, as an object; NULL if unknown */
+    int64_t total_steps;
+    int64_t parameters;
+    int64_t trained_parameters;
+    struct comparison_point *point;
+    size_t count;
+    size_t capacity;
+    int64_t peak_bytes[MEMORY_CATEGORY_COUNT];
+    int64_t peak_total_bytes; /* sum of the categories' peaks */
+    double tokens_per_second; /* median over the steps */
+    double step_ms;           /* median over the steps */
+    int64_t checkpoint_bytes; /* of the newest */
+    float evaluation_loss;    /* the newest */
+    int64_t evaluation_step;  /* and where */
+    double loss_equal_tokens; /* see comparison_loss */
+    double loss_equal_seconds;
+};
+
+struct comparison {
+    struct comparison_run *run;
+    size_t count;
+    double equal_tokens; /* as far as every run got; NaN if a run has no step */
+    double equal_seconds;
+};
+
+/* Reads events.jsonl of a run directory; `label` NULL: the name of the run. */
+int comparison_add(struct comparison *comparison, const char *path, const char *label,
+                   struct error *err);
+/* Finds the common ground; call after the last comparison_add. */
+void comparison_finish(struct comparison *comparison);
+void comparison_free(struct comparison *comparison);
+
+/* Where a point lies on an axis. */
+double comparison_position(const struct comparison_point *point, enum comparison_axis axis);
+
+/* Mean loss of the steps in the last tenth before `position` (at least one step): a single step's
+ * loss is mostly noise of its batch. NaN if the run has none there. */
+double comparison_loss(const struct comparison_run *run, enum comparison_axis axis,
+                       double position);
+
+/* Keys of the recipe (rows of recipe_fields) whose values differ between the runs; at most
+ * `limit`. Returns how many there are. */
+size_t comparison_differences(const struct comparison *comparison, const char **key, size_t limit);
+
+/* The value of a key in a run's recipe as text (xmalloc'd), "-" if it is unknown. */
+char *comparison_setting(const struct comparison_run *run, const char *key);
+
+#endif
