@@ -20,7 +20,8 @@ struct contest {
 };
 
 /* Makes the recipes: `name` with the words of the command line, and over it each method's preset
- * and settings; `methods` NULL: those of the recipe's compare.methods. All are checked before any trains. Free with contest_free also after a failure. */
+ * and settings; `methods` NULL: those of the recipe's compare.methods. All are checked before any
+ * trains. Free with contest_free also after a failure. */
 int contest_open(struct contest *contest, const struct arguments *arguments, const char *name,
                  const char *methods, struct error *err);
 void contest_free(struct contest *contest);
