@@ -50,6 +50,9 @@ struct recipe {
     bool method_carry;
     int64_t method_refresh_warmup;
     char *method_targets;
+    char *method_frozen;
+    char *method_rank_pattern;
+    char *method_alpha_pattern;
     double method_alpha;
 
     /* activation */

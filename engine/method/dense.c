@@ -7,6 +7,17 @@
 
 #include "engine/base/xalloc.h"
 
+/* The first dense parameter at `index` or behind it that is not frozen, or NULL; moves `index`
+ * behind it. */
+static struct parameter *next_trained(const struct model *model, int64_t *index)
+{
+    struct parameter *p = model_dense_parameter(model, (*index)++);
+    while (p != NULL && p->frozen) {
+        p = model_dense_parameter(model, (*index)++);
+    }
+    return p;
+}
+
 void dense_attach(struct dense *dense, struct backend *be, struct memory *memory,
                   struct model *model, const struct rule_ops *rule, enum dtype state_dtype)
 {
@@ -17,7 +28,7 @@ void dense_attach(struct dense *dense, struct backend *be, struct memory *memory
     dense->gradient = xcalloc((size_t)model->parameter_count, sizeof *dense->gradient);
     dense->state = xcalloc((size_t)model->parameter_count, sizeof *dense->state);
     struct parameter *p;
-    for (int64_t i = 0; (p = model_dense_parameter(model, i)) != NULL; i++) {
+    for (int64_t i = 0; (p = next_trained(model, &i)) != NULL;) {
         char name[MEMORY_NAME_SIZE];
         snprintf(name, sizeof name, "%.80s gradient", p->name);
         struct memory_shape shape = { .dtype = model->dtype,
@@ -38,7 +49,7 @@ void dense_detach(struct dense *dense)
 void dense_zero_gradients(struct dense *dense)
 {
     struct parameter *p;
-    for (int64_t i = 0; (p = model_dense_parameter(dense->model, i)) != NULL; i++) {
+    for (int64_t i = 0; (p = next_trained(dense->model, &i)) != NULL;) {
         op_zero(dense->be, &dense->gradient[p->id]);
     }
 }
@@ -46,7 +57,7 @@ void dense_zero_gradients(struct dense *dense)
 void dense_each_gradient(struct dense *dense, const struct gradient_visitor *visitor)
 {
     struct parameter *p;
-    for (int64_t i = 0; (p = model_dense_parameter(dense->model, i)) != NULL; i++) {
+    for (int64_t i = 0; (p = next_trained(dense->model, &i)) != NULL;) {
         visitor->visit(visitor->context, p->name, &dense->gradient[p->id]);
     }
 }
@@ -54,7 +65,7 @@ void dense_each_gradient(struct dense *dense, const struct gradient_visitor *vis
 void dense_add_squares(struct dense *dense, struct tensor *sum)
 {
     struct parameter *p;
-    for (int64_t i = 0; (p = model_dense_parameter(dense->model, i)) != NULL; i++) {
+    for (int64_t i = 0; (p = next_trained(dense->model, &i)) != NULL;) {
         op_sum_squares(dense->be, sum, &dense->gradient[p->id], true);
     }
 }
@@ -62,7 +73,7 @@ void dense_add_squares(struct dense *dense, struct tensor *sum)
 void dense_update(struct dense *dense, double lr, const struct rule_settings *settings)
 {
     struct parameter *p;
-    for (int64_t i = 0; (p = model_dense_parameter(dense->model, i)) != NULL; i++) {
+    for (int64_t i = 0; (p = next_trained(dense->model, &i)) != NULL;) {
         double decay = parameter_decays(p) ? dense->weight_decay : 0.0;
         dense->rule->step(dense->be, settings,
                           &(struct rule_target){ .weight = &p->value,
@@ -78,7 +89,7 @@ void dense_update(struct dense *dense, double lr, const struct rule_settings *se
 void dense_visit(struct dense *dense, const struct state_visitor *visitor)
 {
     struct parameter *p;
-    for (int64_t i = 0; (p = model_dense_parameter(dense->model, i)) != NULL; i++) {
+    for (int64_t i = 0; (p = next_trained(dense->model, &i)) != NULL;) {
         struct rule_state *state = &dense->state[p->id];
         for (int s = 0; s < dense->rule->slot_count; s++) {
             state_show(visitor, "optimizer", p->name, dense->rule->slot_name[s], &state->slot[s],
@@ -91,7 +102,7 @@ void dense_visit(struct dense *dense, const struct state_visitor *visitor)
 int dense_restore(struct dense *dense, const struct state_source *source, struct error *err)
 {
     struct parameter *p;
-    for (int64_t i = 0; (p = model_dense_parameter(dense->model, i)) != NULL; i++) {
+    for (int64_t i = 0; (p = next_trained(dense->model, &i)) != NULL;) {
         struct rule_state *state = &dense->state[p->id];
         char name[STATE_NAME_SIZE];
         for (int s = 0; s < dense->rule->slot_count; s++) {

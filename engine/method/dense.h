@@ -1,5 +1,5 @@
 /*
- * Parameters that train in full outside the linear layers: embedding, head, norms.
+ * Parameters that train in full outside the linear layers, unless frozen: embedding, head, norms.
  */
 #ifndef WINDROW_ENGINE_METHOD_DENSE_H
 #define WINDROW_ENGINE_METHOD_DENSE_H
@@ -11,7 +11,7 @@ struct dense {
     struct model *model;
     const struct rule_ops *rule;
     double weight_decay;
-    struct tensor *gradient;  /* by parameter number; without data for matrices */
+    struct tensor *gradient;  /* by parameter number; without data for matrices and frozen ones */
     struct rule_state *state; /* likewise */
 };
 

@@ -9,35 +9,82 @@
 
 #include "engine/base/xalloc.h"
 
-struct full_layer {
+/* Parts of a packed layer that lie side by side and train: one product, one update. */
+struct full_piece {
+    const struct linear *linear;
+    int first_part;
+    int part_count;
+    struct tensor weight; /* (rows, N) view of the packed weight */
+    int64_t first_row;
     struct tensor gradient;
     struct rule_state state;
 };
+
+struct full {
+    struct full_piece *piece;
+    int64_t piece_count;
+    int64_t *first_piece; /* (linears + 1): pieces of a linear layer */
+};
+
+static void piece_place(struct method *method, struct full_piece *piece)
+{
+    const struct linear *linear = piece->linear;
+    const struct linear_part *first = &linear->part[piece->first_part];
+    const struct linear_part *last = first + piece->part_count - 1;
+    piece->first_row = first->first;
+    piece->weight =
+        tensor_row_range(&linear->weight, first->first, last->first + last->rows - first->first);
+    char label[LINEAR_LABEL_SIZE];
+    if (piece->part_count == linear->part_count) {
+        linear_label(linear, label);
+    } else {
+        snprintf(label, sizeof label, "%.79s", first->parameter->name);
+    }
+    char name[MEMORY_NAME_SIZE];
+    snprintf(name, sizeof name, "%.80s gradient", label);
+    piece->gradient = memory_matrix(method->memory, MEMORY_GRADIENTS, name, method->model->dtype,
+                                    piece->weight.dim);
+    rule_place(method->rule, method->be, method->memory, label, &piece->weight,
+               method->settings.state_dtype, 1, &piece->state);
+}
 
 static int full_attach(struct method *method, struct error *err)
 {
     (void)err;
     struct model *model = method->model;
-    struct full_layer *layers = xcalloc((size_t)model->linear_count, sizeof *layers);
-    method->state = layers;
+    size_t layers = (size_t)model->linear_count;
+    struct full *full = xcalloc(1, sizeof *full);
+    full->piece = xcalloc(layers * LINEAR_PARTS_MAX, sizeof *full->piece);
+    full->first_piece = xcalloc(layers + 1, sizeof *full->first_piece);
+    method->state = full;
     for (int64_t i = 0; i < model->linear_count; i++) {
         const struct linear *linear = &model->linear[i];
-        char first[LINEAR_LABEL_SIZE];
-        linear_label(linear, first);
-        char name[MEMORY_NAME_SIZE];
-        snprintf(name, sizeof name, "%.80s gradient", first);
-        layers[i].gradient =
-            memory_matrix(method->memory, MEMORY_GRADIENTS, name, model->dtype, linear->weight.dim);
-        rule_place(method->rule, method->be, method->memory, first, &linear->weight,
-                   method->settings.state_dtype, 1, &layers[i].state);
+        for (int p = 0; p < linear->part_count; p++) {
+            if (linear->part[p].parameter->idle) {
+                continue;
+            }
+            struct full_piece *piece = &full->piece[full->piece_count++];
+            *piece = (struct full_piece){ .linear = linear, .first_part = p };
+            while (p < linear->part_count && !linear->part[p].parameter->idle) {
+                piece->part_count++;
+                p++;
+            }
+            piece_place(method, piece);
+        }
+        full->first_piece[i + 1] = full->piece_count;
     }
     return 0;
 }
 
 static void full_detach(struct method *method)
 {
-    free(method->state);
-    method->state = NULL;
+    struct full *full = method->state;
+    if (full != NULL) {
+        free(full->piece);
+        free(full->first_piece);
+        free(full);
+        method->state = NULL;
+    }
 }
 
 static void full_begin_step(struct method *method, int64_t step)
@@ -50,94 +97,105 @@ static void full_weight_gradient(struct method *method, struct pass *pass,
                                  const struct linear *linear, const struct tensor *dy,
                                  const struct tensor *x)
 {
-    struct full_layer *layers = method->state;
-    op_matmul(pass->be, &(struct matmul){ .c = &layers[linear->index].gradient,
-                                          .a = dy,
-                                          .b = x,
-                                          .transpose_a = true,
-                                          .beta = method->micro > 0 ? 1.0f : 0.0f });
+    struct full *full = method->state;
+    for (int64_t i = full->first_piece[linear->index]; i < full->first_piece[linear->index + 1];
+         i++) {
+        struct full_piece *piece = &full->piece[i];
+        bool whole = piece->part_count == linear->part_count;
+        op_matmul(pass->be, &(struct matmul){ .c = &piece->gradient,
+                                              .a = dy,
+                                              .b = x,
+                                              .transpose_a = true,
+                                              .a_first = whole ? 0 : piece->first_row,
+                                              .a_columns = whole ? 0 : piece->gradient.dim[0],
+                                              .beta = method->micro > 0 ? 1.0f : 0.0f });
+    }
 }
 
 static void full_add_squares(struct method *method, struct tensor *sum)
 {
-    struct full_layer *layers = method->state;
-    for (int64_t i = 0; i < method->model->linear_count; i++) {
-        op_sum_squares(method->be, sum, &layers[i].gradient, true);
+    struct full *full = method->state;
+    for (int64_t i = 0; i < full->piece_count; i++) {
+        op_sum_squares(method->be, sum, &full->piece[i].gradient, true);
     }
 }
 
 static void full_update(struct method *method, double lr, const struct rule_settings *settings)
 {
-    struct full_layer *layers = method->state;
-    for (int64_t i = 0; i < method->model->linear_count; i++) {
-        struct linear *linear = &method->model->linear[i];
+    struct full *full = method->state;
+    for (int64_t i = 0; i < full->piece_count; i++) {
+        struct full_piece *piece = &full->piece[i];
         method->rule->step(
             method->be, settings,
-            &(struct rule_target){ .weight = &linear->weight,
-                                   .gradient = &layers[i].gradient,
+            &(struct rule_target){ .weight = &piece->weight,
+                                   .gradient = &piece->gradient,
                                    .lr = (float)lr,
                                    .weight_decay = (float)method->settings.weight_decay,
                                    .scale = 1.0f,
-                                   .id = linear->part[0].parameter->id },
-            &layers[i].state);
+                                   .id = piece->linear->part[piece->first_part].parameter->id },
+            &piece->state);
     }
 }
 
-/* The states of one matrix of a packed layer: rows of the packed states. */
-static struct tensor part_view(const struct tensor *packed, const struct linear_part *part)
+/* The rows of one matrix in what a piece holds. */
+static struct tensor part_view(const struct full_piece *piece, const struct tensor *packed,
+                               int part)
 {
-    return tensor_row_range(packed, part->first, part->rows);
+    const struct linear_part *p = &piece->linear->part[piece->first_part + part];
+    return tensor_row_range(packed, p->first - piece->first_row, p->rows);
+}
+
+static const char *part_name(const struct full_piece *piece, int part)
+{
+    return piece->linear->part[piece->first_part + part].parameter->name;
 }
 
 static void full_each_gradient(struct method *method, const struct gradient_visitor *visitor)
 {
-    struct full_layer *layers = method->state;
-    for (int64_t i = 0; i < method->model->linear_count; i++) {
-        const struct linear *linear = &method->model->linear[i];
-        for (int p = 0; p < linear->part_count; p++) {
-            struct tensor view = part_view(&layers[i].gradient, &linear->part[p]);
-            visitor->visit(visitor->context, linear->part[p].parameter->name, &view);
+    struct full *full = method->state;
+    for (int64_t i = 0; i < full->piece_count; i++) {
+        struct full_piece *piece = &full->piece[i];
+        for (int p = 0; p < piece->part_count; p++) {
+            struct tensor view = part_view(piece, &piece->gradient, p);
+            visitor->visit(visitor->context, part_name(piece, p), &view);
         }
     }
 }
 
 static void full_visit(struct method *method, const struct state_visitor *visitor)
 {
-    struct full_layer *layers = method->state;
-    for (int64_t i = 0; i < method->model->linear_count; i++) {
-        const struct linear *linear = &method->model->linear[i];
-        for (int p = 0; p < linear->part_count; p++) {
-            const struct linear_part *part = &linear->part[p];
+    struct full *full = method->state;
+    for (int64_t i = 0; i < full->piece_count; i++) {
+        struct full_piece *piece = &full->piece[i];
+        for (int p = 0; p < piece->part_count; p++) {
             for (int s = 0; s < method->rule->slot_count; s++) {
-                struct tensor view = part_view(&layers[i].state.slot[s], part);
-                state_show(visitor, "optimizer", part->parameter->name, method->rule->slot_name[s],
+                struct tensor view = part_view(piece, &piece->state.slot[s], p);
+                state_show(visitor, "optimizer", part_name(piece, p), method->rule->slot_name[s],
                            &view, false);
             }
         }
-        state_show(visitor, "optimizer", linear->part[0].parameter->name, "age",
-                   &layers[i].state.age, false);
+        state_show(visitor, "optimizer", part_name(piece, 0), "age", &piece->state.age, false);
     }
 }
 
 static int full_restore(struct method *method, const struct state_source *source, struct error *err)
 {
-    struct full_layer *layers = method->state;
+    struct full *full = method->state;
     char name[STATE_NAME_SIZE];
-    for (int64_t i = 0; i < method->model->linear_count; i++) {
-        const struct linear *linear = &method->model->linear[i];
-        for (int p = 0; p < linear->part_count; p++) {
-            const struct linear_part *part = &linear->part[p];
+    for (int64_t i = 0; i < full->piece_count; i++) {
+        struct full_piece *piece = &full->piece[i];
+        for (int p = 0; p < piece->part_count; p++) {
             for (int s = 0; s < method->rule->slot_count; s++) {
-                struct tensor view = part_view(&layers[i].state.slot[s], part);
-                snprintf(name, sizeof name, "optimizer/%s/%s", part->parameter->name,
+                struct tensor view = part_view(piece, &piece->state.slot[s], p);
+                snprintf(name, sizeof name, "optimizer/%s/%s", part_name(piece, p),
                          method->rule->slot_name[s]);
                 if (method_restore_tensor(method->be, source, name, &view, err) != 0) {
                     return -1;
                 }
             }
         }
-        snprintf(name, sizeof name, "optimizer/%s/age", linear->part[0].parameter->name);
-        if (method_restore_tensor(method->be, source, name, &layers[i].state.age, err) != 0) {
+        snprintf(name, sizeof name, "optimizer/%s/age", part_name(piece, 0));
+        if (method_restore_tensor(method->be, source, name, &piece->state.age, err) != 0) {
             return -1;
         }
     }

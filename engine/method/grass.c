@@ -97,7 +97,7 @@ static void group_views(struct method *method, struct grass_group *group)
 static void group_place(struct method *method, struct grass_group *group)
 {
     char name[LINEAR_LABEL_SIZE];
-    if (group->part_count > 1) {
+    if (group->part_count > 1 && group->part_count == group->linear->part_count) {
         linear_label(group->linear, name);
     } else {
         snprintf(name, sizeof name, "%.79s", group->part[0]->part->parameter->name);
@@ -126,17 +126,17 @@ static void group_place(struct method *method, struct grass_group *group)
     group_views(method, group);
 }
 
-/* Sorts the parts of a layer into groups; returns how many. */
+/* Sorts `count` parts of a layer into groups; returns how many. */
 static int64_t layer_groups(struct grass *grass, const struct linear *linear,
-                            struct grass_part *parts)
+                            struct grass_part *parts, int count)
 {
-    bool all_rows = true;
-    for (int i = 0; i < linear->part_count; i++) {
+    bool all_rows = count > 0;
+    for (int i = 0; i < count; i++) {
         all_rows = all_rows && parts[i].side == SIDE_ROWS;
     }
     struct grass_group *group = &grass->group[grass->group_count];
-    int64_t groups = all_rows ? 1 : linear->part_count;
-    for (int i = 0; i < linear->part_count; i++) {
+    int64_t groups = all_rows ? 1 : count;
+    for (int i = 0; i < count; i++) {
         struct grass_group *g = all_rows ? group : group + i;
         g->part[g->part_count++] = &parts[i];
         g->linear = linear;
@@ -190,11 +190,14 @@ static int grass_attach(struct method *method, struct error *err)
     for (int64_t i = 0; i < model->linear_count; i++) {
         const struct linear *linear = &model->linear[i];
         struct grass_part *parts = &grass->part[grass->part_count];
+        int count = 0;
         for (int p = 0; p < linear->part_count; p++) {
-            part_init(method, &parts[p], &linear->part[p], linear->weight.dim[1]);
+            if (!linear->part[p].parameter->idle) {
+                part_init(method, &parts[count++], &linear->part[p], linear->weight.dim[1]);
+            }
         }
-        grass->part_count += linear->part_count;
-        int64_t groups = layer_groups(grass, linear, parts);
+        grass->part_count += count;
+        int64_t groups = layer_groups(grass, linear, parts, count);
         for (int64_t g = 0; g < groups; g++) {
             group_place(method, &grass->group[grass->group_count + g]);
         }

@@ -4,7 +4,8 @@
  * A method is attached to the linear layers of a model. In every backward it is handed dy and x of
  * each (model/linear.h); after the last micro-batch it adds its share to the gradient norm, and
  * then it applies the step. The dense parameters (embedding, head, norms) train in full under every
- * method here; dense.h does that.
+ * method but lora; dense.h does that. A method leaves parts of a layer alone whose parameter is
+ * idle (targets.h); a layer whose parts are all idle is not shown to it.
  */
 #ifndef WINDROW_ENGINE_METHOD_METHOD_H
 #define WINDROW_ENGINE_METHOD_METHOD_H
@@ -29,6 +30,11 @@ struct method_settings {
     double scale;
     bool carry;
     int64_t refresh_warmup;
+    const char *targets; /* patterns: targets.h */
+    const char *frozen;
+    const char *rank_pattern;
+    const char *alpha_pattern;
+    double alpha;
     double weight_decay;
     enum dtype state_dtype;
     uint64_t seed;
@@ -51,6 +57,7 @@ struct method_ops {
     const char *name;      /* "grass" */
     const char *title;     /* "Grass: structured sparse gradients" */
     const char *reference; /* "Muhamed et al., arXiv 2406.17660" */
+    bool adapters;         /* weights stay as they are, what trains stands beside them */
     /* Places gradients and states for all linear layers; method->state is the method's own. */
     int (*attach)(struct method *method, struct error *err);
     void (*detach)(struct method *method);

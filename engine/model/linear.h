@@ -2,7 +2,8 @@
  * The linear layer, where every training method and activation policy meets the model.
  *
  *   forward   y = x W^T                 x (T, N), W (M, N), y (T, M)
- *   backward  dx = dy W                 2 M N T FLOPs, like the forward
+ *             a method may add to y, in training and wherever else the model is used
+ *   backward  dx = dy W                 2 M N T FLOPs, like the forward; a method may add to dx
  *             the weight gradient dW = dy^T x is the method's business: it may keep all of it, a
  *             part, or a projection, and is given dy and what was kept of x
  *
@@ -28,6 +29,7 @@ struct linear {
     int part_count;
     struct linear_part part[LINEAR_PARTS_MAX];
     int64_t index; /* number in the model */
+    bool idle;     /* the method acts on none of its parts */
 };
 
 /* The name of a layer's tensors in memory records: of its matrix, or "... q_proj.weight +2" where
@@ -37,20 +39,27 @@ void linear_label(const struct linear *linear, char label[LINEAR_LABEL_SIZE]);
 
 struct pass;
 
-/* What a training method does at a linear layer. The pass calls it in the backward of every
- * micro-batch, in the order of the backward. dy (T, M) and x (T, N) may be overwritten afterwards.
- */
+/* What a training method does at a linear layer that is not idle. In the backward of every
+ * micro-batch weight_gradient gets dy (T, M) and x (T, N), which may be overwritten afterwards. The
+ * two others may be NULL. */
 struct linear_hooks {
+    /* y (T, M) holds x W^T (and what was there before): adds to it. In every pass, without training
+     * too; keeps nothing of x. */
+    void (*forward)(void *context, struct pass *pass, const struct linear *linear, struct tensor *y,
+                    const struct tensor *x);
+    /* dx (T, N) holds dy W: adds to it. */
+    void (*input_gradient)(void *context, struct pass *pass, const struct linear *linear,
+                           struct tensor *dx, const struct tensor *dy);
     void (*weight_gradient)(void *context, struct pass *pass, const struct linear *linear,
                             const struct tensor *dy, const struct tensor *x);
     void *context;
 };
 
-/* y = x W^T + beta y. */
+/* y = x W^T + beta y, and the method's share. */
 void linear_forward(struct pass *pass, const struct linear *linear, struct tensor *y,
                     const struct tensor *x, float beta);
 
-/* dx = dy W, and the method's hook with dy and x. */
+/* dx = dy W and the method's share, and its hook with dy and x. */
 void linear_backward(struct pass *pass, const struct linear *linear, struct tensor *dx,
                      const struct tensor *dy, const struct tensor *x);
 

@@ -189,7 +189,7 @@ static void norm_backward(struct pass *pass, const struct parameter *weight, str
     struct rmsnorm_backward args = *inputs;
     args.dx = dx;
     args.weight = &weight->value;
-    args.dweight = pass->dense == NULL ? NULL : &pass->dense->tensor[weight->id];
+    args.dweight = pass_gradient(pass, weight);
     op_rmsnorm_backward(pass->be, &args);
 }
 

@@ -198,8 +198,11 @@ void model_forward(struct model *model, struct pass *pass, struct model_forward 
         struct block *block = &model->block[i];
         notify(pass, i, false);
         block->kept = memory_mark(pass->memory, MEMORY_ACTIVATIONS);
-        struct tensor next = pass->training ? residual_stream(model, pass) : x;
-        model->family->block_forward(model, pass, block, &next, &x);
+        /* A block without backward keeps nothing. */
+        struct pass here = *pass;
+        here.training = pass->training && i >= model->first_trained;
+        struct tensor next = here.training ? residual_stream(model, pass) : x;
+        model->family->block_forward(model, &here, block, &next, &x);
         x = next;
     }
     out->last = x;
@@ -253,6 +256,8 @@ void model_loss(struct model *model, struct pass *pass, const struct tensor *hid
         if (args->dhidden != NULL) {
             struct tensor dh = tensor_row_range(args->dhidden, first, rows);
             op_matmul(be, &(struct matmul){ .c = &dh, .a = &logits, .b = &model->head->value });
+        }
+        if (args->dhidden != NULL && !model->head->frozen) {
             op_matmul(be, &(struct matmul){ .c = &pass->dense->tensor[model->head->id],
                                             .a = &logits,
                                             .b = &h,
@@ -276,17 +281,20 @@ void model_backward(struct model *model, struct pass *pass, const struct model_f
     op_zero(be, &dx);
     op_rmsnorm_backward(
         be, &(struct rmsnorm_backward){ .dx = &dx,
-                                        .dweight = &pass->dense->tensor[model->final_norm->id],
+                                        .dweight = pass_gradient(pass, model->final_norm),
                                         .dy = dhidden,
                                         .x = &forward->last,
                                         .weight = &model->final_norm->value,
                                         .rstd = &forward->rstd });
-    for (int64_t i = model->config.layers - 1; i >= 0; i--) {
+    for (int64_t i = model->config.layers - 1; i >= model->first_trained; i--) {
         struct block *block = &model->block[i];
         notify(pass, i, true);
         model->family->block_backward(model, pass, block, &dx);
         memory_release(pass->memory, MEMORY_ACTIVATIONS, block->kept);
     }
-    op_embedding_backward(be, &pass->dense->tensor[model->embedding->id], &dx, pass->ids);
+    struct tensor *dembedding = pass_gradient(pass, model->embedding);
+    if (dembedding != NULL) {
+        op_embedding_backward(be, dembedding, &dx, pass->ids);
+    }
     memory_release(pass->memory, MEMORY_WORKSPACE, mark);
 }

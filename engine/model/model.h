@@ -56,6 +56,7 @@ struct model {
     struct parameter *head;   /* the embedding if tied */
     struct tensor rope_table; /* (P, D) */
     int64_t positions;        /* P */
+    int64_t first_trained;    /* below this block nothing trains, nor does the embedding */
 };
 
 /* Declares everything; takes no device memory. `positions`: longest sequence of any pass. */

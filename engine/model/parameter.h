@@ -2,6 +2,8 @@
 #ifndef WINDROW_ENGINE_MODEL_PARAMETER_H
 #define WINDROW_ENGINE_MODEL_PARAMETER_H
 
+#include <stdbool.h>
+
 #include "kernels/tensor.h"
 
 enum parameter_role {
@@ -17,6 +19,8 @@ struct parameter {
     int rank;
     int64_t dim[2];
     uint32_t id;         /* number in the model; keys random numbers */
+    bool frozen;         /* it stays as it is: no gradient, no state, no decay */
+    bool idle;           /* the method does nothing here; under lora a frozen matrix may not be */
     struct tensor value; /* matrices: a view of rows of their packed layer */
 };
 

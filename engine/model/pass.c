@@ -40,11 +40,22 @@ void linear_forward(struct pass *pass, const struct linear *linear, struct tenso
     op_matmul(pass->be,
               &(struct matmul){
                   .c = y, .a = x, .b = &linear->weight, .transpose_b = true, .beta = beta });
+    const struct linear_hooks *hooks = pass->hooks;
+    if (hooks != NULL && hooks->forward != NULL && !linear->idle) {
+        hooks->forward(hooks->context, pass, linear, y, x);
+    }
 }
 
 void linear_backward(struct pass *pass, const struct linear *linear, struct tensor *dx,
                      const struct tensor *dy, const struct tensor *x)
 {
     op_matmul(pass->be, &(struct matmul){ .c = dx, .a = dy, .b = &linear->weight });
-    pass->hooks->weight_gradient(pass->hooks->context, pass, linear, dy, x);
+    const struct linear_hooks *hooks = pass->hooks;
+    if (linear->idle) {
+        return;
+    }
+    if (hooks->input_gradient != NULL) {
+        hooks->input_gradient(hooks->context, pass, linear, dx, dy);
+    }
+    hooks->weight_gradient(hooks->context, pass, linear, dy, x);
 }

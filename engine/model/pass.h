@@ -51,13 +51,13 @@ struct pass {
     int64_t sequence; /* S */
     bool training;
     const struct activation_policy *policy;
-    const struct linear_hooks *hooks;                              /* training only */
-    const struct dense_gradients *dense;                           /* training only */
-    struct token_cache *cache;                                     /* generation only: S is 1 */
-    const struct tensor *ids;                                      /* (T) int32 */
-    const struct tensor *targets;                                  /* (T) int32 */
-    const struct tensor *positions;                                /* (T) int32 */
-    const struct tensor *starts;                                   /* (T) int32 */
+    const struct linear_hooks *hooks;    /* NULL: none, if the pass does not train */
+    const struct dense_gradients *dense; /* training only */
+    struct token_cache *cache;           /* generation only: S is 1 */
+    const struct tensor *ids;            /* (T) int32 */
+    const struct tensor *targets;        /* (T) int32 */
+    const struct tensor *positions;      /* (T) int32 */
+    const struct tensor *starts;         /* (T) int32 */
     void (*on_layer)(void *context, int64_t layer, bool backward); /* may be NULL */
     void *context;
 };
@@ -65,6 +65,12 @@ struct pass {
 static inline int64_t pass_tokens(const struct pass *pass)
 {
     return pass->batch * pass->sequence;
+}
+
+/* Where the gradient of a dense parameter is summed, or NULL: it is frozen, or nobody asks. */
+static inline struct tensor *pass_gradient(const struct pass *pass, const struct parameter *p)
+{
+    return pass->dense == NULL || p->frozen ? NULL : &pass->dense->tensor[p->id];
 }
 
 /* Places (T, columns) of the model's dtype: kept if the pass trains and the policy keeps `value`.

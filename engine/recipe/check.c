@@ -29,12 +29,9 @@ static const char *const planned_offload[] = { "host", "ssd", NULL };
 static const char *const planned_optimizers[] = { "sgd", "tradam", NULL };
 static const char *const built_attention[] = { "auto", "own", NULL };
 static const char *const planned_attention[] = { "cudnn", NULL };
-static const char *const built_targets[] = { "all", NULL };
-static const char *const planned_targets[] = { NULL };
 
 static const struct known known_names[] = {
     { "method.name", method_name, NULL, planned_methods },
-    { "method.targets", NULL, built_targets, planned_targets },
     { "activation.recompute", activation_name, NULL, planned_recompute },
     { "activation.sample", NULL, built_none, planned_sample },
     { "activation.offload", NULL, built_none, planned_offload },
@@ -153,6 +150,10 @@ static int check_method(const struct recipe *recipe, struct error *err)
              "chooses nothing at random",
              recipe->method_unbiased ? "unbiased" : "replacement");
         return hint(err, "use method.selection=norm, norm2 or uniform");
+    }
+    if (recipe->method_targets[0] == '\0') {
+        fail(err, ERROR_USAGE, "method.targets is empty");
+        return hint(err, "use all, or patterns such as q_proj,v_proj");
     }
     if (recipe->optimizer_state == STATE_INT8) {
         return fail(err, ERROR_USAGE,

@@ -117,10 +117,19 @@ const struct field recipe_fields[] = {
          "Rows that stay selected keep their optimizer state at a refresh."),
     WHOLE("method.refresh_warmup", method_refresh_warmup, 0, MOST, "steps", "0",
           "Steps over which the update grows to full size after each refresh; 0: none."),
-    STRING("method.targets", method_targets, "all", "all",
-           "The matrices that the method acts on: all means q, k, v, o, gate, up and down."),
+    STRING("method.targets", method_targets, "all, or patterns joined by commas", "all",
+           "The matrices of the blocks that train, by patterns such as q_proj, layers.0-3 or "
+           "layers.*.down_proj; the others are frozen. all means q, k, v, o, gate, up and down."),
+    STRING("method.frozen", method_frozen, "patterns joined by commas", "",
+           "Parameters that stay as they are: patterns such as embed_tokens, lm_head, norm, "
+           "layers.0-3 or *_layernorm. They have no gradient, no state and no decay."),
     NUMBER("method.alpha", method_alpha, 0, 1e6, "", "16",
-           "Scaling of the adapters of lora; other methods ignore it."),
+           "Scaling of the adapters of lora, which add alpha / rank times B A."),
+    STRING("method.rank_pattern", method_rank_pattern, "pattern=rank, joined by commas", "",
+           "Ranks of lora that differ from method.rank, as in q_proj=16,layers.0=4; the first "
+           "pattern that fits decides."),
+    STRING("method.alpha_pattern", method_alpha_pattern, "pattern=alpha, joined by commas", "",
+           "Values of method.alpha that differ, in the same way."),
 
     STRING("activation.recompute", activation_recompute, "none|norms|ffn|block", "none",
            "What the backward pass computes again instead of keeping it."),

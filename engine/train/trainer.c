@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "engine/base/xalloc.h"
+#include "engine/method/targets.h"
 #include "engine/model/model_weights.h"
 #include "engine/train/trainer_parts.h"
 
@@ -48,6 +49,11 @@ static void method_settings_take(struct method *method, const struct recipe *rec
         .scale = recipe->method_scale,
         .carry = recipe->method_carry,
         .refresh_warmup = recipe->method_refresh_warmup,
+        .targets = recipe->method_targets,
+        .frozen = recipe->method_frozen,
+        .rank_pattern = recipe->method_rank_pattern,
+        .alpha_pattern = recipe->method_alpha_pattern,
+        .alpha = recipe->method_alpha,
         .weight_decay = recipe->optimizer_weight_decay,
         .state_dtype = recipe->optimizer_state == STATE_BF16 ? DTYPE_BF16 : DTYPE_F32,
         .seed = (uint64_t)recipe->train_seed,
@@ -58,6 +64,14 @@ static void method_settings_take(struct method *method, const struct recipe *rec
 static int attach(struct trainer *trainer, struct error *err)
 {
     struct method *method = &trainer->method;
+    const struct targets targets = { .trained = method->settings.targets,
+                                     .frozen = method->settings.frozen,
+                                     .rank_pattern = method->settings.rank_pattern,
+                                     .alpha_pattern = method->settings.alpha_pattern,
+                                     .adapters = method->ops->adapters };
+    if (targets_apply(&trainer->model, &targets, err) != 0) {
+        return -1;
+    }
     dense_attach(&trainer->dense, trainer->be, trainer->memory, &trainer->model, method->rule,
                  method->settings.state_dtype);
     trainer->dense.weight_decay = trainer->recipe.optimizer_weight_decay;
@@ -89,7 +103,7 @@ static int find_parts(struct trainer *trainer, struct error *err)
     method->on_refresh = on_refresh;
     method->context = trainer;
     trainer->hooks = (struct linear_hooks){ .weight_gradient = weight_gradient, .context = method };
-    method_settings_take(method, recipe);
+    method_settings_take(method, &trainer->recipe);
     return 0;
 }
 
@@ -252,7 +266,12 @@ int64_t trainer_parameter_count(const struct trainer *trainer)
 
 int64_t trainer_trained_count(const struct trainer *trainer)
 {
-    return trainer->inference ? 0 : model_size(&trainer->model);
+    int64_t count = 0;
+    for (int64_t i = 0; !trainer->inference && i < trainer->model.parameter_count; i++) {
+        const struct parameter *p = &trainer->model.parameter[i];
+        count += p->frozen ? 0 : parameter_count(p);
+    }
+    return count;
 }
 
 int64_t trainer_selection_count(const struct trainer *trainer)
@@ -322,7 +341,7 @@ int trainer_apply(struct trainer *trainer, const struct recipe *recipe, const si
 {
     bool rank_changed = recipe->method_rank != trainer->recipe.method_rank;
     recipe_copy(&trainer->recipe, recipe);
-    method_settings_take(&trainer->method, recipe);
+    method_settings_take(&trainer->method, &trainer->recipe);
     trainer->dense.weight_decay = recipe->optimizer_weight_decay;
     if (rank_changed || capacity_changed(trainer, capacity)) {
         return lay_out(trainer, capacity, err);

@@ -62,6 +62,23 @@ static void draw_method(struct scenario *s)
     set_number(r, "method.refresh_warmup", dice_roll(&s->dice, 3));
 }
 
+/* Half of the cases freeze something. */
+static void draw_frozen(struct scenario *s)
+{
+    static const char *const targets[] = { "all", "q_proj,v_proj", "layers.0.*.down_proj",
+                                           "*.k_proj,gate_proj" };
+    static const char *const frozen[] = { "",
+                                          "embed_tokens",
+                                          "norm",
+                                          "embed_tokens,layers.0",
+                                          "*_layernorm",
+                                          "layers.0.mlp,embed_tokens" };
+    if (dice_roll(&s->dice, 2) == 0) {
+        set(&s->recipe, "method.targets", one_of(&s->dice, targets, 4));
+        set(&s->recipe, "method.frozen", one_of(&s->dice, frozen, 6));
+    }
+}
+
 static void draw_recipe(struct scenario *s)
 {
     static const char *const formats[] = { "fp32", "bf16" };
@@ -87,6 +104,7 @@ static void draw_recipe(struct scenario *s)
     set(r, "precision.weights", one_of(&s->dice, formats, 2));
     set(r, "precision.rounding", one_of(&s->dice, roundings, 2));
     set_number(r, "train.seed", 1 + s->number);
+    draw_frozen(s);
 }
 
 static void scenario_open(struct scenario *s, int number, struct backend *be)
