@@ -22,6 +22,7 @@ static const struct file_ops real_ops = {
     .open = real_open,
     .write = write,
     .pread = pread,
+    .pwrite = pwrite,
     .fsync = fsync,
     .close = close,
     .rename = rename,
@@ -41,6 +42,17 @@ void file_install_ops(const struct file_ops *ops)
 const struct file_ops *file_ops(void)
 {
     return installed;
+}
+
+bool file_ops_are_real(void)
+{
+    return installed == &real_ops;
+}
+
+ssize_t file_pwrite(int fd, const void *bytes, size_t size, off_t offset)
+{
+    return installed->pwrite ? installed->pwrite(fd, bytes, size, offset)
+                             : pwrite(fd, bytes, size, offset);
 }
 
 /* A failed call as a sentence. Always -1. */

@@ -18,6 +18,8 @@ struct file_ops {
     int (*open)(const char *path, int flags, mode_t mode);
     ssize_t (*write)(int fd, const void *bytes, size_t size);
     ssize_t (*pread)(int fd, void *bytes, size_t size, off_t offset);
+    ssize_t (*pwrite)(int fd, const void *bytes, size_t size,
+                      off_t offset); /* NULL: the real one */
     int (*fsync)(int fd);
     int (*close)(int fd);
     int (*rename)(const char *from, const char *to);
@@ -30,6 +32,10 @@ struct file_ops {
 /* The table in use. Set it once, before threads start; NULL restores the real one. */
 void file_install_ops(const struct file_ops *ops);
 const struct file_ops *file_ops(void);
+/* Whether no test has replaced it. */
+bool file_ops_are_real(void);
+/* Writes at an offset through the table. */
+ssize_t file_pwrite(int fd, const void *bytes, size_t size, off_t offset);
 
 /* Reads a whole regular file of at most `limit` bytes. The result is NUL-terminated after `size`
  * bytes; free it with free(). NULL with an error that names the path: not there, not a regular
