@@ -31,7 +31,8 @@ enum {
     CALL_BF16 = 8,
     CALL_FLOAT = CALL_FP32 | CALL_BF16,
     CALL_INT32 = 16,
-    CALL_ALIAS = 32,     /* may be the very same tensor as another one that carries this flag */
+    CALL_ALIAS = 32, /* may be the very same tensor as another one that carries this flag */
+    CALL_INT16 = 128,
     CALL_UNCOUNTED = 64, /* only part of it is touched: the operation adds to `bytes` itself */
 };
 

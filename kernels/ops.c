@@ -147,11 +147,30 @@ void op_matmul(struct backend *be, const struct matmul *args)
                  (double)args->beta);
     unsigned use = args->beta == 0.0f ? CALL_OUT : CALL_INOUT;
     call_matrix(&c, "c", args->c, use | CALL_FLOAT, m, n);
+    if (args->addend != NULL) {
+        call_require(&c, args->beta == 0.0f, "with an addend beta must be 0");
+        call_require(&c, args->c != NULL && args->addend->dtype == args->c->dtype,
+                     "the addend must have the dtype of c");
+        call_matrix(&c, "addend", args->addend, CALL_IN | CALL_FLOAT, m, n);
+    }
     c.bytes += (double)m * (double)k * (double)dtype_size(a->dtype);
     if (call_start(&c)) {
         be->ops->matmul(be, args);
         call_finish(&c, OP_MATMUL, 2.0 * (double)m * (double)n * (double)k);
     }
+}
+
+/* ---- captured columns -------------------------------------------------------------------- */
+
+/* Checks what an operation captures of its result (rows, columns). */
+static void check_capture(struct call *c, const struct capture *capture, int64_t rows)
+{
+    if (capture == NULL ||
+        !call_tensor(c, "captured index", capture->index, CALL_IN | CALL_INT32)) {
+        return;
+    }
+    call_matrix(c, "captured columns", capture->out, CALL_OUT | CALL_FLOAT, rows,
+                tensor_count(capture->index));
 }
 
 /* ---- normalisation ----------------------------------------------------------------------- */
@@ -190,6 +209,7 @@ void op_rmsnorm_backward(struct backend *be, const struct rmsnorm_backward *args
     if (args->dweight != NULL) {
         call_elements(&c, "dweight", args->dweight, CALL_INOUT | CALL_FLOAT, columns);
     }
+    check_capture(&c, args->capture, rows);
     if (call_start(&c)) {
         be->ops->rmsnorm_backward(be, args);
         double each = args->dweight != NULL ? 10.0 : 7.0;
@@ -217,6 +237,7 @@ void op_rope(struct backend *be, const struct rope *args)
     call_matrix(&c, "table", args->table, CALL_IN | CALL_FP32 | CALL_UNCOUNTED,
                 rows_of(args->table), args->head_size);
     call_elements(&c, "positions", args->positions, CALL_IN | CALL_INT32, rows);
+    check_capture(&c, args->capture, rows);
     double rotated = (double)rows * (double)args->heads * (double)args->head_size;
     if (call_start(&c)) {
         c.bytes += 2.0 * rotated * (double)dtype_size(args->x->dtype);
@@ -347,21 +368,21 @@ void op_swiglu_forward(struct backend *be, struct tensor *y, const struct tensor
     }
 }
 
-void op_swiglu_backward(struct backend *be, struct tensor *dgate_up, const struct tensor *dy,
-                        const struct tensor *gate_up)
+void op_swiglu_backward(struct backend *be, const struct swiglu_backward *args)
 {
     struct call c;
     if (!call_begin(&c, be, "swiglu_backward") ||
-        !call_tensor(&c, "dy", dy, CALL_IN | CALL_FLOAT)) {
+        !call_tensor(&c, "dy", args->dy, CALL_IN | CALL_FLOAT)) {
         return;
     }
-    int64_t rows = tensor_rows(dy);
-    int64_t columns = 2 * tensor_columns(dy);
-    call_matrix(&c, "gate_up", gate_up, CALL_IN | CALL_FLOAT | CALL_ALIAS, rows, columns);
-    call_matrix(&c, "dgate_up", dgate_up, CALL_OUT | CALL_FLOAT | CALL_ALIAS, rows, columns);
+    int64_t rows = tensor_rows(args->dy);
+    int64_t columns = 2 * tensor_columns(args->dy);
+    call_matrix(&c, "gate_up", args->gate_up, CALL_IN | CALL_FLOAT | CALL_ALIAS, rows, columns);
+    call_matrix(&c, "dgate_up", args->dgate_up, CALL_OUT | CALL_FLOAT | CALL_ALIAS, rows, columns);
+    check_capture(&c, args->capture, rows);
     if (call_start(&c)) {
-        be->ops->swiglu_backward(be, dgate_up, dy, gate_up);
-        call_finish(&c, OP_ACTIVATION, 11.0 * (double)tensor_count(dy));
+        be->ops->swiglu_backward(be, args);
+        call_finish(&c, OP_ACTIVATION, 11.0 * (double)tensor_count(args->dy));
     }
 }
 

@@ -67,7 +67,9 @@ void op_clip(struct backend *be, struct tensor *control, const struct tensor *su
 /* c (m, n) = op(a) op(b) + beta c, where op transposes if asked; beta is 0 or 1.
  *   transpose_a 0: a is (m, k); 1: a is (k, m).  transpose_b 0: b is (k, n); 1: b is (n, k).
  * a and b have one dtype; c is fp32 or bf16. Products are summed in fp32.
- * If a_columns > 0, only columns [a_first, a_first + a_columns) of `a` take part (before the
+ * If `addend` is given (of c's shape and dtype), c = op(a) op(b) + addend, the sum being rounded
+ * once; beta is 0 then. A residual connection is this, so that nothing is copied for it. If
+ * a_columns > 0, only columns [a_first, a_first + a_columns) of `a` take part (before the
  * transposition): one matrix of a packed linear layer. FLOPs: 2 m n k. */
 struct matmul {
     struct tensor *c;
@@ -78,8 +80,21 @@ struct matmul {
     int64_t a_first;
     int64_t a_columns;
     float beta;
+    const struct tensor *addend;
 };
 void op_matmul(struct backend *be, const struct matmul *args);
+
+/* ---- captured columns -------------------------------------------------------------------- */
+
+/* Some operations that produce the gradient of a linear layer's output can store columns of it a
+ * second time, side by side: out (T, R) = result[:, index], index (R) int32, -1 gives zeros. That
+ * is op_gather without its pass over the result: T R more elements written instead of T M read. The
+ * values are those stored in the result, to the bit if out has its dtype. Such operations take a
+ * pointer to this, NULL for nothing. */
+struct capture {
+    struct tensor *out;
+    const struct tensor *index;
+};
 
 /* ---- normalisation ----------------------------------------------------------------------- */
 
@@ -97,7 +112,7 @@ void op_rmsnorm_forward(struct backend *be, const struct rmsnorm_forward *args);
 
 /* With g = dy * weight:  dx += rstd * (g - x * rstd^2 * mean(g * x));  dweight += sum_t dy * x *
  * rstd. dx ADDS: it holds the gradient of the residual stream already. dweight may be NULL
- * (frozen). */
+ * (frozen). Columns of the new dx can be captured. */
 struct rmsnorm_backward {
     struct tensor *dx;
     struct tensor *dweight;
@@ -105,6 +120,7 @@ struct rmsnorm_backward {
     const struct tensor *x;
     const struct tensor *weight;
     const struct tensor *rstd;
+    const struct capture *capture;
 };
 void op_rmsnorm_backward(struct backend *be, const struct rmsnorm_backward *args);
 
@@ -113,7 +129,8 @@ void op_rmsnorm_backward(struct backend *be, const struct rmsnorm_backward *args
 /* In place on the first `heads` heads of each row of x (T, W), W >= heads * head_size (Su et al.,
  * "RoFormer", arXiv 2104.09864, eq. 34; half-split order: element i pairs with i + D/2):
  *   (a, b) -> (a cos - b sin, b cos + a sin), or with -sin if `inverse` (which is its backward).
- * table (P, D) fp32: row p holds D/2 cosines, then D/2 sines; positions (T) int32, 0 <= p < P. */
+ * table (P, D) fp32: row p holds D/2 cosines, then D/2 sines; positions (T) int32, 0 <= p < P.
+ * Columns of the whole new row can be captured, those that are not rotated too. */
 struct rope {
     struct tensor *x;
     const struct tensor *table;
@@ -121,6 +138,7 @@ struct rope {
     int64_t heads;
     int64_t head_size;
     bool inverse;
+    const struct capture *capture;
 };
 void op_rope(struct backend *be, const struct rope *args);
 
@@ -184,9 +202,15 @@ void op_attention_decode(struct backend *be, const struct attention_decode *args
  *   y = silu(gate) * up, a row of gate_up (T, 2F) being F gates, then F ups. y (T, F). */
 void op_swiglu_forward(struct backend *be, struct tensor *y, const struct tensor *gate_up);
 
-/* dgate_up (T, 2F) from dy (T, F). dgate_up may alias gate_up. */
-void op_swiglu_backward(struct backend *be, struct tensor *dgate_up, const struct tensor *dy,
-                        const struct tensor *gate_up);
+/* dgate_up (T, 2F) from dy (T, F). dgate_up may alias gate_up. Columns of dgate_up can be captured.
+ */
+struct swiglu_backward {
+    struct tensor *dgate_up;
+    const struct tensor *dy;
+    const struct tensor *gate_up;
+    const struct capture *capture;
+};
+void op_swiglu_backward(struct backend *be, const struct swiglu_backward *args);
 
 /* ---- embedding and loss ------------------------------------------------------------------------
  */
@@ -260,7 +284,8 @@ void op_select(struct backend *be, const struct select *args);
 /* ---- gather and scatter ------------------------------------------------------------------------
  */
 
-/* y (R, N) = x (M, N)[index], or y (M, R) = x (M, N)[:, index]. An index of -1 gives zeros. */
+/* y (R, N) = x (M, N)[index], or y (M, R) = x (M, N)[:, index]. An index of -1 gives zeros. x and y
+ * may also both be int16; of one dtype, elements are moved bit by bit. */
 void op_gather(struct backend *be, struct tensor *y, const struct tensor *x,
                const struct tensor *index, enum side side);
 
@@ -290,8 +315,10 @@ void op_scale_side(struct backend *be, struct tensor *x, const struct tensor *sc
  *   selected rows or columns of the weight are read or written.
  * m and v are fp32 or bf16; bf16 moments are always rounded stochastically, since nearest rounding
  * freezes v at beta2 = 0.999 (methods study, section 11). A bf16 weight is rounded by `rounding`.
- * Random numbers: key with purposes RANDOM_ROUND_W, _M, _V; element = position in the weight, for
- * moments position in m. */
+ * If `residue` (int16, in the gradient's shape; a bf16 weight only) is given, it holds what bf16
+ * cannot: the weight that is updated is bf16_join(weight, residue) (kernels/dtype.h), to the bit
+ * that of fp32, and is split again. `rounding` has no say then. Random numbers: key with purposes
+ * RANDOM_ROUND_W, _M, _V; element = position in the weight, for moments position in m. */
 struct adamw {
     struct tensor *weight;
     struct tensor *m;
@@ -301,6 +328,7 @@ struct adamw {
     const struct tensor *index;
     const struct tensor *rho;
     const struct tensor *control;
+    struct tensor *residue;
     enum side side;
     float lr;
     float beta1;
@@ -312,6 +340,19 @@ struct adamw {
     struct random_key key; /* purpose is filled in by the operation */
 };
 void op_adamw(struct backend *be, const struct adamw *args);
+
+/* Rows or columns that give up their residue: weight[index] = bf16_join(weight, residue) rounded
+ * stochastically, once. Shapes as in struct adamw, index not NULL; slots of -1 are left alone.
+ * residue is only read. Random numbers: key with purpose RANDOM_ROUND_W; element = position in the
+ * weight. */
+struct settle {
+    struct tensor *weight;
+    const struct tensor *residue;
+    const struct tensor *index;
+    enum side side;
+    struct random_key key; /* purpose is filled in by the operation */
+};
+void op_settle(struct backend *be, const struct settle *args);
 
 /* ---- random
  * ---------------------------------------------------------------------------------------- */
@@ -349,8 +390,7 @@ struct backend_ops {
     void (*attention_backward)(struct backend *, const struct attention_backward *);
     void (*attention_decode)(struct backend *, const struct attention_decode *);
     void (*swiglu_forward)(struct backend *, struct tensor *, const struct tensor *);
-    void (*swiglu_backward)(struct backend *, struct tensor *, const struct tensor *,
-                            const struct tensor *);
+    void (*swiglu_backward)(struct backend *, const struct swiglu_backward *);
     void (*embedding_forward)(struct backend *, struct tensor *, const struct tensor *,
                               const struct tensor *);
     void (*embedding_backward)(struct backend *, struct tensor *, const struct tensor *,
@@ -364,6 +404,7 @@ struct backend_ops {
                     enum side);
     void (*scale_side)(struct backend *, struct tensor *, const struct tensor *, enum side);
     void (*adamw)(struct backend *, const struct adamw *);
+    void (*settle)(struct backend *, const struct settle *);
     void (*random_normal)(struct backend *, struct tensor *, float, struct random_key);
 };
 

@@ -55,7 +55,7 @@ static void check_part(struct call *c, const struct tensor *part, unsigned use,
 {
     int64_t rows = side == SIDE_ROWS ? chosen : tensor_rows(whole);
     int64_t columns = side == SIDE_ROWS ? tensor_columns(whole) : chosen;
-    call_matrix(c, "y", part, use | CALL_FLOAT, rows, columns);
+    call_matrix(c, "y", part, use, rows, columns);
 }
 
 void op_gather(struct backend *be, struct tensor *y, const struct tensor *x,
@@ -63,11 +63,12 @@ void op_gather(struct backend *be, struct tensor *y, const struct tensor *x,
 {
     struct call c;
     if (!call_begin(&c, be, "gather") ||
-        !call_tensor(&c, "x", x, CALL_IN | CALL_FLOAT | CALL_UNCOUNTED) ||
+        !call_tensor(&c, "x", x, CALL_IN | CALL_FLOAT | CALL_INT16 | CALL_UNCOUNTED) ||
         !call_tensor(&c, "index", index, CALL_IN | CALL_INT32) || !check_side(&c, side)) {
         return;
     }
-    check_part(&c, y, CALL_OUT, x, tensor_count(index), side);
+    unsigned dtype = x->dtype == DTYPE_I16 ? CALL_INT16 : CALL_FLOAT;
+    check_part(&c, y, CALL_OUT | dtype, x, tensor_count(index), side);
     if (call_start(&c)) {
         c.bytes += (double)tensor_count(y) * (double)dtype_size(x->dtype);
         be->ops->gather(be, y, x, index, side);
@@ -84,7 +85,7 @@ void op_scatter(struct backend *be, struct tensor *x, const struct tensor *y,
         !call_tensor(&c, "index", index, CALL_IN | CALL_INT32) || !check_side(&c, side)) {
         return;
     }
-    check_part(&c, y, CALL_IN, x, tensor_count(index), side);
+    check_part(&c, y, CALL_IN | CALL_FLOAT, x, tensor_count(index), side);
     if (call_start(&c)) {
         c.bytes += (double)tensor_count(y) * (double)dtype_size(x->dtype);
         be->ops->scatter(be, x, y, index, side);
@@ -128,6 +129,10 @@ static void check_adamw_shapes(struct call *c, const struct adamw *args)
     call_matrix(c, "gradient", args->gradient, CALL_IN | CALL_FLOAT, rows, columns);
     call_matrix(c, "m", args->m, CALL_INOUT | CALL_FLOAT, rows, columns);
     call_matrix(c, "v", args->v, CALL_INOUT | CALL_FLOAT, rows, columns);
+    if (args->residue != NULL) {
+        call_require(c, args->weight->dtype == DTYPE_BF16, "a residue needs a bf16 weight");
+        call_matrix(c, "residue", args->residue, CALL_INOUT | CALL_INT16, rows, columns);
+    }
     call_elements(c, "age", args->age, CALL_INOUT | CALL_INT32, ages);
     call_elements(c, "control", args->control, CALL_IN | CALL_FP32, CONTROL_COUNT);
 }
@@ -145,6 +150,24 @@ void op_adamw(struct backend *be, const struct adamw *args)
         c.bytes += 2.0 * updated * (double)dtype_size(args->weight->dtype);
         be->ops->adamw(be, args);
         call_finish(&c, OP_OPTIMIZER, 18.0 * updated);
+    }
+}
+
+void op_settle(struct backend *be, const struct settle *args)
+{
+    struct call c;
+    if (!call_begin(&c, be, "settle") ||
+        !call_tensor(&c, "weight", args->weight, CALL_INOUT | CALL_BF16 | CALL_UNCOUNTED) ||
+        !call_tensor(&c, "index", args->index, CALL_IN | CALL_INT32) ||
+        !check_side(&c, args->side)) {
+        return;
+    }
+    check_part(&c, args->residue, CALL_IN | CALL_INT16, args->weight, tensor_count(args->index),
+               args->side);
+    if (call_start(&c)) {
+        c.bytes += 2.0 * (double)tensor_bytes(args->residue);
+        be->ops->settle(be, args);
+        call_finish(&c, OP_OPTIMIZER, (double)tensor_count(args->residue));
     }
 }
 

@@ -203,7 +203,9 @@ static void feed_forward_backward(struct model *model, struct pass *pass, struct
     linear_backward(pass, block->down, &dact, dx, &value[VALUE_SWIGLU]);
     /* The gates are not needed again: their gradient takes their place. */
     struct tensor *dgate_up = &value[VALUE_GATE_UP];
-    op_swiglu_backward(pass->be, dgate_up, &dact, &value[VALUE_GATE_UP]);
+    op_swiglu_backward(pass->be, &(struct swiglu_backward){ .dgate_up = dgate_up,
+                                                            .dy = &dact,
+                                                            .gate_up = &value[VALUE_GATE_UP] });
     memory_release(pass->memory, MEMORY_WORKSPACE, mark);
 
     struct tensor dnorm = pass_scratch(pass, "dnorm2", model->dtype, c->hidden_size);

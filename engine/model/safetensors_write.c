@@ -25,7 +25,7 @@ struct safetensors_writer {
 
 static const char *type_name(enum dtype dtype)
 {
-    static const char *const names[DTYPE_COUNT] = { "F32", "BF16", "F16", "I32", "U8" };
+    static const char *const names[DTYPE_COUNT] = { "F32", "BF16", "F16", "I32", "U8", "I16" };
     return names[dtype];
 }
 

@@ -65,19 +65,19 @@ void cpu_swiglu_forward(struct backend *be, struct tensor *y, const struct tenso
     }
 }
 
-void cpu_swiglu_backward(struct backend *be, struct tensor *dgate_up, const struct tensor *dy,
-                         const struct tensor *gate_up)
+void cpu_swiglu_backward(struct backend *be, const struct swiglu_backward *args)
 {
     (void)be;
-    int64_t rows = tensor_rows(dy);
-    int64_t size = tensor_columns(dy);
+    int64_t rows = tensor_rows(args->dy);
+    int64_t size = tensor_columns(args->dy);
     int64_t grain = cpu_row_grain(size);
     int64_t chunks = cpu_chunk_count(rows, grain);
 #pragma omp parallel for schedule(static) if (chunks > 1)
     for (int64_t i = 0; i < chunks; i++) {
         struct cpu_range r = cpu_chunk(rows, grain, i);
         for (int64_t row = r.first; row < r.last; row++) {
-            backward_row(dgate_up, dy, gate_up, row, size);
+            backward_row(args->dgate_up, args->dy, args->gate_up, row, size);
+            cpu_capture_row(args->capture, args->dgate_up, row);
         }
     }
 }

@@ -109,6 +109,7 @@ static const struct backend_ops cpu_ops = {
     .scatter = cpu_scatter,
     .scale_side = cpu_scale_side,
     .adamw = cpu_adamw,
+    .settle = cpu_settle,
     .random_normal = cpu_random_normal,
 };
 

@@ -187,8 +187,7 @@ void cpu_attention_decode(struct backend *be, const struct attention_decode *arg
 
 /* activation.c */
 void cpu_swiglu_forward(struct backend *be, struct tensor *y, const struct tensor *gate_up);
-void cpu_swiglu_backward(struct backend *be, struct tensor *dgate_up, const struct tensor *dy,
-                         const struct tensor *gate_up);
+void cpu_swiglu_backward(struct backend *be, const struct swiglu_backward *args);
 
 /* embedding.c */
 void cpu_embedding_forward(struct backend *be, struct tensor *y, const struct tensor *table,
@@ -212,8 +211,12 @@ void cpu_scatter(struct backend *be, struct tensor *x, const struct tensor *y,
 void cpu_scale_side(struct backend *be, struct tensor *x, const struct tensor *scale,
                     enum side side);
 
+/* Stores the captured columns of row `row` of x, which has been written; NULL: none. */
+void cpu_capture_row(const struct capture *capture, const struct tensor *x, int64_t row);
+
 /* optimizer.c */
 void cpu_adamw(struct backend *be, const struct adamw *args);
+void cpu_settle(struct backend *be, const struct settle *args);
 
 /* random.c */
 void cpu_random_normal(struct backend *be, struct tensor *x, float deviation,

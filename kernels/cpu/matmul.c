@@ -432,6 +432,15 @@ void cpu_matmul(struct backend *be, const struct matmul *args)
     if (m == 0 || n == 0) {
         return;
     }
+    if (args->addend != NULL) {
+        /* Products with a sum read it where they write. */
+        struct matmul in_place = *args;
+        in_place.addend = NULL;
+        in_place.beta = 1.0f;
+        cpu_copy(be, args->c, args->addend);
+        cpu_matmul(be, &in_place);
+        return;
+    }
     if (k == 0) {
         if (args->beta == 0.0f) {
             cpu_zero(be, args->c);

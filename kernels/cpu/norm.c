@@ -145,6 +145,7 @@ void cpu_rmsnorm_backward(struct backend *be, const struct rmsnorm_backward *arg
         struct cpu_range r = cpu_chunk(rows, grain, i);
         for (int64_t row = r.first; row < r.last; row++) {
             backward_row(args, row, columns);
+            cpu_capture_row(args->capture, args->dx, row);
         }
     }
     if (args->dweight == NULL) {

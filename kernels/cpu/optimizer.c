@@ -86,10 +86,38 @@ static void store_weight(const struct adamw *args, int64_t first, const float *s
     store_stochastic(args->weight, first, src, count, &key);
 }
 
-/* Elements row + index[i] of the weight = src[i], i below count. */
-static void store_weight_columns(const struct adamw *args, int64_t row, const int32_t *index,
-                                 const float *src, int64_t count)
+/* bf16 weights [first, first + count) joined with the residues from `at` on. */
+static void load_exact(const struct adamw *args, int64_t first, int64_t at, int64_t count,
+                       float *restrict dst)
 {
+    const uint16_t *restrict weight = (const uint16_t *)args->weight->data + first;
+    const int16_t *restrict residue = (const int16_t *)args->residue->data + at;
+    for (int64_t i = 0; i < count; i++) {
+        dst[i] = bf16_join(weight[i], residue[i]);
+    }
+}
+
+static void store_exact(const struct adamw *args, int64_t first, int64_t at, int64_t count,
+                        const float *restrict src)
+{
+    uint16_t *restrict weight = (uint16_t *)args->weight->data + first;
+    int16_t *restrict residue = (int16_t *)args->residue->data + at;
+    for (int64_t i = 0; i < count; i++) {
+        weight[i] = bf16_split(src[i], &residue[i]);
+    }
+}
+
+/* Elements row + index[i] of the weight = src[i], i below count; their residues lie from `at` on.
+ */
+static void store_weight_columns(const struct adamw *args, int64_t row, const int32_t *index,
+                                 int64_t at, const float *src, int64_t count)
+{
+    if (args->residue != NULL) {
+        for (int64_t i = 0; i < count; i++) {
+            store_exact(args, row + index[i], at + i, 1, src + i);
+        }
+        return;
+    }
     if (args->weight->dtype == DTYPE_F32 || args->rounding == ROUNDING_NEAREST) {
         for (int64_t i = 0; i < count; i++) {
             cpu_set(args->weight, row + index[i], src[i]);
@@ -198,9 +226,16 @@ static void update_run(const struct update *u, int64_t at, int64_t weight_at, in
     for (int64_t i = 0; i < count; i += CPU_BLOCK) {
         int64_t n = cpu_min(CPU_BLOCK, count - i);
         struct block b = block_open(u, at + i, n, &buffers);
-        b.w = open_elements(u->args->weight, weight_at + i, n, buffers.w);
-        update_uniform(u, b, slot);
-        store_weight(u->args, weight_at + i, b.w, n);
+        if (u->args->residue != NULL) {
+            b.w = buffers.w;
+            load_exact(u->args, weight_at + i, at + i, n, b.w);
+            update_uniform(u, b, slot);
+            store_exact(u->args, weight_at + i, at + i, n, b.w);
+        } else {
+            b.w = open_elements(u->args->weight, weight_at + i, n, buffers.w);
+            update_uniform(u, b, slot);
+            store_weight(u->args, weight_at + i, b.w, n);
+        }
         block_close(u, at + i, &b);
     }
 }
@@ -217,10 +252,14 @@ static void update_columns(const struct update *u, int64_t row, int64_t first, i
         struct block b = block_open(u, row * slots + j, n, &buffers);
         b.w = buffers.w;
         for (int64_t i = 0; i < n; i++) {
-            b.w[i] = cpu_get(u->args->weight, weight_row + index[j + i]);
+            if (u->args->residue != NULL) {
+                load_exact(u->args, weight_row + index[j + i], row * slots + j + i, 1, b.w + i);
+            } else {
+                b.w[i] = cpu_get(u->args->weight, weight_row + index[j + i]);
+            }
         }
         update_each(u, b, u->slots + j);
-        store_weight_columns(u->args, weight_row, index + j, b.w, n);
+        store_weight_columns(u->args, weight_row, index + j, row * slots + j, b.w, n);
         block_close(u, row * slots + j, &b);
     }
 }
@@ -309,5 +348,40 @@ void cpu_adamw(struct backend *be, const struct adamw *args)
     }
     for (int64_t j = 0; j < count; j++) {
         age[j] += index == NULL || index[j] >= 0 ? 1 : 0;
+    }
+}
+
+/* ---- giving up residues --------------------------------------------------------------------- */
+
+/* Row `row` of the residue. */
+static void settle_row(const struct settle *args, int64_t row, const struct random_key *key)
+{
+    const int32_t *index = args->index->data;
+    bool by_row = args->side == SIDE_ROWS;
+    int64_t count = tensor_columns(args->residue);
+    const int16_t *residue = (const int16_t *)args->residue->data + row * count;
+    int64_t first = (by_row ? index[row] : row) * tensor_columns(args->weight);
+    uint16_t *weight = (uint16_t *)args->weight->data;
+    for (int64_t i = 0; i < count; i++) {
+        if (by_row || index[i] >= 0) {
+            int64_t at = first + (by_row ? i : index[i]);
+            float exact = bf16_join(weight[at], residue[i]);
+            weight[at] = bf16_from_float_stochastic(exact, random_u32(key, (uint64_t)at));
+        }
+    }
+}
+
+void cpu_settle(struct backend *be, const struct settle *args)
+{
+    (void)be;
+    const int32_t *index = args->index->data;
+    struct random_key key = args->key;
+    key.purpose = RANDOM_ROUND_W;
+    int64_t rows = tensor_rows(args->residue);
+#pragma omp parallel for schedule(static) if (tensor_count(args->residue) > CPU_GRAIN)
+    for (int64_t row = 0; row < rows; row++) {
+        if (args->side == SIDE_COLUMNS || index[row] >= 0) {
+            settle_row(args, row, &key);
+        }
     }
 }

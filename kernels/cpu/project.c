@@ -1,5 +1,5 @@
 /*
- * Gather, scatter and scaling of rows or columns.
+ * Gather, scatter and scaling of rows or columns, and columns captured by other operations.
  *
  * Rows are moved in pieces of one row; columns element by element along each row, so that both
  * matrices are walked in the order they lie in memory.
@@ -65,12 +65,20 @@ static void gather_row_elements(const struct tensor *y, int64_t to, const struct
     int64_t slots = tensor_columns(y);
     if (y->dtype == DTYPE_F32 && x->dtype == DTYPE_F32) {
         pick_u32((uint32_t *)y->data + to, (const uint32_t *)x->data + from, index, slots);
-    } else if (y->dtype == DTYPE_BF16 && x->dtype == DTYPE_BF16) {
+    } else if (y->dtype == x->dtype) {
         pick_u16((uint16_t *)y->data + to, (const uint16_t *)x->data + from, index, slots);
     } else {
         for (int64_t j = 0; j < slots; j++) {
             cpu_set(y, to + j, index[j] < 0 ? 0.0f : cpu_get(x, from + index[j]));
         }
+    }
+}
+
+void cpu_capture_row(const struct capture *capture, const struct tensor *x, int64_t row)
+{
+    if (capture != NULL) {
+        gather_row_elements(capture->out, row * tensor_columns(capture->out), x,
+                            row * tensor_columns(x), capture->index->data);
     }
 }
 

@@ -83,6 +83,7 @@ void cpu_rope(struct backend *be, const struct rope *args)
         struct cpu_range r = cpu_chunk(rows, grain, i);
         for (int64_t row = r.first; row < r.last; row++) {
             rotate_token(args, row * width, table + positions[row] * size, direction);
+            cpu_capture_row(args->capture, args->x, row);
         }
     }
 }

@@ -202,7 +202,9 @@ static struct plan_key key_of(const struct gemm *g)
                               .result_type = g->result_type,
                               .a_alignment = alignment_of(g->a),
                               .b_alignment = alignment_of(g->b),
-                              .c_alignment = alignment_of(g->c) };
+                              .c_alignment = alignment_of(g->c) < alignment_of(g->addend)
+                                                 ? alignment_of(g->c)
+                                                 : alignment_of(g->addend) };
 }
 
 static cudaDataType_t type_of(int64_t dtype)
@@ -316,7 +318,7 @@ int cublaslt_multiply(struct cublaslt *lt, const struct gemm *gemm, void *stream
     const struct plan *p = plan_find(lt, gemm, &status);
     if (p != NULL) {
         status = lt->call.matmul(lt->handle, p->operation, &alpha, gemm->a, p->a, gemm->b, p->b,
-                                 &gemm->beta, gemm->c, p->c, gemm->c, p->c, &p->algorithm,
+                                 &gemm->beta, gemm->addend, p->c, gemm->c, p->c, &p->algorithm,
                                  lt->workspace, workspace_bytes, (cudaStream_t)stream);
     }
     if (status != CUBLAS_STATUS_SUCCESS) {

@@ -15,7 +15,7 @@ extern "C" {
 
 struct cublaslt;
 
-/* c (m, n) = op(a) op(b) + beta c, all in column-major order, as BLAS has it: a is (m, k) with
+/* c (m, n) = op(a) op(b) + beta addend, all in column-major order, as BLAS has it: a is (m, k) with
  * columns a_stride elements apart, or (k, m) if transpose_a; b is (k, n), or (n, k). a and b are
  * both fp32 (summed in fp32, no TF32) or both bf16; c is fp32, or bf16 if they are. */
 struct gemm {
@@ -23,6 +23,7 @@ struct gemm {
     const void *a;
     const void *b;
     void *c;
+    const void *addend; /* like c, or c itself */
     int64_t a_stride, b_stride, c_stride;
     bool transpose_a, transpose_b;
     enum dtype factor_type, result_type;

@@ -139,6 +139,7 @@ static const struct backend_ops cuda_ops = {
     .scatter = cuda_scatter,
     .scale_side = cuda_scale_side,
     .adamw = cuda_adamw,
+    .settle = cuda_settle,
     .random_normal = cuda_random_normal,
 };
 

@@ -34,8 +34,7 @@ void cuda_attention_decode(struct backend *be, const struct attention_decode *ar
 
 /* activation.cu */
 void cuda_swiglu_forward(struct backend *be, struct tensor *y, const struct tensor *gate_up);
-void cuda_swiglu_backward(struct backend *be, struct tensor *dgate_up, const struct tensor *dy,
-                          const struct tensor *gate_up);
+void cuda_swiglu_backward(struct backend *be, const struct swiglu_backward *args);
 
 /* embedding.cu */
 void cuda_embedding_forward(struct backend *be, struct tensor *y, const struct tensor *table,
@@ -61,6 +60,7 @@ void cuda_scale_side(struct backend *be, struct tensor *x, const struct tensor *
 
 /* optimizer.cu */
 void cuda_adamw(struct backend *be, const struct adamw *args);
+void cuda_settle(struct backend *be, const struct settle *args);
 
 /* random.cu */
 void cuda_random_normal(struct backend *be, struct tensor *x, float deviation,

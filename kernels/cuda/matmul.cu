@@ -19,6 +19,7 @@ static struct gemm gemm_of(const struct matmul *args)
     g.a = args->b->data;
     g.b = (const char *)args->a->data + (size_t)args->a_first * size;
     g.c = args->c->data;
+    g.addend = args->addend != NULL ? args->addend->data : args->c->data;
     g.a_stride = b_width;
     g.b_stride = a_width;
     g.c_stride = g.m;
@@ -26,7 +27,7 @@ static struct gemm gemm_of(const struct matmul *args)
     g.transpose_b = args->transpose_a;
     g.factor_type = args->a->dtype;
     g.result_type = args->c->dtype;
-    g.beta = args->beta;
+    g.beta = args->addend != NULL ? 1.0f : args->beta;
     return g;
 }
 
@@ -48,6 +49,8 @@ void cuda_matmul(struct backend *be, const struct matmul *args)
     if (g.k == 0) {
         if (g.beta == 0.0f) {
             cuda_zero(be, args->c);
+        } else if (args->addend != NULL) {
+            cuda_copy(be, args->c, args->addend);
         }
         return;
     }
@@ -64,9 +67,10 @@ void cuda_matmul(struct backend *be, const struct matmul *args)
         return;
     }
     if (g.beta != 0.0f) {
-        cuda_copy(be, &whole, args->c);
+        cuda_copy(be, &whole, args->addend != NULL ? args->addend : args->c);
     }
     g.c = whole.data;
+    g.addend = whole.data;
     g.result_type = DTYPE_F32;
     multiply(be, &g);
     cuda_copy(be, args->c, &whole);

@@ -1,6 +1,10 @@
 /*
  * AdamW on a whole weight or on selected rows or columns of it (formulas in kernels/ops.h).
  *
+ * Floor: of each element of the gradient, m and v are read and written, the gradient read, and the
+ * weight (and its residue) read and written: in bf16 with fp32 moments 22 bytes (26). Nothing else
+ * of a weight whose rows were selected is touched.
+ *
  * A first kernel turns the age of each slot into its two factors and counts the age up; the second
  * one updates eight elements of the gradient a thread. Random words are those of the cpu backend:
  * of an element of the weight, or of the moments.
@@ -23,6 +27,7 @@ struct update {
     const int32_t *index; /* or NULL */
     const float *rho;     /* or NULL */
     const float *control;
+    int16_t *residue;      /* or NULL */
     int64_t rows, columns; /* of the gradient */
     int64_t weight_columns;
     bool by_row; /* the rows of the gradient are slots; otherwise its columns (or neither) */
@@ -110,6 +115,61 @@ static __device__ inline void store_moment(const struct update *u, struct view t
     store8_stochastic(t, at, x, count, u->wide, word);
 }
 
+/* w = bf16 weights [to, to + count) joined with the residues from `at` on. */
+static __device__ inline void load8_exact(float w[VECTOR], const struct update *u, int64_t to,
+                                          int64_t at, int count)
+{
+    const uint16_t *weight = (const uint16_t *)u->weight.data + to;
+    const int16_t *residue = u->residue + at;
+    if (u->wide && count == VECTOR) {
+        uint4 high = *(const uint4 *)(const void *)weight;
+        uint4 low = *(const uint4 *)(const void *)residue;
+        const uint32_t highs[VECTOR / 2] = { high.x, high.y, high.z, high.w };
+        const uint32_t lows[VECTOR / 2] = { low.x, low.y, low.z, low.w };
+#pragma unroll
+        for (int i = 0; i < VECTOR / 2; i++) {
+            w[2 * i] = bf16_join((uint16_t)highs[i], (int16_t)(uint16_t)lows[i]);
+            w[2 * i + 1] =
+                bf16_join((uint16_t)(highs[i] >> 16), (int16_t)(uint16_t)(lows[i] >> 16));
+        }
+        return;
+    }
+#pragma unroll
+    for (int i = 0; i < VECTOR; i++) {
+        w[i] = i < count ? bf16_join(weight[i], residue[i]) : 0.0f;
+    }
+}
+
+static __device__ inline void store8_exact(const struct update *u, int64_t to, int64_t at,
+                                           const float w[VECTOR], int count)
+{
+    uint16_t *weight = (uint16_t *)u->weight.data + to;
+    int16_t *residue = u->residue + at;
+    if (u->wide && count == VECTOR) {
+        uint32_t highs[VECTOR / 2];
+        uint32_t lows[VECTOR / 2];
+#pragma unroll
+        for (int i = 0; i < VECTOR / 2; i++) {
+            int16_t first;
+            int16_t second;
+            uint32_t low = bf16_split(w[2 * i], &first);
+            highs[i] = low | ((uint32_t)bf16_split(w[2 * i + 1], &second) << 16);
+            lows[i] = (uint32_t)(uint16_t)first | ((uint32_t)(uint16_t)second << 16);
+        }
+        uint4 high = { highs[0], highs[1], highs[2], highs[3] };
+        uint4 low = { lows[0], lows[1], lows[2], lows[3] };
+        *(uint4 *)(void *)weight = high;
+        *(uint4 *)(void *)residue = low;
+        return;
+    }
+#pragma unroll
+    for (int i = 0; i < VECTOR; i++) {
+        if (i < count) {
+            weight[i] = bf16_split(w[i], &residue[i]);
+        }
+    }
+}
+
 /* New moments in m and v, and the new weights in w. */
 static __device__ inline void adam8(const struct update *u, int64_t at, int count, float w[VECTOR],
                                     const struct slot slot[VECTOR])
@@ -150,9 +210,16 @@ static __global__ void update_runs_kernel(struct update u)
     float w[VECTOR];
     int n = vector_count(column, u.columns);
     int64_t to = (u.index != NULL ? u.index[row] : row) * u.columns + column;
-    load8(w, u.weight, to, n, u.wide);
-    adam8(&u, row * u.columns + column, n, w, slot);
-    if (u.stochastic) {
+    int64_t at = row * u.columns + column;
+    if (u.residue != NULL) {
+        load8_exact(w, &u, to, at, n);
+    } else {
+        load8(w, u.weight, to, n, u.wide);
+    }
+    adam8(&u, at, n, w, slot);
+    if (u.residue != NULL) {
+        store8_exact(&u, to, at, w, n);
+    } else if (u.stochastic) {
         uint32_t word[VECTOR];
         words8(word, u.key, RANDOM_ROUND_W, to);
         store8_stochastic(u.weight, to, w, n, u.wide, word);
@@ -173,7 +240,8 @@ static __global__ void update_columns_kernel(struct update u)
     float g = u.control[CONTROL_FACTOR] * get(u.gradient, at);
     float m = u.beta1 * get(u.m, at) + (1.0f - u.beta1) * g;
     float v = u.beta2 * get(u.v, at) + (1.0f - u.beta2) * (g * g);
-    float w = get(u.weight, to);
+    uint16_t *bits = (uint16_t *)u.weight.data;
+    float w = u.residue != NULL ? bf16_join(bits[to], u.residue[at]) : get(u.weight, to);
     w -= u.slots[j].step * m / (sqrtf(v) * u.slots[j].root + u.eps) + u.decay * w;
     struct random_key key = u.key;
     if (u.m.half) {
@@ -188,9 +256,11 @@ static __global__ void update_columns_kernel(struct update u)
     } else {
         put(u.v, at, v);
     }
-    if (u.stochastic) {
+    if (u.residue != NULL) {
+        bits[to] = bf16_split(w, &u.residue[at]);
+    } else if (u.stochastic) {
         key.purpose = RANDOM_ROUND_W;
-        ((uint16_t *)u.weight.data)[to] = bf16_from_float_stochastic(w, random_word(&key, to));
+        bits[to] = bf16_from_float_stochastic(w, random_word(&key, to));
     } else {
         put(u.weight, to, w);
     }
@@ -209,6 +279,7 @@ static struct update update_make(const struct adamw *args, struct slot *slots)
     u.index = selected ? (const int32_t *)args->index->data : NULL;
     u.rho = args->rho != NULL ? (const float *)args->rho->data : NULL;
     u.control = (const float *)args->control->data;
+    u.residue = args->residue != NULL ? (int16_t *)args->residue->data : NULL;
     u.by_row = !selected || args->side == SIDE_ROWS;
     /* A dense weight is one long row: its tail is short whatever its shape. */
     u.rows = selected ? tensor_rows(args->gradient) : 1;
@@ -216,7 +287,8 @@ static struct update update_make(const struct adamw *args, struct slot *slots)
     u.weight_columns = tensor_columns(args->weight);
     u.stochastic = args->weight->dtype == DTYPE_BF16 && args->rounding == ROUNDING_STOCHASTIC;
     u.wide = (!selected || u.columns % VECTOR == 0) && view_is_wide(args->weight) &&
-             view_is_wide(args->m) && view_is_wide(args->v) && view_is_wide(args->gradient);
+             view_is_wide(args->m) && view_is_wide(args->v) && view_is_wide(args->gradient) &&
+             (args->residue == NULL || view_is_wide(args->residue));
     u.lr = args->lr;
     u.beta1 = args->beta1;
     u.beta2 = args->beta2;
@@ -247,4 +319,52 @@ void cuda_adamw(struct backend *be, const struct adamw *args)
                cuda_stream(be), u);
     }
     cuda_check(be, "adamw");
+}
+
+/* ---- giving up residues --------------------------------------------------------------------- */
+
+struct settling {
+    uint16_t *weight;
+    const int16_t *residue;
+    const int32_t *index;
+    int64_t rows, columns; /* of the residue */
+    int64_t weight_columns;
+    bool by_row;
+    struct random_key key;
+};
+
+/* Once in a refresh: an element a thread. */
+static __global__ void settle_kernel(struct settling s)
+{
+    int64_t at = thread_number();
+    if (at >= s.rows * s.columns) {
+        return;
+    }
+    int64_t row = at / s.columns;
+    int64_t column = at % s.columns;
+    int64_t chosen = s.index[s.by_row ? row : column];
+    if (chosen < 0) {
+        return;
+    }
+    int64_t to = s.by_row ? chosen * s.weight_columns + column : row * s.weight_columns + chosen;
+    float exact = bf16_join(s.weight[to], s.residue[at]);
+    s.weight[to] = bf16_from_float_stochastic(exact, random_word(&s.key, to));
+}
+
+void cuda_settle(struct backend *be, const struct settle *args)
+{
+    struct settling s = { (uint16_t *)args->weight->data,
+                          (const int16_t *)args->residue->data,
+                          (const int32_t *)args->index->data,
+                          tensor_rows(args->residue),
+                          tensor_columns(args->residue),
+                          tensor_columns(args->weight),
+                          args->side == SIDE_ROWS,
+                          args->key };
+    s.key.purpose = RANDOM_ROUND_W;
+    if (s.rows * s.columns > 0) {
+        LAUNCH(settle_kernel, cuda_blocks(s.rows * s.columns), BLOCK_THREADS, 0, cuda_stream(be),
+               s);
+    }
+    cuda_check(be, "settle");
 }

@@ -24,10 +24,35 @@ static __global__ void move_rows_kernel(struct view to, struct view from, const 
     }
 }
 
+/* The same of rows of one dtype, bit by bit; their elements have an even number of bytes. */
+static __global__ void move_equal_rows_kernel(char *to, const char *from, const int32_t *index,
+                                              int64_t bytes, bool gather, bool wide)
+{
+    int64_t slot = blockIdx.x;
+    int64_t chosen = index[slot];
+    if (chosen < 0 && !gather) {
+        return;
+    }
+    const char *source = from + (gather ? chosen : slot) * bytes;
+    char *target = to + (gather ? slot : chosen) * bytes;
+    const uint4 zeros = { 0, 0, 0, 0 };
+    if (wide) {
+        for (int64_t i = threadIdx.x; i < bytes / 16; i += BLOCK_THREADS) {
+            ((uint4 *)(void *)target)[i] =
+                chosen >= 0 ? ((const uint4 *)(const void *)source)[i] : zeros;
+        }
+        return;
+    }
+    for (int64_t i = threadIdx.x; i < bytes / 2; i += BLOCK_THREADS) {
+        ((uint16_t *)(void *)target)[i] =
+            chosen >= 0 ? ((const uint16_t *)(const void *)source)[i] : (uint16_t)0;
+    }
+}
+
 /* part (rows, slots), whole (rows, columns). */
 static __global__ void move_columns_kernel(struct view part, struct view whole,
                                            const int32_t *index, int64_t count, int64_t slots,
-                                           int64_t columns, bool gather)
+                                           int64_t columns, bool gather, bool raw)
 {
     int64_t at = thread_number();
     if (at >= count) {
@@ -35,7 +60,10 @@ static __global__ void move_columns_kernel(struct view part, struct view whole,
     }
     int64_t row = at / slots;
     int64_t chosen = index[at % slots];
-    if (gather) {
+    if (gather && raw) {
+        const int16_t *from = (const int16_t *)whole.data + row * columns;
+        ((int16_t *)part.data)[at] = chosen < 0 ? 0 : from[chosen];
+    } else if (gather) {
         put(part, at, chosen < 0 ? 0.0f : get(whole, row * columns + chosen));
     } else if (chosen >= 0) {
         put(whole, row * columns + chosen, get(part, at));
@@ -49,7 +77,7 @@ static void move_columns(struct backend *be, const struct tensor *part, const st
     if (count > 0) {
         LAUNCH(move_columns_kernel, cuda_blocks(count), BLOCK_THREADS, 0, cuda_stream(be),
                view_of(part), view_of(whole), (const int32_t *)index->data, count,
-               tensor_columns(part), tensor_columns(whole), gather);
+               tensor_columns(part), tensor_columns(whole), gather, part->dtype == DTYPE_I16);
     }
 }
 
@@ -57,7 +85,12 @@ static void move_rows(struct backend *be, const struct tensor *to, const struct 
                       const struct tensor *index, bool gather)
 {
     int64_t slots = tensor_count(index);
-    if (slots > 0) {
+    if (slots > 0 && to->dtype == from->dtype) {
+        int64_t bytes = tensor_columns(to) * (int64_t)dtype_size(to->dtype);
+        LAUNCH(move_equal_rows_kernel, (unsigned)slots, BLOCK_THREADS, 0, cuda_stream(be),
+               (char *)to->data, (const char *)from->data, (const int32_t *)index->data, bytes,
+               gather, bytes % 16 == 0 && view_is_wide(to) && view_is_wide(from));
+    } else if (slots > 0) {
         LAUNCH(move_rows_kernel, (unsigned)slots, BLOCK_THREADS, 0, cuda_stream(be), view_of(to),
                view_of(from), (const int32_t *)index->data, tensor_columns(to), gather,
                view_has_wide_rows(to) && view_is_wide(from));

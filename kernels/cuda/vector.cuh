@@ -147,6 +147,14 @@ static __device__ inline int64_t thread_number(void)
     return (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
 }
 
+/* Threads of a block that has a row of its own: whole warps, eight elements a thread as long as
+ * there are enough of them. */
+static inline unsigned row_threads(int64_t columns)
+{
+    int64_t warps = (columns + WARP * VECTOR - 1) / (WARP * VECTOR);
+    return (unsigned)((warps < 1 ? 1 : warps > 16 ? 16 : warps) * WARP);
+}
+
 /* Groups of eight in a row of `columns`. */
 static inline int64_t vectors_of(int64_t columns)
 {

@@ -158,9 +158,11 @@ NULL_ARGUMENTS(rope)
 NULL_ARGUMENTS(attention_forward)
 NULL_ARGUMENTS(attention_backward)
 NULL_ARGUMENTS(attention_decode)
+NULL_ARGUMENTS(swiglu_backward)
 NULL_ARGUMENTS(cross_entropy)
 NULL_ARGUMENTS(select)
 NULL_ARGUMENTS(adamw)
+NULL_ARGUMENTS(settle)
 
 static const struct backend_ops null_ops = {
     .name = "null",
@@ -185,7 +187,7 @@ static const struct backend_ops null_ops = {
     .attention_backward = null_attention_backward,
     .attention_decode = null_attention_decode,
     .swiglu_forward = null_binary,
-    .swiglu_backward = null_ternary,
+    .swiglu_backward = null_swiglu_backward,
     .embedding_forward = null_ternary,
     .embedding_backward = null_ternary,
     .cross_entropy = null_cross_entropy,
@@ -195,6 +197,7 @@ static const struct backend_ops null_ops = {
     .scatter = null_side_index,
     .scale_side = null_side,
     .adamw = null_adamw,
+    .settle = null_settle,
     .random_normal = null_random,
 };
 

@@ -217,7 +217,8 @@ static void call_swiglu_forward(struct bench *b, void *args)
 static void call_swiglu_backward(struct bench *b, void *args)
 {
     struct tensor **t = args;
-    op_swiglu_backward(b->be, t[0], t[1], t[2]);
+    op_swiglu_backward(b->be,
+                       &(struct swiglu_backward){ .dgate_up = t[0], .dy = t[1], .gate_up = t[2] });
 }
 
 static void call_embedding_forward(struct bench *b, void *args)

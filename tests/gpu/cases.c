@@ -35,6 +35,29 @@ static struct item below(int64_t count, int64_t limit)
     return (struct item){ count, 1, DTYPE_I32, FILL_BELOW, 0.0f, (float)limit, NULL, false };
 }
 
+/* Columns in ascending order, some slots unused; the last two tensors of a case are what is
+ * captured and where from. */
+static int32_t *columns_of(struct report *r, int64_t slots, int64_t columns)
+{
+    int32_t *index = malloc((size_t)slots * sizeof *index);
+    if (index == NULL) {
+        abort();
+    }
+    for (int64_t j = 0; j < slots; j++) {
+        int64_t stride = columns / slots;
+        int64_t chosen = j * stride + case_random(r, 0, stride - 1);
+        index[j] = case_random(r, 0, 6) == 0 ? -1 : (int32_t)chosen;
+    }
+    return index;
+}
+
+static void add_captured(struct trial *t, const int32_t *index, int64_t slots, enum dtype dtype)
+{
+    t->item[t->count++] = output(t->item[0].rows, slots, dtype);
+    t->item[t->count++] =
+        (struct item){ 1, slots, DTYPE_I32, FILL_GIVEN, 0.0f, 0.0f, index, false };
+}
+
 /* ---- elementwise ---------------------------------------------------------------------------- */
 
 static void run_zero(struct backend *be, struct tensor *t, const struct numbers *n)
@@ -117,7 +140,8 @@ static void run_matmul(struct backend *be, struct tensor *t, const struct number
                                     .transpose_b = n->other,
                                     .a_first = n->a,
                                     .a_columns = n->b,
-                                    .beta = n->f });
+                                    .beta = n->c > 0 ? 0.0f : n->f,
+                                    .addend = n->c > 0 ? &t[3] : NULL });
 }
 
 static void cases_matmul(struct report *r)
@@ -143,6 +167,11 @@ static void cases_matmul(struct report *r)
         }
         t.item[1] = uniform(a_turned ? k : m, whole, factor, -1, 1);
         t.item[2] = uniform(b_turned ? n : k, b_turned ? k : n, factor, -1, 1);
+        if (i % 4 == 1) {
+            t.numbers.c = 1;
+            t.item[0] = output(m, n, result);
+            t.item[t.count++] = uniform(m, n, result, -1, 1);
+        }
         case_run(r, &t);
     }
 }
@@ -156,8 +185,9 @@ static void run_rmsnorm_forward(struct backend *be, struct tensor *t, const stru
 static void run_rmsnorm_backward(struct backend *be, struct tensor *t, const struct numbers *n)
 {
     struct tensor *dweight = n->yes ? NULL : &t[1];
-    op_rmsnorm_backward(be,
-                        &(struct rmsnorm_backward){ &t[0], dweight, &t[2], &t[3], &t[4], &t[5] });
+    struct capture capture = { &t[6], &t[7] };
+    op_rmsnorm_backward(be, &(struct rmsnorm_backward){ &t[0], dweight, &t[2], &t[3], &t[4], &t[5],
+                                                        n->a > 0 ? &capture : NULL });
 }
 
 static void cases_norm(struct report *r)
@@ -186,7 +216,14 @@ static void cases_norm(struct report *r)
         b.item[3] = uniform(rows, columns, types[i >> 2 & 1], -2, 2);
         b.item[4] = uniform(1, columns, w, 0, 2);
         b.item[5] = uniform(rows, 1, DTYPE_F32, 0.5f, 1.5f);
+        int64_t slots = case_random(r, 1, columns);
+        int32_t *index = columns_of(r, slots, columns);
+        b.numbers.a = i % 2;
+        if (b.numbers.a > 0) {
+            add_captured(&b, index, slots, types[i >> 2 & 1]);
+        }
         case_run(r, &b);
+        free(index);
     }
 }
 
@@ -194,7 +231,9 @@ static void cases_norm(struct report *r)
 
 static void run_rope(struct backend *be, struct tensor *t, const struct numbers *n)
 {
-    op_rope(be, &(struct rope){ &t[0], &t[1], &t[2], n->a, n->b, n->yes });
+    struct capture capture = { &t[3], &t[4] };
+    op_rope(be,
+            &(struct rope){ &t[0], &t[1], &t[2], n->a, n->b, n->yes, n->other ? &capture : NULL });
 }
 
 static void cases_rope(struct report *r)
@@ -208,7 +247,14 @@ static void cases_rope(struct report *r)
         t.item[1] = uniform(20, size, DTYPE_F32, -1, 1);
         t.item[2] = below(rows, 20);
         t.numbers = (struct numbers){ .a = heads, .b = size, .yes = (i & 2) != 0 };
+        int64_t slots = case_random(r, 1, width);
+        int32_t *index = columns_of(r, slots, width);
+        t.numbers.other = i % 3 > 0;
+        if (t.numbers.other) {
+            add_captured(&t, index, slots, types[i & 1]);
+        }
         case_run(r, &t);
+        free(index);
     }
 }
 
@@ -315,7 +361,9 @@ static void run_swiglu_forward(struct backend *be, struct tensor *t, const struc
 
 static void run_swiglu_backward(struct backend *be, struct tensor *t, const struct numbers *n)
 {
-    op_swiglu_backward(be, &t[0], &t[1], n->yes ? &t[0] : &t[2]);
+    struct capture capture = { &t[3], &t[4] };
+    op_swiglu_backward(be, &(struct swiglu_backward){ &t[0], &t[1], n->yes ? &t[0] : &t[2],
+                                                      n->other ? &capture : NULL });
 }
 
 static void cases_swiglu(struct report *r)
@@ -338,7 +386,14 @@ static void cases_swiglu(struct report *r)
         b.item[0] = yes ? changed(rows, 2 * size, x) : b.item[0];
         b.item[1] = uniform(rows, size, y, -1, 1);
         b.item[2] = uniform(rows, 2 * size, x, -6, 6);
+        int64_t slots = case_random(r, 1, 2 * size);
+        int32_t *index = columns_of(r, slots, 2 * size);
+        b.numbers.other = i % 3 > 0;
+        if (b.numbers.other) {
+            add_captured(&b, index, slots, x);
+        }
         case_run(r, &b);
+        free(index);
     }
 }
 

@@ -27,6 +27,8 @@ static double value_at(const struct item *item, const void *data, int64_t at)
         return (double)((const float *)data)[at];
     case DTYPE_BF16:
         return (double)bf16_to_float(((const uint16_t *)data)[at]);
+    case DTYPE_I16:
+        return (double)((const int16_t *)data)[at];
     default:
         return (double)((const int32_t *)data)[at];
     }
@@ -57,6 +59,8 @@ static void *item_fill(struct report *report, const struct item *item)
             ((float *)data)[i] = x;
         } else if (item->dtype == DTYPE_BF16) {
             ((uint16_t *)data)[i] = bf16_from_float(x);
+        } else if (item->dtype == DTYPE_I16) {
+            ((int16_t *)data)[i] = (int16_t)floorf(x);
         } else {
             ((int32_t *)data)[i] = (int32_t)floorf(x);
         }

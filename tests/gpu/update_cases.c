@@ -155,6 +155,25 @@ static void cases_project(struct report *r)
     }
 }
 
+/* Elements of 16 bits that are no numbers: every pattern must arrive. */
+static void cases_gather_bits(struct report *r)
+{
+    for (int i = 0; i < 6; i++) {
+        int64_t rows = case_random(r, 3, 20);
+        int64_t columns = i < 3 ? case_random(r, 3, 40) : 8 * case_random(r, 1, 40);
+        bool yes = i % 2 != 0;
+        int64_t along = yes ? columns : rows;
+        int64_t slots = case_random(r, 1, along);
+        int32_t *index = slots_of(r, slots, along);
+        struct trial t = { "gather", { output(1, 1, DTYPE_I16) }, 3, { .yes = yes }, run_gather };
+        t.item[0] = output(yes ? rows : slots, yes ? slots : columns, DTYPE_I16);
+        t.item[1] = uniform(rows, columns, DTYPE_I16, -32768, 32767);
+        t.item[2] = given(index, slots);
+        case_run(r, &t);
+        free(index);
+    }
+}
+
 /* ---- optimizer ------------------------------------------------------------------------------ */
 
 /* weight, m, v, age, gradient, control, index, rho */
@@ -166,6 +185,7 @@ static void run_adamw(struct backend *be, struct tensor *t, const struct numbers
                           .age = &t[3],
                           .gradient = &t[4],
                           .control = &t[5],
+                          .residue = n->b > 0 ? &t[8] : NULL,
                           .index = n->a > 0 ? &t[6] : NULL,
                           .rho = n->a > 0 && n->other ? &t[7] : NULL,
                           .side = n->a == 2 ? SIDE_COLUMNS : SIDE_ROWS,
@@ -203,6 +223,39 @@ static void cases_adamw(struct report *r)
         t.item[5] = (struct item){ 1, 3, DTYPE_F32, FILL_GIVEN, 0, 0, controls[i % 11 == 10], 0 };
         t.item[6] = given(index, slots);
         t.item[7] = uniform(1, slots, DTYPE_F32, 0.5f, 2);
+        if (w == DTYPE_BF16 && i / 12 == 2) {
+            t.numbers.b = 1;
+            t.item[t.count++] = changed(g_rows, g_columns, DTYPE_I16, -32768);
+        }
+        case_run(r, &t);
+        free(index);
+    }
+}
+
+static void run_settle(struct backend *be, struct tensor *t, const struct numbers *n)
+{
+    op_settle(be, &(struct settle){ .weight = &t[0],
+                                    .residue = &t[1],
+                                    .index = &t[2],
+                                    .side = n->yes ? SIDE_COLUMNS : SIDE_ROWS,
+                                    .key = { 19, RANDOM_INIT, 4, 6 } });
+}
+
+static void cases_settle(struct report *r)
+{
+    for (int i = 0; i < 6; i++) {
+        int64_t rows = case_random(r, 3, 20);
+        int64_t columns = case_random(r, 3, 300);
+        bool yes = i % 2 != 0;
+        int64_t along = yes ? columns : rows;
+        int64_t slots = case_random(r, 1, along);
+        int32_t *index = slots_of(r, slots, along);
+        struct trial t = {
+            "settle", { changed(rows, columns, DTYPE_BF16, -1) }, 3, { 0 }, run_settle
+        };
+        t.numbers.yes = yes;
+        t.item[1] = uniform(yes ? rows : slots, yes ? slots : columns, DTYPE_I16, -32768, 32767);
+        t.item[2] = given(index, slots);
         case_run(r, &t);
         free(index);
     }
@@ -231,6 +284,8 @@ void cases_update(struct report *report)
     cases_norms(report);
     cases_select(report);
     cases_project(report);
+    cases_gather_bits(report);
     cases_adamw(report);
+    cases_settle(report);
     cases_random(report);
 }

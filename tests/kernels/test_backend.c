@@ -357,7 +357,8 @@ static void call_everything(struct backend *be)
     op_attention_decode(
         be, &(struct attention_decode){ &first_out, &cache, &cache2, &first_qkv, 3, step });
     op_swiglu_forward(be, &x, &gate_up);
-    op_swiglu_backward(be, &gate_up, &x, &gate_up);
+    op_swiglu_backward(
+        be, &(struct swiglu_backward){ .dgate_up = &gate_up, .dy = &x, .gate_up = &gate_up });
     op_embedding_forward(be, &x, &table, &ids);
     op_embedding_backward(be, &table, &x, &ids);
     op_cross_entropy(be, &(struct cross_entropy){ &row, &logits, &ids, 1.0f, true });

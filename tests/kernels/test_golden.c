@@ -270,8 +270,10 @@ static void run_swiglu(struct golden *g)
     struct tensor y = blank(g, "swiglu", "y");
     struct tensor dx = blank(g, "swiglu", "dx");
     op_swiglu_forward(g->be, &y, &x);
-    op_swiglu_backward(g->be, &dx, &dy, &x);
-    op_swiglu_backward(g->be, &x, &dy, &x); /* in place */
+    op_swiglu_backward(g->be,
+                       &(struct swiglu_backward){ .dgate_up = &dx, .dy = &dy, .gate_up = &x });
+    op_swiglu_backward(g->be, &(struct swiglu_backward){
+                                  .dgate_up = &x, .dy = &dy, .gate_up = &x }); /* in place */
     host_assert_same_bits(&x, &dx);
     check(g, &y, "swiglu", "y");
     check(g, &dx, "swiglu", "dx");

@@ -205,17 +205,20 @@ static void test_swiglu(void **state)
         double u = (double)host_get(&gate_up, i / SIZE * 2 * SIZE + SIZE + i % SIZE);
         host_assert_near((double)host_get(&y, i), g / (1.0 + exp(-g)) * u, 4e-6, "y", i);
     }
-    op_swiglu_backward(be, &dgate_up, &dy, &gate_up);
+    op_swiglu_backward(
+        be, &(struct swiglu_backward){ .dgate_up = &dgate_up, .dy = &dy, .gate_up = &gate_up });
     gradient_assert(
         &(struct gradient_check){ swiglu_forward, &c, &y, &dy, &gate_up, &dgate_up, "dgate_up" });
     /* In place over its own input. */
-    op_swiglu_backward(be, &gate_up, &dy, &gate_up);
+    op_swiglu_backward(
+        be, &(struct swiglu_backward){ .dgate_up = &gate_up, .dy = &dy, .gate_up = &gate_up });
     host_assert_same_bits(&gate_up, &dgate_up);
     /* Large gates neither overflow nor become NaN. */
     host_fill(&gate_up, 1e4f);
     host_set(&gate_up, 0, -1e4f);
     op_swiglu_forward(be, &y, &gate_up);
-    op_swiglu_backward(be, &dgate_up, &dy, &gate_up);
+    op_swiglu_backward(
+        be, &(struct swiglu_backward){ .dgate_up = &dgate_up, .dy = &dy, .gate_up = &gate_up });
     assert_true(host_get(&y, 0) == 0.0f);
     for (int i = 0; i < ROWS * SIZE * 2; i++) {
         assert_true(isfinite(host_get(&dgate_up, i)));
@@ -419,7 +422,8 @@ static void storage_run(struct backend *be, struct storage *s, enum dtype dtype)
     op_rmsnorm_backward(be, &(struct rmsnorm_backward){ &s->out[1], NULL, &s->in[1], &s->in[0],
                                                         &s->in[2], &s->rstd });
     op_swiglu_forward(be, &s->out[2], &s->in[3]);
-    op_swiglu_backward(be, &s->out[3], &s->in[1], &s->in[3]);
+    op_swiglu_backward(be, &(struct swiglu_backward){
+                               .dgate_up = &s->out[3], .dy = &s->in[1], .gate_up = &s->in[3] });
     op_embedding_forward(be, &s->out[4], &s->in[4], &s->ids);
     op_rope(be, &(struct rope){ &s->out[4], &s->angles, &s->ids, 7, 10, false });
     op_cross_entropy(be, &(struct cross_entropy){ &s->losses, &s->out[5], &s->ids, 0.5f, true });

@@ -48,7 +48,7 @@ int cublaslt_multiply(struct cublaslt *lt, const struct gemm *g, void *stream, c
             }
             int64_t at = i + j * g->c_stride;
             if (g->beta != 0.0f) {
-                sum += element(g->c, g->result_type, at);
+                sum += element(g->addend, g->result_type, at);
             }
             if (g->result_type == DTYPE_F32) {
                 ((float *)g->c)[at] = (float)sum;
