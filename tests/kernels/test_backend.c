@@ -349,8 +349,8 @@ static void call_everything(struct backend *be)
     op_clip(be, &control, &one, &other, 1.0f);
     op_matmul(be, &(struct matmul){ .c = &x, .a = &x2, .b = &w, .transpose_b = true });
     op_rmsnorm_forward(be, &(struct rmsnorm_forward){ &x, &row, &x2, &vector, 1e-5f });
-    op_rmsnorm_backward(be, &(struct rmsnorm_backward){ &x, &gain, &x3, &x2, &vector, &row });
-    op_rope(be, &(struct rope){ &qkv, &angles, &ids, 3, 4, false });
+    op_rmsnorm_backward(be, &(struct rmsnorm_backward){ &x, &gain, &x3, &x2, &vector, &row, NULL });
+    op_rope(be, &(struct rope){ &qkv, &angles, &ids, 3, 4, false, NULL });
     op_attention_forward(be, &(struct attention_forward){ &x, &lse, &qkv, &ids, shape });
     op_attention_backward(
         be, &(struct attention_backward){ &dqkv, &delta, &x2, &x, &lse, &qkv, NULL, shape });

@@ -49,7 +49,7 @@ static void check_norm(struct backend *be, int64_t rows, int64_t columns)
     }
     host_fill(&dx, 0.0f);
     host_fill(&dweight, 0.0f);
-    struct rmsnorm_backward back = { &dx, &dweight, &dy, &x, &weight, &rstd };
+    struct rmsnorm_backward back = { &dx, &dweight, &dy, &x, &weight, &rstd, NULL };
     op_rmsnorm_backward(be, &back);
     gradient_assert(&(struct gradient_check){ norm_forward, &c, &y, &dy, &x, &dx, "dx" });
     gradient_assert(
@@ -134,7 +134,7 @@ static void test_rope(void **state)
     static const int32_t place[TOKENS] = { 0, 8, 3, 3, 1 };
     memcpy(positions.data, place, sizeof place);
     memcpy(y.data, x.data, tensor_bytes(&x));
-    struct rope args = { &y, &table, &positions, HEADS, SIZE, false };
+    struct rope args = { &y, &table, &positions, HEADS, SIZE, false, NULL };
     op_rope(be, &args);
     for (int t = 0; t < TOKENS; t++) {
         for (int i = 0; i < WIDTH; i++) {
@@ -420,12 +420,12 @@ static void storage_run(struct backend *be, struct storage *s, enum dtype dtype)
     op_rmsnorm_forward(
         be, &(struct rmsnorm_forward){ &s->out[0], &s->rstd, &s->in[0], &s->in[2], 1e-5f });
     op_rmsnorm_backward(be, &(struct rmsnorm_backward){ &s->out[1], NULL, &s->in[1], &s->in[0],
-                                                        &s->in[2], &s->rstd });
+                                                        &s->in[2], &s->rstd, NULL });
     op_swiglu_forward(be, &s->out[2], &s->in[3]);
     op_swiglu_backward(be, &(struct swiglu_backward){
                                .dgate_up = &s->out[3], .dy = &s->in[1], .gate_up = &s->in[3] });
     op_embedding_forward(be, &s->out[4], &s->in[4], &s->ids);
-    op_rope(be, &(struct rope){ &s->out[4], &s->angles, &s->ids, 7, 10, false });
+    op_rope(be, &(struct rope){ &s->out[4], &s->angles, &s->ids, 7, 10, false, NULL });
     op_cross_entropy(be, &(struct cross_entropy){ &s->losses, &s->out[5], &s->ids, 0.5f, true });
     assert_int_equal(backend_sync(be), 0);
 }
@@ -502,8 +502,8 @@ static void test_same_bits(void **state)
             host_fill(&r[i], 0.0f);
         }
         op_rmsnorm_forward(be, &(struct rmsnorm_forward){ &r[0], &r[1], &x, &weight, 1e-5f });
-        op_rmsnorm_backward(be,
-                            &(struct rmsnorm_backward){ &r[2], &r[3], &dy, &x, &weight, &r[1] });
+        op_rmsnorm_backward(
+            be, &(struct rmsnorm_backward){ &r[2], &r[3], &dy, &x, &weight, &r[1], NULL });
         op_embedding_backward(be, &r[4], &dy, &ids);
         op_cross_entropy(be, &(struct cross_entropy){ &r[5], &r[0], &ids, 1.0f, true });
         for (int i = 0; i < RESULTS; i++) {
