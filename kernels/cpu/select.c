@@ -12,6 +12,7 @@
 #include <math.h>
 
 #include "kernels/cpu/lanes.h"
+#include "kernels/select_order.h"
 
 /* ---- norms ---------------------------------------------------------------------------------- */
 
@@ -108,6 +109,37 @@ static void sort_order(const struct choice *c, int64_t count)
     }
 }
 
+/* values[i] becomes the sum of values[0 .. i]; returns the last (kernels/select_order.h). */
+static double cumulate(double *values, int64_t count)
+{
+    double base = 0.0;
+    for (int64_t first = 0; first < count; first += SELECT_RUN) {
+        int64_t last = cpu_min(first + SELECT_RUN, count);
+        double within = 0.0;
+        for (int64_t i = first; i < last; i++) {
+            within += values[i];
+            values[i] = base + within;
+        }
+        base += within;
+    }
+    return base;
+}
+
+/* Sum of the weights of shares below 1, in the same order. */
+static double open_weight(const double *weight, const double *share, int64_t count)
+{
+    double total = 0.0;
+    for (int64_t first = 0; first < count; first += SELECT_RUN) {
+        int64_t last = cpu_min(first + SELECT_RUN, count);
+        double within = 0.0;
+        for (int64_t i = first; i < last; i++) {
+            within += share[i] < 1.0 ? weight[i] : 0.0;
+        }
+        total += within;
+    }
+    return total;
+}
+
 /* Uniform in (0, 1) with all 32 bits: the candidates of a large matrix are too many for 23. */
 static double uniform32(const struct choice *c, int64_t element)
 {
@@ -182,11 +214,8 @@ static int64_t find_cumulative(const double *cumulative, int64_t count, double a
 
 static void choose_with_replacement(const struct choice *c)
 {
-    double sum = 0.0;
-    for (int64_t i = 0; i < c->candidates; i++) {
-        sum += c->weight[i];
-        c->share[i] = sum;
-    }
+    memcpy(c->share, c->weight, (size_t)c->candidates * sizeof *c->share);
+    double sum = cumulate(c->share, c->candidates);
     for (int64_t j = 0; j < c->slots; j++) {
         c->drawn[find_cumulative(c->share, c->candidates, uniform32(c, j) * sum)]++;
     }
@@ -208,10 +237,7 @@ static void solve_shares(const struct choice *c, int64_t want)
     double left = (double)want;
     for (bool changed = true; changed;) {
         changed = false;
-        double sum = 0.0;
-        for (int64_t i = 0; i < c->candidates; i++) {
-            sum += c->share[i] < 1.0 ? c->weight[i] : 0.0;
-        }
+        double sum = open_weight(c->weight, c->share, c->candidates);
         double factor = left > 0.0 ? left / sum : 0.0;
         for (int64_t i = 0; i < c->candidates; i++) {
             if (c->share[i] < 1.0) {
@@ -226,11 +252,13 @@ static void solve_shares(const struct choice *c, int64_t want)
     }
 }
 
-/* Systematic sampling of `want` among the candidates with 0 < share < 1, whose shares sum to it. */
+/* Systematic sampling of `want` among the candidates with 0 < share < 1, whose shares sum to it.
+ * The line of shares is as long as rounding made it: no two points may meet the same candidate, and
+ * the last ones must find candidates too. The weights, which nobody needs any more, make room for
+ * it. */
 static void sample_systematic(const struct choice *c, int64_t want)
 {
     int64_t count = 0;
-    double total = 0.0;
     for (int64_t i = 0; i < c->candidates; i++) {
         if (c->share[i] > 0.0 && c->share[i] < 1.0) {
             uint64_t word = random_u32(&c->args->key, (uint64_t)i);
@@ -238,20 +266,19 @@ static void sample_systematic(const struct choice *c, int64_t want)
         }
     }
     sort_order(c, count);
+    double *line = c->weight;
     for (int64_t i = 0; i < count; i++) {
-        total += c->share[(uint32_t)c->order[i]];
+        line[i] = c->share[(uint32_t)c->order[i]];
     }
+    double total = cumulate(line, count);
     double start = uniform32(c, c->candidates);
-    double end = 0.0; /* of the share of the candidate before `at` */
-    int64_t at = 0;
-    for (int64_t j = 0; j < want && at < count; j++) {
-        /* The line is as long as rounding made it: the last point may not fall off its end. */
+    want = cpu_min(want, count);
+    int64_t ahead = 0; /* most that a point so far lay beyond its number */
+    for (int64_t j = 0; j < want; j++) {
         double point = ((double)j + start) * (total / (double)want);
-        while (end + c->share[(uint32_t)c->order[at]] <= point && at < count - 1) {
-            end += c->share[(uint32_t)c->order[at++]];
-        }
-        end += c->share[(uint32_t)c->order[at]];
-        c->drawn[(uint32_t)c->order[at++]] = 1;
+        int64_t found = find_cumulative(line, count, point) - j;
+        ahead = found > ahead ? found : ahead;
+        c->drawn[(uint32_t)c->order[cpu_min(ahead, count - want) + j]] = 1;
     }
 }
 

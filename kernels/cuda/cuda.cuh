@@ -45,9 +45,11 @@ void cuda_embedding_backward(struct backend *be, struct tensor *dtable, const st
 /* loss.cu */
 void cuda_cross_entropy(struct backend *be, const struct cross_entropy *args);
 
-/* select.cu */
+/* squared_norms.cu */
 void cuda_squared_norms(struct backend *be, struct tensor *norms, const struct tensor *x,
                         enum side side);
+
+/* select.cu */
 void cuda_select(struct backend *be, const struct select *args);
 
 /* project.cu */

@@ -2,11 +2,14 @@
  * Rows of the embedding table, and their gradient.
  *
  * The backward adds the terms of a table row in the order of the tokens, with a single store: the
- * tokens of one id are chained by a first kernel, in which each token looks for the next of its
- * kind, and the block of a chain's first token walks along it.
+ * tokens are sorted by (id, place), a block finds the run of an id where it begins, and adds its
+ * terms.
+ *
+ * Floor, bytes in bf16: forward 4C a token; backward 2C a token and 4C for each id that occurs.
  */
 #include "kernels/cuda/check.cuh"
 #include "kernels/cuda/cuda.cuh"
+#include "kernels/cuda/sort.cuh"
 #include "kernels/cuda/vector.cuh"
 
 static __global__ void embedding_forward_kernel(struct view y, struct view table,
@@ -34,67 +37,63 @@ void cuda_embedding_forward(struct backend *be, struct tensor *y, const struct t
     cuda_check(be, "embedding_forward");
 }
 
-/* next[t] = the next token of the same id, or -1; follows[t] = 1 if t is the next of another one.
- */
-static __global__ void chain_kernel(int32_t *next, int32_t *follows, const int32_t *ids,
-                                    int64_t tokens)
+enum { COLUMN_THREADS = 128, COLUMNS_EACH = 1024 };
+
+static __global__ void token_keys_kernel(uint64_t *keys, const int32_t *ids, int64_t tokens)
 {
     int64_t token = thread_number();
-    if (token >= tokens) {
-        return;
-    }
-    int64_t at = token + 1;
-    while (at < tokens && ids[at] != ids[token]) {
-        at++;
-    }
-    next[token] = at < tokens ? (int32_t)at : -1;
-    if (at < tokens) {
-        follows[at] = 1;
+    if (token < tokens) {
+        keys[token] = ((uint64_t)(uint32_t)ids[token] << 32) | (uint32_t)token;
     }
 }
 
+/* ---- backward ------------------------------------------------------------------------------- */
+
+/* Block (x, y): the run that begins at key x, if one does, in columns from y * COLUMNS_EACH on. */
 static __global__ void embedding_backward_kernel(struct view dtable, struct view dy,
-                                                 const int32_t *ids, const int32_t *next,
-                                                 const int32_t *follows, int64_t columns, bool wide)
+                                                 const uint64_t *keys, int64_t tokens,
+                                                 int64_t columns, bool wide)
 {
-    if (follows[blockIdx.x] != 0) {
+    int64_t first = blockIdx.x;
+    uint32_t id = (uint32_t)(keys[first] >> 32);
+    if (first > 0 && (uint32_t)(keys[first - 1] >> 32) == id) {
         return;
     }
-    int64_t to = ids[blockIdx.x] * columns;
-    for (int64_t at = threadIdx.x * VECTOR; at < columns; at += BLOCK_THREADS * VECTOR) {
-        float sum[VECTOR];
-        float v[VECTOR];
-        int n = vector_count(at, columns);
-        load8(sum, dtable, to + at, n, wide);
-        for (int64_t token = blockIdx.x; token >= 0; token = next[token]) {
-            load8(v, dy, token * columns + at, n, wide);
-#pragma unroll
-            for (int i = 0; i < VECTOR; i++) {
-                sum[i] += v[i];
-            }
-        }
-        store8(dtable, to + at, sum, n, wide);
+    int64_t at = (int64_t)blockIdx.y * COLUMNS_EACH + threadIdx.x * VECTOR;
+    if (at >= columns) {
+        return;
     }
+    float sum[VECTOR];
+    int n = vector_count(at, columns);
+    load8(sum, dtable, id * columns + at, n, wide);
+    for (int64_t i = first; i < tokens && (uint32_t)(keys[i] >> 32) == id; i++) {
+        float v[VECTOR];
+        load8(v, dy, (int64_t)(uint32_t)keys[i] * columns + at, n, wide);
+#pragma unroll
+        for (int k = 0; k < VECTOR; k++) {
+            sum[k] += v[k];
+        }
+    }
+    store8(dtable, id * columns + at, sum, n, wide);
 }
 
 void cuda_embedding_backward(struct backend *be, struct tensor *dtable, const struct tensor *dy,
                              const struct tensor *ids)
 {
     int64_t tokens = tensor_rows(dy);
-    const int32_t *id = (const int32_t *)ids->data;
-    if (tokens == 0) {
+    int64_t columns = tensor_columns(dy);
+    if (tokens == 0 || columns == 0) {
         return;
     }
-    int32_t *next = (int32_t *)cuda_scratch(be, 2 * (size_t)tokens * sizeof *next);
-    if (next == NULL) {
+    uint64_t *keys = (uint64_t *)cuda_scratch(be, 2 * (size_t)tokens * sizeof *keys);
+    if (keys == NULL) {
         return;
     }
-    int32_t *follows = next + tokens;
-    cudaMemsetAsync(follows, 0, (size_t)tokens * sizeof *follows, cuda_stream(be));
-    LAUNCH(chain_kernel, cuda_blocks(tokens), BLOCK_THREADS, 0, cuda_stream(be), next, follows, id,
-           tokens);
-    LAUNCH(embedding_backward_kernel, (unsigned)tokens, BLOCK_THREADS, 0, cuda_stream(be),
-           view_of(dtable), view_of(dy), id, next, follows, tensor_columns(dy),
-           view_has_wide_rows(dy) && view_is_wide(dtable));
+    LAUNCH(token_keys_kernel, cuda_blocks(tokens), BLOCK_THREADS, 0, cuda_stream(be), keys,
+           (const int32_t *)ids->data, tokens);
+    const uint64_t *sorted = cuda_sort(be, keys, keys + tokens, tokens);
+    dim3 grid((unsigned)tokens, (unsigned)((columns + COLUMNS_EACH - 1) / COLUMNS_EACH));
+    LAUNCH(embedding_backward_kernel, grid, COLUMN_THREADS, 0, cuda_stream(be), view_of(dtable),
+           view_of(dy), sorted, tokens, columns, view_has_wide_rows(dy) && view_is_wide(dtable));
     cuda_check(be, "embedding_backward");
 }

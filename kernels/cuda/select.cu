@@ -1,138 +1,48 @@
 /*
- * Norms of rows or columns, and the choice among them.
+ * The choice of rows or columns by their norms.
  *
- * The choice is that of the cpu backend, candidate by candidate (methods: kernels/ops.h). A single
- * block makes it: what each candidate needs is computed by all threads, sums whose rounding decides
- * about borders are taken by one thread in the order of the cpu, and sorting compares whole 64-bit
- * words (key and candidate, all different), so that any sorting network gives the same order.
+ * Floor: it reads the norms, a few tens of kB: it waits for barriers, not for memory.
+ *
+ * The choice is that of the cpu backend, candidate by candidate (methods: kernels/ops.h). A block
+ * makes it. The largest norms are found by a radix select: four times, a histogram of eight more
+ * bits of the keys says which of them the last one taken has. Sums whose rounding decides keep to
+ * kernels/select_order.h, a thread a run; all other sums are of integers, exact in any order.
  */
 #include "kernels/cuda/check.cuh"
 #include "kernels/cuda/cuda.cuh"
 #include "kernels/cuda/random.cuh"
 #include "kernels/cuda/reduce.cuh"
+#include "kernels/cuda/sort.cuh"
 #include "kernels/cuda/vector.cuh"
+#include "kernels/select_order.h"
 
-enum { ROW_CHUNK = 64, SELECT_THREADS = 512 };
-
-/* ---- norms ---------------------------------------------------------------------------------- */
-
-static __global__ void row_norms_kernel(float *norms, struct view x, int64_t columns, bool wide)
-{
-    int64_t first = blockIdx.x * columns;
-    double sum = 0.0;
-    for (int64_t at = threadIdx.x * VECTOR; at < columns; at += BLOCK_THREADS * VECTOR) {
-        float v[VECTOR];
-        load8(v, x, first + at, vector_count(at, columns), wide);
-#pragma unroll
-        for (int i = 0; i < VECTOR; i++) {
-            sum += (double)v[i] * (double)v[i];
-        }
-    }
-    sum = block_sum_double(sum);
-    if (threadIdx.x == 0) {
-        norms[blockIdx.x] = (float)sum;
-    }
-}
-
-/* partial (chunks of rows, columns). */
-static __global__ void column_partial_kernel(double *partial, struct view x, int64_t rows,
-                                             int64_t columns)
-{
-    int64_t column = thread_number();
-    int64_t first = (int64_t)blockIdx.y * ROW_CHUNK;
-    int64_t last = first + ROW_CHUNK < rows ? first + ROW_CHUNK : rows;
-    if (column < columns) {
-        double sum = 0.0;
-        for (int64_t row = first; row < last; row++) {
-            double v = (double)get(x, row * columns + column);
-            sum += v * v;
-        }
-        partial[blockIdx.y * columns + column] = sum;
-    }
-}
-
-static __global__ void column_final_kernel(float *norms, const double *partial, int64_t chunks,
-                                           int64_t columns)
-{
-    int64_t column = thread_number();
-    if (column < columns) {
-        double sum = 0.0;
-        for (int64_t i = 0; i < chunks; i++) {
-            sum += partial[i * columns + column];
-        }
-        norms[column] = (float)sum;
-    }
-}
-
-void cuda_squared_norms(struct backend *be, struct tensor *norms, const struct tensor *x,
-                        enum side side)
-{
-    int64_t rows = tensor_rows(x);
-    int64_t columns = tensor_columns(x);
-    float *out = (float *)norms->data;
-    if (side == SIDE_ROWS && rows > 0) {
-        LAUNCH(row_norms_kernel, (unsigned)rows, BLOCK_THREADS, 0, cuda_stream(be), out, view_of(x),
-               columns, view_has_wide_rows(x));
-    } else if (side == SIDE_COLUMNS && columns > 0) {
-        int64_t chunks = (rows + ROW_CHUNK - 1) / ROW_CHUNK;
-        size_t count = (size_t)(chunks * columns);
-        double *partial = (double *)cuda_scratch(be, (count + 1) * sizeof *partial);
-        if (partial == NULL) {
-            return;
-        }
-        dim3 grid(cuda_blocks(columns), (unsigned)chunks);
-        LAUNCH(column_partial_kernel, grid, BLOCK_THREADS, 0, cuda_stream(be), partial, view_of(x),
-               rows, columns);
-        LAUNCH(column_final_kernel, cuda_blocks(columns), BLOCK_THREADS, 0, cuda_stream(be), out,
-               partial, chunks, columns);
-    }
-    cuda_check(be, "squared_norms");
-}
+enum { SELECT_THREADS = 512, RADIX_BITS = 8, RADIX = 1 << RADIX_BITS };
 
 /* ---- the choice ----------------------------------------------------------------------------- */
 
-/* One choice under way; the arrays are scratch, `order` is padded to a power of two. */
+/* One choice under way; the arrays are scratch. */
 struct choice {
     const float *norms;
     int32_t *index;
     float *scale;
-    double *weight; /* (M) proportional to q */
-    double *share;  /* (M) cumulative weights, or inclusion probabilities */
-    double *line;   /* (M) shares in the order of sampling */
-    uint64_t *order;
-    int32_t *drawn; /* (M) how often each candidate was drawn */
+    double *weight;  /* (M) proportional to q; in the end the line of shares */
+    double *share;   /* (M) cumulative weights, or inclusion probabilities */
+    double *run_sum; /* (M / SELECT_RUN, rounded up) */
+    uint64_t *order; /* (M) candidates in the order of sampling */
+    uint64_t *spare; /* (M) */
+    int64_t *counts; /* candidates to sample from, and how many of them to take */
+    int32_t *drawn;  /* (M) how often each candidate was drawn */
     int64_t candidates;
     int64_t slots;
-    int64_t padded;
     int64_t offset;
     enum select_rule rule;
     bool replacement;
     bool unbiased;
     struct random_key key;
 };
+enum { COUNT_OPEN, COUNT_WANTED, COUNT_COUNT };
 
 #define EACH_CANDIDATE(i, c) for (int64_t i = threadIdx.x; i < (c)->candidates; i += SELECT_THREADS)
-
-/* A bitonic network over order[0, padded). */
-static __device__ void sort_order(const struct choice *c)
-{
-    for (int64_t size = 2; size <= c->padded; size *= 2) {
-        for (int64_t stride = size / 2; stride > 0; stride /= 2) {
-            for (int64_t i = threadIdx.x; i < c->padded / 2; i += SELECT_THREADS) {
-                int64_t low = i / stride * 2 * stride + i % stride;
-                int64_t high = low + stride;
-                uint64_t a = c->order[low];
-                uint64_t b = c->order[high];
-                bool ascending = (low & size) == 0;
-                if ((a > b) == ascending) {
-                    c->order[low] = b;
-                    c->order[high] = a;
-                }
-            }
-            __syncthreads();
-        }
-    }
-}
 
 static __device__ double uniform32(const struct choice *c, int64_t element)
 {
@@ -145,6 +55,108 @@ static __device__ int64_t block_count(int64_t count)
     return (int64_t)block_sum_double((double)count);
 }
 
+/* Sum, or maximum, of the values of the threads up to and with this one. */
+static __device__ int64_t block_scan(int64_t value, bool maximum)
+{
+    __shared__ int64_t held[SELECT_THREADS];
+    held[threadIdx.x] = value;
+    __syncthreads();
+    for (unsigned distance = 1; distance < SELECT_THREADS; distance *= 2) {
+        int64_t before = threadIdx.x >= distance ? held[threadIdx.x - distance] : 0;
+        __syncthreads();
+        if (threadIdx.x >= distance) {
+            value = maximum ? (before > value ? before : value) : value + before;
+        }
+        held[threadIdx.x] = value;
+        __syncthreads();
+    }
+    return value;
+}
+
+/* The part of [0, count) that this thread has when every thread takes a run of its own. */
+struct part {
+    int64_t first, last;
+};
+static __device__ struct part own_part(int64_t count)
+{
+    int64_t each = (count + SELECT_THREADS - 1) / SELECT_THREADS;
+    struct part p = { threadIdx.x * each, threadIdx.x * each + each };
+    p.first = p.first < count ? p.first : count;
+    p.last = p.last < count ? p.last : count;
+    return p;
+}
+
+/* run_sum[k] = sum of run k of values whose share is below 1 (share NULL: of all). */
+static __device__ void sum_runs(const struct choice *c, const double *values, const double *share,
+                                int64_t count)
+{
+    int64_t runs = (count + SELECT_RUN - 1) / SELECT_RUN;
+    __syncthreads();
+    for (int64_t k = threadIdx.x; k < runs; k += SELECT_THREADS) {
+        int64_t first = k * SELECT_RUN;
+        int64_t last = first + SELECT_RUN < count ? first + SELECT_RUN : count;
+        double within = 0.0;
+        for (int64_t i = first; i < last; i++) {
+            within += share == NULL || share[i] < 1.0 ? values[i] : 0.0;
+        }
+        c->run_sum[k] = within;
+    }
+    __syncthreads();
+}
+
+/* The sums of the runs, added up by one thread; each is replaced by the sum of those before it. */
+static __device__ double add_runs(const struct choice *c, int64_t count)
+{
+    __shared__ double total;
+    if (threadIdx.x == 0) {
+        double base = 0.0;
+        for (int64_t k = 0; k * SELECT_RUN < count; k++) {
+            double within = c->run_sum[k];
+            c->run_sum[k] = base;
+            base += within;
+        }
+        total = base;
+    }
+    __syncthreads();
+    return total;
+}
+
+/* to[i] = sum of values[0 .. i]; returns the last. to may be values. */
+static __device__ double cumulate(const struct choice *c, double *to, const double *values,
+                                  int64_t count)
+{
+    sum_runs(c, values, NULL, count);
+    double total = add_runs(c, count);
+    for (int64_t k = threadIdx.x; k * SELECT_RUN < count; k += SELECT_THREADS) {
+        int64_t last = (k + 1) * SELECT_RUN < count ? (k + 1) * SELECT_RUN : count;
+        double within = 0.0;
+        for (int64_t i = k * SELECT_RUN; i < last; i++) {
+            within += values[i];
+            to[i] = c->run_sum[k] + within;
+        }
+    }
+    __syncthreads();
+    return total;
+}
+
+/* First of `count` cumulative sums that exceeds `at`. */
+static __device__ int64_t find_cumulative(const double *cumulative, int64_t count, double at)
+{
+    int64_t low = 0;
+    int64_t high = count - 1;
+    while (low < high) {
+        int64_t middle = low + (high - low) / 2;
+        if (cumulative[middle] > at) {
+            high = middle;
+        } else {
+            low = middle + 1;
+        }
+    }
+    return low;
+}
+
+/* ---- the largest ---------------------------------------------------------------------------- */
+
 /* A key that sorts the largest norm first; NaN before everything, and both zeros alike. */
 static __device__ uint32_t descending_key(float norm)
 {
@@ -156,20 +168,64 @@ static __device__ uint32_t descending_key(float norm)
     return ~ascending;
 }
 
+/* The key of the last candidate taken, and in *left how many of those that have it are taken. */
+static __device__ uint32_t last_key(const struct choice *c, int64_t *left)
+{
+    __shared__ int histogram[RADIX];
+    __shared__ uint32_t found;
+    __shared__ int64_t rest;
+    uint32_t known = 0; /* its upper bits */
+    int64_t want = c->slots < c->candidates ? c->slots : c->candidates;
+    for (int shift = 32 - RADIX_BITS; shift >= 0; shift -= RADIX_BITS) {
+        for (int i = (int)threadIdx.x; i < RADIX; i += SELECT_THREADS) {
+            histogram[i] = 0;
+        }
+        __syncthreads();
+        EACH_CANDIDATE(i, c)
+        {
+            uint32_t key = descending_key(c->norms[i]);
+            if (((key ^ known) >> shift) < RADIX) {
+                atomicAdd(&histogram[(key >> shift) % RADIX], 1); /* integers: any order */
+            }
+        }
+        __syncthreads();
+        if (threadIdx.x == 0) {
+            uint32_t bucket = 0;
+            while (bucket + 1 < RADIX && want > histogram[bucket]) {
+                want -= histogram[bucket++];
+            }
+            found = known | (bucket << shift);
+            rest = want;
+        }
+        __syncthreads();
+        known = found;
+        want = rest;
+        __syncthreads();
+    }
+    *left = want;
+    return known;
+}
+
 static __device__ void choose_top(const struct choice *c)
 {
-    for (int64_t i = threadIdx.x; i < c->padded; i += SELECT_THREADS) {
-        c->order[i] = i < c->candidates
-                          ? ((uint64_t)descending_key(c->norms[i]) << 32) | (uint32_t)i
-                          : UINT64_MAX;
+    int64_t left;
+    uint32_t last = last_key(c, &left);
+    struct part own = own_part(c->candidates);
+    int64_t equal = 0;
+    for (int64_t i = own.first; i < own.last; i++) {
+        equal += descending_key(c->norms[i]) == last ? 1 : 0;
     }
-    __syncthreads();
-    sort_order(c);
-    for (int64_t i = threadIdx.x; i < c->slots && i < c->candidates; i += SELECT_THREADS) {
-        c->drawn[(uint32_t)c->order[i]] = 1;
-        c->share[(uint32_t)c->order[i]] = 1.0;
+    int64_t before = block_scan(equal, false) - equal;
+    for (int64_t i = own.first; i < own.last; i++) {
+        uint32_t key = descending_key(c->norms[i]);
+        bool taken = key < last || (key == last && before < left);
+        before += key == last ? 1 : 0;
+        c->drawn[i] = taken ? 1 : 0;
+        c->share[i] = 1.0;
     }
 }
+
+/* ---- drawing -------------------------------------------------------------------------------- */
 
 /* Weights from the squared norms; their sum is finite and positive afterwards. */
 static __device__ void weigh(const struct choice *c)
@@ -196,28 +252,10 @@ static __device__ void weigh(const struct choice *c)
 
 static __device__ void choose_with_replacement(const struct choice *c)
 {
-    if (threadIdx.x == 0) {
-        double sum = 0.0;
-        for (int64_t i = 0; i < c->candidates; i++) {
-            sum += c->weight[i];
-            c->share[i] = sum;
-        }
-    }
-    __syncthreads();
-    double sum = c->share[c->candidates - 1];
+    double sum = cumulate(c, c->share, c->weight, c->candidates);
     for (int64_t j = threadIdx.x; j < c->slots; j += SELECT_THREADS) {
-        double at = uniform32(c, j) * sum;
-        int64_t low = 0;
-        int64_t high = c->candidates - 1;
-        while (low < high) {
-            int64_t middle = low + (high - low) / 2;
-            if (c->share[middle] > at) {
-                high = middle;
-            } else {
-                low = middle + 1;
-            }
-        }
-        atomicAdd(&c->drawn[low], 1); /* of integers: the order does not matter */
+        int64_t found = find_cumulative(c->share, c->candidates, uniform32(c, j) * sum);
+        atomicAdd(&c->drawn[found], 1); /* of integers: the order does not matter */
     }
     __syncthreads();
     EACH_CANDIDATE(i, c)
@@ -230,23 +268,15 @@ static __device__ void choose_with_replacement(const struct choice *c)
  * 1 counts as 1. */
 static __device__ void solve_shares(const struct choice *c, int64_t want)
 {
-    __shared__ double total;
     EACH_CANDIDATE(i, c)
     {
         c->share[i] = 0.0;
     }
-    __syncthreads();
     double left = (double)want;
     for (int64_t changed = 1; changed > 0;) {
-        if (threadIdx.x == 0) {
-            double sum = 0.0;
-            for (int64_t i = 0; i < c->candidates; i++) {
-                sum += c->share[i] < 1.0 ? c->weight[i] : 0.0;
-            }
-            total = sum;
-        }
-        __syncthreads();
-        double factor = left > 0.0 ? left / total : 0.0;
+        sum_runs(c, c->weight, c->share, c->candidates);
+        double factor = add_runs(c, c->candidates);
+        factor = left > 0.0 ? left / factor : 0.0;
         changed = 0;
         EACH_CANDIDATE(i, c)
         {
@@ -263,42 +293,8 @@ static __device__ void solve_shares(const struct choice *c, int64_t want)
     }
 }
 
-/* Systematic sampling of `want` among the candidates with 0 < share < 1, whose shares sum to it. */
-static __device__ void sample_systematic(const struct choice *c, int64_t want)
-{
-    int64_t count = 0;
-    for (int64_t i = threadIdx.x; i < c->padded; i += SELECT_THREADS) {
-        bool open = i < c->candidates && c->share[i] > 0.0 && c->share[i] < 1.0;
-        c->order[i] = open ? ((uint64_t)random_word(&c->key, i) << 32) | (uint32_t)i : UINT64_MAX;
-        count += open ? 1 : 0;
-    }
-    count = block_count(count);
-    sort_order(c);
-    for (int64_t i = threadIdx.x; i < count; i += SELECT_THREADS) {
-        c->line[i] = c->share[(uint32_t)c->order[i]];
-    }
-    __syncthreads();
-    if (threadIdx.x != 0) {
-        return;
-    }
-    double total = 0.0;
-    for (int64_t i = 0; i < count; i++) {
-        total += c->line[i];
-    }
-    double start = uniform32(c, c->candidates);
-    double end = 0.0; /* of the share of the candidate before `at` */
-    int64_t at = 0;
-    for (int64_t j = 0; j < want && at < count; j++) {
-        double point = ((double)j + start) * (total / (double)want);
-        while (end + c->line[at] <= point && at < count - 1) {
-            end += c->line[at++];
-        }
-        end += c->line[at];
-        c->drawn[(uint32_t)c->order[at++]] = 1;
-    }
-}
-
-static __device__ void choose_without_replacement(const struct choice *c)
+/* Inclusion probabilities; takes the sure ones, and leaves the others in `order`, to be sorted. */
+static __device__ void prepare_sampling(const struct choice *c)
 {
     int64_t want = c->slots < c->candidates ? c->slots : c->candidates;
     int64_t positive = 0;
@@ -319,38 +315,74 @@ static __device__ void choose_without_replacement(const struct choice *c)
         }
     }
     int64_t sure = 0;
+    int64_t open = 0;
     EACH_CANDIDATE(i, c)
     {
-        if (c->share[i] >= 1.0) {
-            c->drawn[i] = 1;
-            sure++;
-        }
+        bool is_open = c->share[i] > 0.0 && c->share[i] < 1.0;
+        c->drawn[i] = c->share[i] >= 1.0 ? 1 : 0;
+        c->order[i] =
+            is_open ? ((uint64_t)random_word(&c->key, i) << 32) | (uint32_t)i : UINT64_MAX;
+        sure += c->drawn[i];
+        open += is_open ? 1 : 0;
     }
-    want -= block_count(sure);
-    sample_systematic(c, want);
+    sure = block_count(sure);
+    open = block_count(open);
+    if (threadIdx.x == 0) {
+        c->counts[COUNT_OPEN] = open;
+        c->counts[COUNT_WANTED] = want - sure < open ? want - sure : open;
+    }
 }
 
-/* Chosen candidates in ascending order, then unused slots: each thread writes a run of candidates,
- * after those that the threads before it have. */
+/* Systematic sampling along the sorted candidates: the points find theirs side by side; no two may
+ * meet the same, and the last ones must find some too (kernels/cpu/select.c). */
+static __device__ void sample_systematic(const struct choice *c)
+{
+    int64_t count = c->counts[COUNT_OPEN];
+    int64_t want = c->counts[COUNT_WANTED];
+    double *line = c->weight;
+    for (int64_t i = threadIdx.x; i < count; i += SELECT_THREADS) {
+        line[i] = c->share[(uint32_t)c->order[i]];
+    }
+    double total = cumulate(c, line, line, count);
+    double start = uniform32(c, c->candidates);
+    struct part own = own_part(want);
+    int64_t ahead = 0;
+    for (int64_t j = own.first; j < own.last; j++) {
+        double point = ((double)j + start) * (total / (double)want);
+        int64_t found = find_cumulative(line, count, point) - j;
+        ahead = found > ahead ? found : ahead;
+    }
+    /* Of the threads before this one: what the one before has of them all. */
+    __shared__ int64_t held[SELECT_THREADS];
+    held[threadIdx.x] = block_scan(ahead, true);
+    __syncthreads();
+    ahead = threadIdx.x > 0 ? held[threadIdx.x - 1] : 0;
+    for (int64_t j = own.first; j < own.last; j++) {
+        double point = ((double)j + start) * (total / (double)want);
+        int64_t found = find_cumulative(line, count, point) - j;
+        ahead = found > ahead ? found : ahead;
+        c->drawn[(uint32_t)c->order[(ahead < count - want ? ahead : count - want) + j]] = 1;
+    }
+}
+
+/* ---- the whole ------------------------------------------------------------------------------ */
+
+/* Chosen candidates in ascending order, then unused slots. */
 static __device__ void write_choice(const struct choice *c)
 {
-    __shared__ int32_t found[SELECT_THREADS];
-    int64_t run = (c->candidates + SELECT_THREADS - 1) / SELECT_THREADS;
-    int64_t first = threadIdx.x * run;
-    int64_t last = first + run < c->candidates ? first + run : c->candidates;
-    int32_t count = 0;
-    for (int64_t i = first; i < last; i++) {
+    __shared__ int64_t used;
+    struct part own = own_part(c->candidates);
+    int64_t count = 0;
+    for (int64_t i = own.first; i < own.last; i++) {
         count += c->drawn[i] > 0 ? 1 : 0;
     }
-    found[threadIdx.x] = count;
-    __syncthreads();
-    int64_t slot = 0;
-    int64_t used = 0;
-    for (int j = 0; j < SELECT_THREADS; j++) {
-        slot += j < (int)threadIdx.x ? found[j] : 0;
-        used += found[j];
+    int64_t slot = block_scan(count, false);
+    if (threadIdx.x == SELECT_THREADS - 1) {
+        used = slot;
     }
-    for (int64_t i = first; i < last && slot < c->slots; i++) {
+    __syncthreads();
+    slot -= count;
+    for (int64_t i = own.first; i < own.last && slot < c->slots; i++) {
         if (c->drawn[i] > 0) {
             double rho = c->unbiased ? sqrt((double)c->drawn[i] / c->share[i]) : 1.0;
             c->index[slot] = (int32_t)(i + c->offset);
@@ -363,62 +395,85 @@ static __device__ void write_choice(const struct choice *c)
     }
 }
 
-static __global__ void __launch_bounds__(SELECT_THREADS, 1) select_kernel(struct choice c)
+static __global__ void __launch_bounds__(SELECT_THREADS, 1) top_kernel(struct choice c)
+{
+    choose_top(&c);
+    __syncthreads();
+    write_choice(&c);
+}
+
+static __global__ void __launch_bounds__(SELECT_THREADS, 1) replacement_kernel(struct choice c)
 {
     EACH_CANDIDATE(i, &c)
     {
         c.drawn[i] = 0;
     }
+    weigh(&c);
+    choose_with_replacement(&c);
     __syncthreads();
-    if (c.rule == SELECT_TOP) {
-        choose_top(&c);
-    } else {
-        weigh(&c);
-        if (c.replacement) {
-            choose_with_replacement(&c);
-        } else {
-            choose_without_replacement(&c);
-        }
+    write_choice(&c);
+}
+
+static __global__ void __launch_bounds__(SELECT_THREADS, 1) prepare_kernel(struct choice c)
+{
+    weigh(&c);
+    prepare_sampling(&c);
+}
+
+static __global__ void __launch_bounds__(SELECT_THREADS, 1) sample_kernel(struct choice c)
+{
+    if (c.counts[COUNT_WANTED] > 0) {
+        sample_systematic(&c);
     }
     __syncthreads();
     write_choice(&c);
 }
 
+/* Places the arrays in scratch. False if there is no room. */
+static bool choice_place(struct backend *be, struct choice *c)
+{
+    size_t count = (size_t)c->candidates;
+    size_t runs = (count + SELECT_RUN - 1) / SELECT_RUN;
+    size_t bytes = (2 * count + runs) * sizeof(double) + 2 * count * sizeof(uint64_t) +
+                   COUNT_COUNT * sizeof(int64_t) + count * sizeof(int32_t);
+    c->weight = (double *)cuda_scratch(be, bytes);
+    if (c->weight == NULL) {
+        return false;
+    }
+    c->share = c->weight + count;
+    c->run_sum = c->share + count;
+    c->order = (uint64_t *)(c->run_sum + runs);
+    c->spare = c->order + count;
+    c->counts = (int64_t *)(c->spare + count);
+    c->drawn = (int32_t *)(c->counts + COUNT_COUNT);
+    return true;
+}
+
 void cuda_select(struct backend *be, const struct select *args)
 {
-    int64_t candidates = tensor_count(args->norms);
-    int64_t slots = tensor_count(args->index);
-    if (candidates == 0) {
-        return; /* then there are no slots either */
+    struct choice c;
+    memset(&c, 0, sizeof c);
+    c.norms = (const float *)args->norms->data;
+    c.index = (int32_t *)args->index->data;
+    c.scale = (float *)args->scale->data;
+    c.candidates = tensor_count(args->norms);
+    c.slots = tensor_count(args->index);
+    c.offset = args->offset;
+    c.rule = args->rule;
+    c.replacement = args->replacement;
+    c.unbiased = args->unbiased;
+    c.key = args->key;
+    if (c.candidates == 0 || !choice_place(be, &c)) {
+        return; /* without candidates there are no slots either */
     }
-    int64_t padded = 1;
-    while (padded < candidates) {
-        padded *= 2;
+    if (c.rule == SELECT_TOP) {
+        LAUNCH(top_kernel, 1, SELECT_THREADS, 0, cuda_stream(be), c);
+    } else if (c.replacement) {
+        LAUNCH(replacement_kernel, 1, SELECT_THREADS, 0, cuda_stream(be), c);
+    } else {
+        LAUNCH(prepare_kernel, 1, SELECT_THREADS, 0, cuda_stream(be), c);
+        c.order = cuda_sort(be, c.order, c.spare, c.candidates);
+        LAUNCH(sample_kernel, 1, SELECT_THREADS, 0, cuda_stream(be), c);
     }
-    size_t count = (size_t)candidates;
-    size_t bytes =
-        3 * count * sizeof(double) + (size_t)padded * sizeof(uint64_t) + count * sizeof(int32_t);
-    double *room = (double *)cuda_scratch(be, bytes);
-    if (room == NULL) {
-        return;
-    }
-    struct choice c = { (const float *)args->norms->data,
-                        (int32_t *)args->index->data,
-                        (float *)args->scale->data,
-                        room,
-                        room + count,
-                        room + 2 * count,
-                        (uint64_t *)(room + 3 * count),
-                        NULL,
-                        candidates,
-                        slots,
-                        padded,
-                        args->offset,
-                        args->rule,
-                        args->replacement,
-                        args->unbiased,
-                        args->key };
-    c.drawn = (int32_t *)(c.order + padded);
-    LAUNCH(select_kernel, 1, SELECT_THREADS, 0, cuda_stream(be), c);
     cuda_check(be, "select");
 }
