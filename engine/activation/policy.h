@@ -1,14 +1,16 @@
 /*
  * What the blocks keep between forward and backward.
  *
- * A policy is one file and one row of the table in keep.c. Today there is one: keep everything.
+ * A policy of recomputation is one row of the table in keep.c. model/block.h keeps and makes again
+ * what it says.
  */
 #ifndef WINDROW_ENGINE_ACTIVATION_POLICY_H
 #define WINDROW_ENGINE_ACTIVATION_POLICY_H
 
 #include "engine/model/pass.h"
 
-/* The policy of a recipe's activation.recompute: "none". NULL if it is not built in. */
+/* The policy of a recipe's activation.recompute: "none", "norms", "ffn", "block"; from
+ * the least recomputed to the most. NULL if it is not built in. */
 const struct activation_policy *activation_find(const char *recompute);
 /* The names of the table, one by one; NULL past the last. */
 const char *activation_name(size_t index);

@@ -41,7 +41,8 @@ struct pass;
 
 /* What a training method does at a linear layer that is not idle. In the backward of every
  * micro-batch weight_gradient gets dy (T, M) and x (T, N), which may be overwritten afterwards. The
- * two others may be NULL. */
+ * two others may be NULL. Where the activation policy recomputes, `forward` runs again in the
+ * backward of its block, with the same x, before the layer's weight_gradient. */
 struct linear_hooks {
     /* y (T, M) holds x W^T (and what was there before): adds to it. In every pass, without training
      * too; keeps nothing of x. */
@@ -59,8 +60,12 @@ struct linear_hooks {
 void linear_forward(struct pass *pass, const struct linear *linear, struct tensor *y,
                     const struct tensor *x, float beta);
 
-/* dx = dy W and the method's share, and its hook with dy and x. */
+/* dx = dy W, and the method's share. */
 void linear_backward(struct pass *pass, const struct linear *linear, struct tensor *dx,
-                     const struct tensor *dy, const struct tensor *x);
+                     const struct tensor *dy);
+
+/* The method's hook with dy and x. */
+void linear_weight_gradient(struct pass *pass, const struct linear *linear, const struct tensor *dy,
+                            const struct tensor *x);
 
 #endif

@@ -4,14 +4,17 @@
  *   n1 = rmsnorm(x) w1;  qkv = n1 Wqkv^T, rotated;  a = attention(qkv);  m = x + a Wo^T
  *   n2 = rmsnorm(m) w2;  gu = n2 Wgu^T;             s = swiglu(gu);      out = m + s Wdown^T
  *
- * Kept for the backward, elements a token with C hidden, F feed-forward, H = K: x, n1, q, k, v, a,
- * m, n2 = 8C; gate, up, s = 3F; and three fp32 numbers a row.
+ * What the backward uses, elements a token with C hidden, F feed-forward, H = K: x, n1, q, k, v, a,
+ * m, n2 = 8C; gate, up, s = 3F; and fp32 numbers: two a token, one a token and head. The activation
+ * policy says what of it is kept; the rest is made again by llama_produce, just before it is used.
+ * The last product and sum are never made again: nothing in the block's backward reads them.
  */
 #include "engine/model/llama.h"
 
 #include <math.h>
 #include <stdio.h>
 
+#include "engine/model/block.h"
 #include "kernels/ops.h"
 
 static struct parameter *declare(struct model *model, int64_t layer, const char *suffix,
@@ -81,13 +84,6 @@ static void llama_declare_blocks(struct model *model)
     }
 }
 
-/* fp32 numbers of a row that the backward needs. */
-static struct tensor row_numbers(struct pass *pass, const char *name, int64_t count)
-{
-    enum memory_category category = pass->training ? MEMORY_ACTIVATIONS : MEMORY_WORKSPACE;
-    return memory_vector(pass->memory, category, name, DTYPE_F32, count);
-}
-
 static struct attention_shape attention_shape(const struct model *model, const struct pass *pass)
 {
     const struct model_config *c = &model->config;
@@ -102,7 +98,6 @@ static struct attention_shape attention_shape(const struct model *model, const s
 static void norm(struct model *model, struct pass *pass, const struct parameter *weight,
                  const struct tensor *x, struct tensor *y, struct tensor *rstd)
 {
-    *rstd = row_numbers(pass, "rstd", pass_tokens(pass));
     op_rmsnorm_forward(pass->be,
                        &(struct rmsnorm_forward){ .y = y,
                                                   .rstd = rstd,
@@ -122,10 +117,10 @@ static void rotate(struct model *model, struct pass *pass, struct tensor *qkv, b
                                       .inverse = inverse });
 }
 
-static void attend(struct model *model, struct pass *pass, struct block *block)
+static void attend(struct model *model, struct pass *pass, struct block *block,
+                   const struct tensor *qkv)
 {
     struct tensor *out = &block->value[VALUE_ATTENTION];
-    const struct tensor *qkv = &block->value[VALUE_QKV];
     struct attention_shape shape = attention_shape(model, pass);
     if (pass->cache != NULL) {
         op_attention_decode(
@@ -137,50 +132,122 @@ static void attend(struct model *model, struct pass *pass, struct block *block)
                                                   .shape = shape });
         return;
     }
-    block->lse = row_numbers(pass, "lse", pass_tokens(pass) * shape.heads);
     op_attention_forward(
         pass->be,
         &(struct attention_forward){
             .out = out, .lse = &block->lse, .qkv = qkv, .starts = pass->starts, .shape = shape });
 }
 
+/* ---- values -----------------------------------------------------------------------------------
+ */
+
+static int64_t llama_columns(const struct model *model, enum block_value value)
+{
+    const struct model_config *c = &model->config;
+    switch (value) {
+    case VALUE_QKV:
+        return (c->heads + 2 * c->kv_heads) * c->head_size;
+    case VALUE_ATTENTION:
+        return c->heads * c->head_size;
+    case VALUE_GATE_UP:
+        return 2 * c->intermediate_size;
+    case VALUE_SWIGLU:
+        return c->intermediate_size;
+    default:
+        return c->hidden_size;
+    }
+}
+
+/* x + a Wo^T. At inference the residual stream is one tensor, updated in place. */
+static void make_middle(struct model *model, struct pass *pass, struct block *block)
+{
+    struct tensor *middle = &block->value[VALUE_MIDDLE];
+    if (pass->training) {
+        op_copy(pass->be, middle, &block->value[VALUE_BLOCK_INPUT]);
+    }
+    block_linear_forward(model, pass, block, block->o, middle, VALUE_ATTENTION, 1.0f);
+}
+
+static void llama_produce(struct model *model, struct pass *pass, struct block *block,
+                          enum block_value value)
+{
+    struct tensor *out = &block->value[value];
+    switch (value) {
+    case VALUE_NORM1:
+        norm(model, pass, block->norm1, &block->value[VALUE_BLOCK_INPUT], out, &block->rstd1);
+        break;
+    case VALUE_QKV:
+        block_linear_forward(model, pass, block, block->qkv, out, VALUE_NORM1, 0.0f);
+        rotate(model, pass, out, false);
+        break;
+    case VALUE_ATTENTION:
+        attend(model, pass, block, block_need(model, pass, block, VALUE_QKV));
+        break;
+    case VALUE_MIDDLE:
+        make_middle(model, pass, block);
+        break;
+    case VALUE_NORM2:
+        norm(model, pass, block->norm2, block_need(model, pass, block, VALUE_MIDDLE), out,
+             &block->rstd2);
+        break;
+    case VALUE_GATE_UP:
+        block_linear_forward(model, pass, block, block->gate_up, out, VALUE_NORM2, 0.0f);
+        break;
+    case VALUE_SWIGLU:
+        op_swiglu_forward(pass->be, out, block_need(model, pass, block, VALUE_GATE_UP));
+        break;
+    default:
+        break; /* the block's input is given */
+    }
+}
+
+/* ---- forward ----------------------------------------------------------------------------------
+ */
+
+static void place_row_numbers(struct model *model, struct pass *pass, struct block *block)
+{
+    enum memory_category category = pass->training ? MEMORY_ACTIVATIONS : MEMORY_WORKSPACE;
+    int64_t tokens = pass_tokens(pass);
+    block->rstd1 = memory_vector(pass->memory, category, "rstd1", DTYPE_F32, tokens);
+    block->rstd2 = memory_vector(pass->memory, category, "rstd2", DTYPE_F32, tokens);
+    block->lse =
+        memory_vector(pass->memory, category, "lse", DTYPE_F32, tokens * model->config.heads);
+}
+
 static void llama_block_forward(struct model *model, struct pass *pass, struct block *block,
                                 struct tensor *out, const struct tensor *x)
 {
-    const struct model_config *c = &model->config;
-    enum dtype dtype = model->dtype;
-    struct tensor *value = block->value;
-    struct memory_position mark = memory_mark(pass->memory, MEMORY_WORKSPACE);
-
-    value[VALUE_BLOCK_INPUT] = *x;
-    value[VALUE_NORM1] = pass_value(pass, VALUE_NORM1, dtype, c->hidden_size);
-    norm(model, pass, block->norm1, x, &value[VALUE_NORM1], &block->rstd1);
-    value[VALUE_QKV] = pass_value(pass, VALUE_QKV, dtype, block->qkv->weight.dim[0]);
-    linear_forward(pass, block->qkv, &value[VALUE_QKV], &value[VALUE_NORM1], 0.0f);
-    rotate(model, pass, &value[VALUE_QKV], false);
-    value[VALUE_ATTENTION] = pass_value(pass, VALUE_ATTENTION, dtype, c->heads * c->head_size);
-    attend(model, pass, block);
-
-    /* At inference the residual stream is one tensor, updated in place. */
-    value[VALUE_MIDDLE] = *out;
+    struct block_scope scope = block_open(pass, block);
+    block->value[VALUE_BLOCK_INPUT] = *x;
+    block->present = 1u << VALUE_BLOCK_INPUT;
+    place_row_numbers(model, pass, block);
     if (pass->training) {
-        value[VALUE_MIDDLE] = pass_value(pass, VALUE_MIDDLE, dtype, c->hidden_size);
-        op_copy(pass->be, &value[VALUE_MIDDLE], x);
+        if (block->waits) {
+            block_need(model, pass, block, VALUE_QKV);
+            block_need(model, pass, block, VALUE_ATTENTION);
+            block->attention = block_open(pass, block);
+        }
+        block_need(model, pass, block, VALUE_MIDDLE);
+        if (block->waits) {
+            block_need(model, pass, block, VALUE_GATE_UP);
+        }
+        block_need(model, pass, block, VALUE_SWIGLU);
+        op_copy(pass->be, out, &block->value[VALUE_MIDDLE]);
+    } else {
+        struct block_scope attention = block_open(pass, block);
+        block->value[VALUE_MIDDLE] = *out;
+        make_middle(model, pass, block);
+        block_close(pass, block, attention);
+        block->present |= 1u << VALUE_MIDDLE;
     }
-    linear_forward(pass, block->o, &value[VALUE_MIDDLE], &value[VALUE_ATTENTION], 1.0f);
-
-    value[VALUE_NORM2] = pass_value(pass, VALUE_NORM2, dtype, c->hidden_size);
-    norm(model, pass, block->norm2, &value[VALUE_MIDDLE], &value[VALUE_NORM2], &block->rstd2);
-    value[VALUE_GATE_UP] = pass_value(pass, VALUE_GATE_UP, dtype, 2 * c->intermediate_size);
-    linear_forward(pass, block->gate_up, &value[VALUE_GATE_UP], &value[VALUE_NORM2], 0.0f);
-    value[VALUE_SWIGLU] = pass_value(pass, VALUE_SWIGLU, dtype, c->intermediate_size);
-    op_swiglu_forward(pass->be, &value[VALUE_SWIGLU], &value[VALUE_GATE_UP]);
-    if (pass->training) {
-        op_copy(pass->be, out, &value[VALUE_MIDDLE]);
+    block_linear_forward(model, pass, block, block->down, out, VALUE_SWIGLU, 1.0f);
+    if (!block->waits) {
+        block_close(pass, block, scope);
     }
-    linear_forward(pass, block->down, out, &value[VALUE_SWIGLU], 1.0f);
-    memory_release(pass->memory, MEMORY_WORKSPACE, mark);
 }
+
+/* ---- backward ---------------------------------------------------------------------------------
+ */
 
 /* dx += gradient of a norm's input; the norm's weight gradient is summed where the pass says. */
 static void norm_backward(struct pass *pass, const struct parameter *weight, struct tensor *dx,
@@ -197,23 +264,24 @@ static void feed_forward_backward(struct model *model, struct pass *pass, struct
                                   struct tensor *dx)
 {
     const struct model_config *c = &model->config;
-    struct tensor *value = block->value;
+    struct block_scope scope = block_open(pass, block);
+    block_need(model, pass, block, VALUE_MIDDLE);
+    struct tensor *gate_up = block_need(model, pass, block, VALUE_GATE_UP);
     struct memory_position mark = memory_mark(pass->memory, MEMORY_WORKSPACE);
     struct tensor dact = pass_scratch(pass, "dswiglu", model->dtype, c->intermediate_size);
-    linear_backward(pass, block->down, &dact, dx, &value[VALUE_SWIGLU]);
+    block_linear_backward(model, pass, block, block->down, &dact, dx, VALUE_SWIGLU);
     /* The gates are not needed again: their gradient takes their place. */
-    struct tensor *dgate_up = &value[VALUE_GATE_UP];
-    op_swiglu_backward(pass->be, &(struct swiglu_backward){ .dgate_up = dgate_up,
-                                                            .dy = &dact,
-                                                            .gate_up = &value[VALUE_GATE_UP] });
+    op_swiglu_backward(pass->be, &(struct swiglu_backward){
+                                     .dgate_up = gate_up, .dy = &dact, .gate_up = gate_up });
+    block_spoil(block, VALUE_GATE_UP);
     memory_release(pass->memory, MEMORY_WORKSPACE, mark);
 
     struct tensor dnorm = pass_scratch(pass, "dnorm2", model->dtype, c->hidden_size);
-    linear_backward(pass, block->gate_up, &dnorm, dgate_up, &value[VALUE_NORM2]);
+    block_linear_backward(model, pass, block, block->gate_up, &dnorm, gate_up, VALUE_NORM2);
     norm_backward(pass, block->norm2, dx,
                   &(struct rmsnorm_backward){
-                      .dy = &dnorm, .x = &value[VALUE_MIDDLE], .rstd = &block->rstd2 });
-    memory_release(pass->memory, MEMORY_WORKSPACE, mark);
+                      .dy = &dnorm, .x = &block->value[VALUE_MIDDLE], .rstd = &block->rstd2 });
+    block_close(pass, block, scope);
 }
 
 static void attention_part_backward(struct model *model, struct pass *pass, struct block *block,
@@ -223,10 +291,10 @@ static void attention_part_backward(struct model *model, struct pass *pass, stru
     struct tensor *value = block->value;
     struct attention_shape shape = attention_shape(model, pass);
     struct memory_position mark = memory_mark(pass->memory, MEMORY_WORKSPACE);
-    struct tensor dqkv = pass_scratch(pass, "dqkv", model->dtype, value[VALUE_QKV].dim[1]);
+    struct tensor dqkv = pass_scratch(pass, "dqkv", model->dtype, llama_columns(model, VALUE_QKV));
     struct memory_position inner = memory_mark(pass->memory, MEMORY_WORKSPACE);
     struct tensor dout = pass_scratch(pass, "dattention", model->dtype, c->heads * c->head_size);
-    linear_backward(pass, block->o, &dout, dx, &value[VALUE_ATTENTION]);
+    block_linear_backward(model, pass, block, block->o, &dout, dx, VALUE_ATTENTION);
     struct tensor delta = memory_vector(pass->memory, MEMORY_WORKSPACE, "delta", DTYPE_F32,
                                         pass_tokens(pass) * shape.heads);
     op_attention_backward(pass->be, &(struct attention_backward){ .dqkv = &dqkv,
@@ -240,7 +308,7 @@ static void attention_part_backward(struct model *model, struct pass *pass, stru
     memory_release(pass->memory, MEMORY_WORKSPACE, inner);
     rotate(model, pass, &dqkv, true);
     struct tensor dnorm = pass_scratch(pass, "dnorm1", model->dtype, c->hidden_size);
-    linear_backward(pass, block->qkv, &dnorm, &dqkv, &value[VALUE_NORM1]);
+    block_linear_backward(model, pass, block, block->qkv, &dnorm, &dqkv, VALUE_NORM1);
     norm_backward(pass, block->norm1, dx,
                   &(struct rmsnorm_backward){
                       .dy = &dnorm, .x = &value[VALUE_BLOCK_INPUT], .rstd = &block->rstd1 });
@@ -250,8 +318,18 @@ static void attention_part_backward(struct model *model, struct pass *pass, stru
 static void llama_block_backward(struct model *model, struct pass *pass, struct block *block,
                                  struct tensor *dx)
 {
+    /* The attention's part comes last but what it needs is made first: the feed-forward's values
+     * are computed from it. */
+    struct block_scope scope = block_open(pass, block);
+    block_need(model, pass, block, VALUE_QKV);
+    block_need(model, pass, block, VALUE_ATTENTION);
+    struct block_scope attention = block->waits ? block->attention : block_open(pass, block);
     feed_forward_backward(model, pass, block, dx);
+    block_close(pass, block, attention);
     attention_part_backward(model, pass, block, dx);
+    if (!block->waits) {
+        block_close(pass, block, scope);
+    }
 }
 
 const struct family_ops llama_family = {
@@ -259,4 +337,6 @@ const struct family_ops llama_family = {
     .declare_blocks = llama_declare_blocks,
     .block_forward = llama_block_forward,
     .block_backward = llama_block_backward,
+    .columns = llama_columns,
+    .produce = llama_produce,
 };

@@ -187,10 +187,32 @@ static void notify(struct pass *pass, int64_t layer, bool backward)
 
 static struct tensor residual_stream(struct model *model, struct pass *pass)
 {
-    return pass_value(pass, VALUE_BLOCK_INPUT, model->dtype, model->config.hidden_size);
+    return pass_value(pass, VALUE_BLOCK_INPUT, pass->training, model->dtype,
+                      model->config.hidden_size);
 }
 
-void model_forward(struct model *model, struct pass *pass, struct model_forward *out)
+/* Rows of logits that exist at a time. */
+static int64_t logits_rows(const struct model *model, const struct pass *pass)
+{
+    int64_t rows = LOGITS_ELEMENTS / model->config.vocabulary;
+    rows = rows < 16 ? 16 : rows;
+    return rows > pass_tokens(pass) ? pass_tokens(pass) : rows;
+}
+
+/* True if the last block's values can wait in the workspace for free: between its forward and its
+ * backward the logits are there, and with them a loss for each token; a backward takes a gradient
+ * of the feed-forward's width beside the block's values. */
+static bool last_waits(const struct model *model, const struct pass *pass)
+{
+    size_t element = dtype_size(model->dtype);
+    size_t logits = (size_t)(logits_rows(model, pass) * model->config.vocabulary) * element;
+    size_t losses = (size_t)pass_tokens(pass) * sizeof(float);
+    size_t gradient = (size_t)(pass_tokens(pass) * model->config.intermediate_size) * element;
+    return model->config.layers - model->first_trained > 1 &&
+           logits + losses + 2 * (size_t)MEMORY_ALIGNMENT <= gradient;
+}
+
+static struct tensor blocks_forward(struct model *model, struct pass *pass)
 {
     struct tensor x = residual_stream(model, pass);
     op_embedding_forward(pass->be, &x, &model->embedding->value, pass->ids);
@@ -198,17 +220,28 @@ void model_forward(struct model *model, struct pass *pass, struct model_forward 
         struct block *block = &model->block[i];
         notify(pass, i, false);
         block->kept = memory_mark(pass->memory, MEMORY_ACTIVATIONS);
+        block->waiting = memory_mark(pass->memory, MEMORY_WORKSPACE);
         /* A block without backward keeps nothing. */
         struct pass here = *pass;
         here.training = pass->training && i >= model->first_trained;
+        block->waits = here.training && i == model->config.layers - 1 && last_waits(model, pass);
         struct tensor next = here.training ? residual_stream(model, pass) : x;
         model->family->block_forward(model, &here, block, &next, &x);
         x = next;
     }
-    out->last = x;
+    return x;
+}
+
+void model_forward(struct model *model, struct pass *pass, struct model_forward *out)
+{
+    /* Below everything that the blocks take and give back. */
     out->rstd =
         memory_vector(pass->memory, MEMORY_WORKSPACE, "final rstd", DTYPE_F32, pass_tokens(pass));
     out->hidden = pass_scratch(pass, "hidden", model->dtype, model->config.hidden_size);
+    if (pass->training) {
+        out->dx = pass_scratch(pass, "dx", model->dtype, model->config.hidden_size);
+    }
+    out->last = blocks_forward(model, pass);
     op_rmsnorm_forward(pass->be,
                        &(struct rmsnorm_forward){ .y = &out->hidden,
                                                   .rstd = &out->rstd,
@@ -230,9 +263,7 @@ void model_loss(struct model *model, struct pass *pass, const struct tensor *hid
 {
     struct backend *be = pass->be;
     int64_t tokens = pass_tokens(pass);
-    int64_t chunk = LOGITS_ELEMENTS / model->config.vocabulary;
-    chunk = chunk < 16 ? 16 : chunk;
-    chunk = chunk > tokens ? tokens : chunk;
+    int64_t chunk = logits_rows(model, pass);
     struct memory_position mark = memory_mark(pass->memory, MEMORY_WORKSPACE);
     const int64_t dim[2] = { chunk, model->config.vocabulary };
     struct tensor buffer =
@@ -253,16 +284,16 @@ void model_loss(struct model *model, struct pass *pass, const struct tensor *hid
                                                       .targets = &target,
                                                       .scale = args->scale,
                                                       .gradient = args->dhidden != NULL });
-        if (args->dhidden != NULL) {
-            struct tensor dh = tensor_row_range(args->dhidden, first, rows);
-            op_matmul(be, &(struct matmul){ .c = &dh, .a = &logits, .b = &model->head->value });
-        }
         if (args->dhidden != NULL && !model->head->frozen) {
             op_matmul(be, &(struct matmul){ .c = &pass->dense->tensor[model->head->id],
                                             .a = &logits,
                                             .b = &h,
                                             .transpose_a = true,
                                             .beta = 1.0f });
+        }
+        if (args->dhidden != NULL) { /* may be `hidden`, whose rows are done with now */
+            struct tensor dh = tensor_row_range(args->dhidden, first, rows);
+            op_matmul(be, &(struct matmul){ .c = &dh, .a = &logits, .b = &model->head->value });
         }
     }
     op_sum(be, args->loss_sum, &losses, true);
@@ -272,15 +303,14 @@ void model_loss(struct model *model, struct pass *pass, const struct tensor *hid
 /* ---- backward ---------------------------------------------------------------------------------
  */
 
-void model_backward(struct model *model, struct pass *pass, const struct model_forward *forward,
+void model_backward(struct model *model, struct pass *pass, struct model_forward *forward,
                     const struct tensor *dhidden)
 {
     struct backend *be = pass->be;
-    struct memory_position mark = memory_mark(pass->memory, MEMORY_WORKSPACE);
-    struct tensor dx = pass_scratch(pass, "dx", model->dtype, model->config.hidden_size);
-    op_zero(be, &dx);
+    struct tensor *dx = &forward->dx;
+    op_zero(be, dx);
     op_rmsnorm_backward(
-        be, &(struct rmsnorm_backward){ .dx = &dx,
+        be, &(struct rmsnorm_backward){ .dx = dx,
                                         .dweight = pass_gradient(pass, model->final_norm),
                                         .dy = dhidden,
                                         .x = &forward->last,
@@ -289,12 +319,15 @@ void model_backward(struct model *model, struct pass *pass, const struct model_f
     for (int64_t i = model->config.layers - 1; i >= model->first_trained; i--) {
         struct block *block = &model->block[i];
         notify(pass, i, true);
-        model->family->block_backward(model, pass, block, &dx);
+        model->family->block_backward(model, pass, block, dx);
         memory_release(pass->memory, MEMORY_ACTIVATIONS, block->kept);
+        if (block->waits) {
+            memory_release(pass->memory, MEMORY_WORKSPACE, block->waiting);
+        }
+        block->present = 0;
     }
     struct tensor *dembedding = pass_gradient(pass, model->embedding);
     if (dembedding != NULL) {
-        op_embedding_backward(be, dembedding, &dx, pass->ids);
+        op_embedding_backward(be, dembedding, dx, pass->ids);
     }
-    memory_release(pass->memory, MEMORY_WORKSPACE, mark);
 }

@@ -21,13 +21,26 @@ struct family_ops {
     /* out = block(x); at inference out and x may be one tensor. */
     void (*block_forward)(struct model *model, struct pass *pass, struct block *block,
                           struct tensor *out, const struct tensor *x);
-    /* dx holds the gradient of out and becomes that of x. Uses what the forward kept in `block`. */
+    /* dx holds the gradient of out and becomes that of x. Uses what the forward kept in `block`,
+     * and makes the rest again. */
     void (*block_backward)(struct model *model, struct pass *pass, struct block *block,
                            struct tensor *dx);
+    /* Elements a token of a value. */
+    int64_t (*columns)(const struct model *model, enum block_value value);
+    /* Computes block->value[value], which is placed. Called by block_need (model/block.h), through
+     * which it asks for its inputs. The only way to compute that value, in either direction. */
+    void (*produce)(struct model *model, struct pass *pass, struct block *block,
+                    enum block_value value);
 };
 const struct family_ops *family_find(const char *name);
 
 enum { BLOCK_LINEARS = 4 };
+
+/* What was there of a block at some point: model/block.h. */
+struct block_scope {
+    struct memory_position workspace;
+    unsigned present;
+};
 
 /* One transformer block: its layers, and what its forward kept for its backward. */
 struct block {
@@ -36,8 +49,15 @@ struct block {
     struct parameter *norm2;
     struct linear *qkv, *o, *gate_up, *down;
     struct tensor value[VALUE_COUNT];
+    unsigned present; /* bits of the values that are there now: model/block.h */
+    /* fp32 numbers of the rows, always kept: recomputing writes the same ones again. */
     struct tensor rstd1, rstd2, lse;
     struct memory_position kept; /* activations before this block */
+    /* Nothing of this block is made twice: its values wait in the workspace, from this mark on;
+     * those after the attention, from the second. */
+    bool waits;
+    struct memory_position waiting;
+    struct block_scope attention;
 };
 
 struct model {
@@ -77,18 +97,24 @@ int64_t model_size(const struct model *model);
 struct parameter *model_dense_parameter(const struct model *model, int64_t index);
 
 /* Forward through the blocks: hidden (T, C), normalised, in the workspace of the caller. A training
- * pass keeps what its backward needs. */
+ * pass keeps what its backward needs.
+ *
+ * The last block's backward follows its forward at once but for the logits. Where these are no
+ * larger than what a backward takes beside the values of its block, those of the last block wait in
+ * the workspace instead of being made again, since the other blocks' backward takes that room
+ * anyway. */
 struct model_forward {
     struct tensor hidden; /* after the final norm */
     struct tensor last;   /* before it (kept) */
     struct tensor rstd;
+    struct tensor dx; /* training: where the gradient of the residual stream will be */
 };
 void model_forward(struct model *model, struct pass *pass, struct model_forward *out);
 
 /* Losses of the pass's targets, added to loss_sum (1). If dhidden (T, C) is not NULL it gets the
- * gradient of hidden, and the head's gradient is added to pass->dense. `scale` multiplies
- * gradients, not losses. The logits exist for a chunk of tokens at a time and become their own
- * gradient in place. */
+ * gradient of hidden, and may be hidden itself; the head's gradient is added to pass->dense.
+ * `scale` multiplies gradients, not losses. The logits exist for a chunk of tokens at a time and
+ * become their own gradient in place. */
 struct model_loss {
     struct tensor *loss_sum;
     struct tensor *dhidden;
@@ -98,7 +124,7 @@ void model_loss(struct model *model, struct pass *pass, const struct tensor *hid
                 const struct model_loss *args);
 
 /* Backward from dhidden through final norm, blocks and embedding. */
-void model_backward(struct model *model, struct pass *pass, const struct model_forward *forward,
+void model_backward(struct model *model, struct pass *pass, struct model_forward *forward,
                     const struct tensor *dhidden);
 
 /* Logits (B, V) of a pass over one token a row. */

@@ -9,10 +9,9 @@ const char *const block_value_names[VALUE_COUNT] = {
     "block input", "norm1", "qkv", "attention", "middle", "norm2", "gate_up", "swiglu",
 };
 
-struct tensor pass_value(struct pass *pass, enum block_value value, enum dtype dtype,
+struct tensor pass_value(struct pass *pass, enum block_value value, bool kept, enum dtype dtype,
                          int64_t columns)
 {
-    bool kept = pass->training && pass->policy->keeps[value];
     enum memory_category category = kept ? MEMORY_ACTIVATIONS : MEMORY_WORKSPACE;
     const int64_t dim[2] = { pass_tokens(pass), columns };
     return memory_matrix(pass->memory, category, block_value_names[value], dtype, dim);
@@ -47,15 +46,17 @@ void linear_forward(struct pass *pass, const struct linear *linear, struct tenso
 }
 
 void linear_backward(struct pass *pass, const struct linear *linear, struct tensor *dx,
-                     const struct tensor *dy, const struct tensor *x)
+                     const struct tensor *dy)
 {
     op_matmul(pass->be, &(struct matmul){ .c = dx, .a = dy, .b = &linear->weight });
     const struct linear_hooks *hooks = pass->hooks;
-    if (linear->idle) {
-        return;
-    }
-    if (hooks->input_gradient != NULL) {
+    if (!linear->idle && hooks->input_gradient != NULL) {
         hooks->input_gradient(hooks->context, pass, linear, dx, dy);
     }
-    hooks->weight_gradient(hooks->context, pass, linear, dy, x);
+}
+
+void linear_weight_gradient(struct pass *pass, const struct linear *linear, const struct tensor *dy,
+                            const struct tensor *x)
+{
+    pass->hooks->weight_gradient(pass->hooks->context, pass, linear, dy, x);
 }

@@ -11,7 +11,8 @@
 #include "engine/memory/memory.h"
 #include "engine/model/linear.h"
 
-/* The values of a block that a backward wants. */
+/* The values of a block that a backward wants, each made from the one before it (the middle also
+ * from the block's input). */
 enum block_value {
     VALUE_BLOCK_INPUT,
     VALUE_NORM1,     /* input of q, k, v */
@@ -25,7 +26,8 @@ enum block_value {
 };
 extern const char *const block_value_names[VALUE_COUNT];
 
-/* Which values a training pass keeps whole between forward and backward. */
+/* Which values a training pass keeps whole between forward and backward; the others are made again
+ * in the backward. The block's input is always kept. */
 struct activation_policy {
     const char *name;
     bool keeps[VALUE_COUNT];
@@ -73,9 +75,8 @@ static inline struct tensor *pass_gradient(const struct pass *pass, const struct
     return pass->dense == NULL || p->frozen ? NULL : &pass->dense->tensor[p->id];
 }
 
-/* Places (T, columns) of the model's dtype: kept if the pass trains and the policy keeps `value`.
- */
-struct tensor pass_value(struct pass *pass, enum block_value value, enum dtype dtype,
+/* Places (T, columns) in ACTIVATIONS if it is kept for the backward, else in WORKSPACE. */
+struct tensor pass_value(struct pass *pass, enum block_value value, bool kept, enum dtype dtype,
                          int64_t columns);
 
 /* Places (T, columns) in the workspace. */

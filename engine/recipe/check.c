@@ -23,7 +23,7 @@ enum { NAMES_MAX = 16 };
 
 static const char *const planned_methods[] = { "galore", "lora", NULL };
 static const char *const built_none[] = { "none", NULL };
-static const char *const planned_recompute[] = { "norms", "ffn", "block", NULL };
+static const char *const planned_recompute[] = { NULL };
 static const char *const planned_sample[] = { "wta-crs", "crs", "rad", NULL };
 static const char *const planned_offload[] = { "host", "ssd", NULL };
 static const char *const planned_optimizers[] = { "sgd", "tradam", NULL };

@@ -132,7 +132,7 @@ const struct field recipe_fields[] = {
            "Values of method.alpha that differ, in the same way."),
 
     STRING("activation.recompute", activation_recompute, "none|norms|ffn|block", "none",
-           "What the backward pass computes again instead of keeping it."),
+           "What the backward pass computes again: norms and SwiGLU, the feed-forward, or all."),
     STRING("activation.sample", activation_sample, "none|wta-crs|crs|rad", "none",
            "Keeps a random sample of the inputs of linear layers instead of all of them."),
     NUMBER("activation.keep", activation_keep, 0, 1, "fraction", "0.3",

@@ -10,9 +10,12 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "engine/activation/policy.h"
+#include "engine/base/xalloc.h"
 #include "engine/plan.h"
 
-enum { SPLITS = 7, RANKS = 4, STATES = 2, PRECISIONS = 2, METHODS = 2 };
+enum { SPLITS = 7, RANKS = 4, STATES = 2, PRECISIONS = 2, METHODS = 2, RECOMPUTES = 4 };
+enum { OPTIONS = SPLITS * RANKS * STATES * PRECISIONS * METHODS * RECOMPUTES };
 
 struct option {
     int split;     /* halvings of batch.micro */
@@ -20,12 +23,21 @@ struct option {
     int state;     /* bf16 moments */
     int precision; /* bf16 weights */
     int method;    /* grass instead of full */
+    int recompute; /* 0: as it is; else a row of the policies (activation_name) */
     double cost;
+};
+
+/* What recomputing costs in time, by row of the policies: FLOPs of a step as planned, against those
+ * of the recipe as it is; 0 where the recipe recomputes as much already. */
+struct recompute_times {
+    double factor[RECOMPUTES];
 };
 
 static double option_cost(const struct option *o)
 {
-    return 1.0 * o->split + 2.5 * o->rank + 1.5 * o->state + 3.0 * o->precision + 6.0 * o->method;
+    static const double recompute[RECOMPUTES] = { 0.0, 0.3, 1.3, 2.2 };
+    return 1.0 * o->split + 2.5 * o->rank + 1.5 * o->state + 3.0 * o->precision + 6.0 * o->method +
+           recompute[o->recompute];
 }
 
 static int by_cost(const void *a, const void *b)
@@ -40,7 +52,7 @@ static int by_cost(const void *a, const void *b)
 
 /* Lays the change over a copy of the recipe; -1 if it does not apply. */
 static int option_apply(const struct option *o, const struct model_config *config,
-                        struct recipe *recipe)
+                        const struct recompute_times *times, struct recipe *recipe)
 {
     const int64_t most = (int64_t)recipe_field("batch.accumulate")->maximum;
     bool full = strcmp(recipe->method_name, "full") == 0;
@@ -50,6 +62,7 @@ static int option_apply(const struct option *o, const struct model_config *confi
     apply = apply && (o->rank == 0 || (!full && recipe->method_rank >> o->rank >= 1));
     apply = apply && (o->state == 0 || recipe->optimizer_state == STATE_FP32);
     apply = apply && (o->precision == 0 || recipe->precision_weights == DTYPE_F32);
+    apply = apply && (o->recompute == 0 || times->factor[o->recompute] > 0.0);
     if (!apply) {
         return -1;
     }
@@ -60,6 +73,10 @@ static int option_apply(const struct option *o, const struct model_config *confi
     if (o->precision) {
         recipe->precision_weights = DTYPE_BF16;
         recipe->precision_rounding = ROUNDING_STOCHASTIC;
+    }
+    if (o->recompute) {
+        free(recipe->activation_recompute);
+        recipe->activation_recompute = xstrdup(activation_name((size_t)o->recompute));
     }
     if (o->method) {
         free(recipe->method_name);
@@ -85,7 +102,7 @@ static void append(char *text, size_t size, const char *format, ...)
 }
 
 static void option_describe(const struct option *o, const struct recipe *recipe,
-                            struct plan_change *out)
+                            const struct recompute_times *times, struct plan_change *out)
 {
     char *words = out->assignments;
     char *text = out->sentence;
@@ -98,6 +115,13 @@ static void option_describe(const struct option *o, const struct recipe *recipe,
         append(text, text_size, "; the same batch in %lld smaller parts, a little slower",
                (long long)recipe->batch_accumulate);
         out->time_factor *= 1.0 + 0.03 * o->split;
+    }
+    if (o->recompute > 0) {
+        double factor = times->factor[o->recompute];
+        append(words, words_size, " activation.recompute=%s", recipe->activation_recompute);
+        append(text, text_size, "; the backward computes activations again, %.0f %% more time",
+               100.0 * (factor - 1.0));
+        out->time_factor *= factor;
     }
     if (o->state > 0) {
         append(words, words_size, " optimizer.state=bf16");
@@ -126,7 +150,7 @@ static void option_describe(const struct option *o, const struct recipe *recipe,
 static size_t option_list(struct option *out)
 {
     size_t count = 0;
-    for (int code = 1; code < SPLITS * RANKS * STATES * PRECISIONS * METHODS; code++) {
+    for (int code = 1; code < OPTIONS; code++) {
         int rest = code;
         struct option o = { 0 };
         o.split = rest % SPLITS;
@@ -136,7 +160,9 @@ static size_t option_list(struct option *out)
         o.state = rest % STATES;
         rest /= STATES;
         o.precision = rest % PRECISIONS;
-        o.method = rest / PRECISIONS;
+        rest /= PRECISIONS;
+        o.method = rest % METHODS;
+        o.recompute = rest / METHODS;
         o.cost = option_cost(&o);
         out[count++] = o;
     }
@@ -144,29 +170,85 @@ static size_t option_list(struct option *out)
     return count;
 }
 
+/* Passes over memory that no count of FLOPs shows. */
+static const double LEAST_RECOMPUTE_FACTOR = 1.01;
+
+static void recompute_times(const struct recipe *recipe, const struct model_config *config,
+                            struct plan *plan, struct recompute_times *times)
+{
+    struct error unused;
+    bool more = false;
+    double now = 0.0;
+    memset(times, 0, sizeof *times);
+    for (int r = 0; r < RECOMPUTES; r++) {
+        const char *name = activation_name((size_t)r);
+        bool same = strcmp(name, recipe->activation_recompute) == 0;
+        struct recipe changed;
+        recipe_init(&changed);
+        recipe_copy(&changed, recipe);
+        free(changed.activation_recompute);
+        changed.activation_recompute = xstrdup(name);
+        if ((more || same) && plan_make(&changed, config, plan, &unused) == 0) {
+            now = same ? plan->step_flops : now;
+            double factor = now > 0.0 ? plan->step_flops / now : 0.0;
+            factor = factor < LEAST_RECOMPUTE_FACTOR ? LEAST_RECOMPUTE_FACTOR : factor;
+            times->factor[r] = more ? factor : 0.0;
+        }
+        more = more || same;
+        recipe_free(&changed);
+    }
+}
+
+/* What neither the batch nor recomputing changes: if that alone is too much, the rest of such
+ * options need not be planned. */
+struct hopeless {
+    bool found[RANKS][STATES][PRECISIONS][METHODS];
+};
+
+static bool *hopeless_at(struct hopeless *h, const struct option *o)
+{
+    return &h->found[o->rank][o->state][o->precision][o->method];
+}
+
+/* True if the changed recipe is planned and fits. */
+static bool option_fits(const struct option *option, const struct recipe *changed,
+                        const struct model_config *config, int64_t limit_bytes, struct plan *plan,
+                        struct hopeless *hopeless)
+{
+    struct error unused;
+    if (*hopeless_at(hopeless, option) || plan_make(changed, config, plan, &unused) != 0) {
+        return false;
+    }
+    size_t fixed =
+        plan->bytes[MEMORY_WEIGHTS] + plan->bytes[MEMORY_GRADIENTS] + plan->bytes[MEMORY_OPTIMIZER];
+    *hopeless_at(hopeless, option) = fixed > (size_t)limit_bytes;
+    return plan->total_bytes <= (size_t)limit_bytes;
+}
+
 int plan_changes(const struct recipe *recipe, const struct model_config *config,
                  int64_t limit_bytes, struct plan_change *out, size_t limit, size_t *count,
                  struct error *err)
 {
-    struct option options[SPLITS * RANKS * STATES * PRECISIONS * METHODS];
+    struct option options[OPTIONS];
+    struct hopeless hopeless = { 0 };
+    struct recompute_times times;
     size_t options_count = option_list(options);
     struct plan *plan = malloc(sizeof *plan);
     *count = 0;
     if (plan == NULL) {
         return fail(err, ERROR_RUNTIME, "out of memory");
     }
+    recompute_times(recipe, config, plan, &times);
     for (size_t i = 0; i < options_count && *count < limit; i++) {
         struct recipe changed;
-        struct error unused;
         recipe_init(&changed);
         recipe_copy(&changed, recipe);
-        if (option_apply(&options[i], config, &changed) == 0 &&
-            plan_make(&changed, config, plan, &unused) == 0 &&
-            plan->total_bytes <= (size_t)limit_bytes) {
+        if (option_apply(&options[i], config, &times, &changed) == 0 &&
+            option_fits(&options[i], &changed, config, limit_bytes, plan, &hopeless)) {
             struct plan_change *change = &out[(*count)++];
             memset(change, 0, sizeof *change);
             change->total_bytes = plan->total_bytes;
-            option_describe(&options[i], &changed, change);
+            option_describe(&options[i], &changed, &times, change);
         }
         recipe_free(&changed);
     }
@@ -205,8 +287,9 @@ int plan_check(const struct plan *plan, const struct recipe *recipe,
         hint(err, "%s (%.1f MiB: %s)", change.assignments, (double)change.total_bytes / mib,
              change.sentence);
     } else {
-        hint(err, "no combination of batch.micro, method.rank, optimizer.state and "
-                  "precision.weights fits; lower data.sequence_length or choose a smaller model");
+        hint(err, "no combination of batch.micro, activation.recompute, method.rank, "
+                  "optimizer.state and precision.weights fits; lower data.sequence_length or "
+                  "choose a smaller model");
     }
     return -1;
 }

@@ -78,12 +78,11 @@ static void micro_batch(struct trainer *trainer, float scale)
     struct model_forward forward;
     trainer_enter(trainer, PHASE_FORWARD);
     model_forward(model, &pass, &forward);
-    struct tensor dhidden = pass_scratch(&pass, "dhidden", model->dtype, model->config.hidden_size);
-    model_loss(
-        model, &pass, &forward.hidden,
-        &(struct model_loss){ .loss_sum = &trainer->loss, .dhidden = &dhidden, .scale = scale });
+    model_loss(model, &pass, &forward.hidden,
+               &(struct model_loss){
+                   .loss_sum = &trainer->loss, .dhidden = &forward.hidden, .scale = scale });
     trainer_enter(trainer, PHASE_BACKWARD);
-    model_backward(model, &pass, &forward, &dhidden);
+    model_backward(model, &pass, &forward, &forward.hidden);
     memory_release(memory, MEMORY_ACTIVATIONS, activations);
     memory_release(memory, MEMORY_WORKSPACE, workspace);
 }

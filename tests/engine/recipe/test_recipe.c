@@ -408,7 +408,8 @@ static void what_is_not_there_is_refused_by_name(void **state)
     check((const char *[]){ "method.name=gras", NULL }, "unknown");
     check((const char *[]){ "optimizer.name=sgd", NULL }, "adamw");
     check((const char *[]){ "optimizer.state=int8", NULL }, "int8");
-    check((const char *[]){ "activation.recompute=block", NULL }, "activation.recompute");
+    check((const char *[]){ "activation.recompute=block", NULL }, NULL);
+    check((const char *[]){ "activation.recompute=blocks", NULL }, "none, norms, ffn, block");
     check((const char *[]){ "activation.sample=rad", NULL }, "activation.sample");
     check((const char *[]){ "activation.offload=ssd", NULL }, "activation.offload");
     check((const char *[]){ "kernel.attention=cudnn", NULL }, "kernel.attention");

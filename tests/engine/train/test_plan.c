@@ -44,6 +44,7 @@ static void test_every_preset(void **state)
             struct fixture f;
             struct recipe preset;
             char name[64], selection[64], side[64], state_word[64], precision[64], rank[64];
+            char recompute[64];
             recipe_init(&preset);
             check(recipe_load(&preset, presets.item[i].path, &err), &err);
             snprintf(name, sizeof name, "method.name=%s", preset.method_name);
@@ -57,9 +58,11 @@ static void test_every_preset(void **state)
             snprintf(precision, sizeof precision, "precision.weights=%s",
                      preset.precision_weights == DTYPE_BF16 ? "bf16" : "fp32");
             snprintf(rank, sizeof rank, "method.rank=%d", extra & 1 ? 5 : 32);
+            snprintf(recompute, sizeof recompute, "activation.recompute=%s",
+                     preset.activation_recompute);
             fixture_open(
                 &f, "untied",
-                WORDS(name, selection, side, state_word, precision, rank,
+                WORDS(name, selection, side, state_word, precision, rank, recompute,
                       extra & 1 ? "data.validation=0.1" : "data.validation=", "train.eval_every=10",
                       extra & 2 ? "train.sample_every=5" : "train.sample_every=0"));
             check_used(&f);
@@ -219,6 +222,47 @@ static void test_changes_fit(void **state)
     fixture_close(&f);
 }
 
+/* Recomputing is offered with the time that its FLOPs say, and not where it is done already. */
+static void test_recompute_is_offered(void **state)
+{
+    (void)state;
+    struct recipe recipe;
+    struct model_config config;
+    struct plan plan;
+    struct plan block;
+    struct plan_change changes[PLAN_CHANGES_MAX];
+    struct error err = { 0 };
+    size_t count = 0;
+    open_preset_model("llama-7b", &recipe, &config);
+    config.layers = 4;
+    check(recipe_set(&recipe, "data.sequence_length=2048", &err), &err);
+    check(plan_make(&recipe, &config, &plan, &err), &err);
+    check(recipe_set(&recipe, "activation.recompute=block", &err), &err);
+    check(plan_make(&recipe, &config, &block, &err), &err);
+    check(recipe_set(&recipe, "activation.recompute=none", &err), &err);
+    assert_true(block.total_bytes < plan.total_bytes);
+    check(plan_changes(&recipe, &config, (int64_t)block.total_bytes, changes, PLAN_CHANGES_MAX,
+                       &count, &err),
+          &err);
+    bool offered = false;
+    for (size_t i = 0; i < count; i++) {
+        if (strcmp(changes[i].assignments, "activation.recompute=block") == 0) {
+            offered = true;
+            assert_true(fabs(changes[i].time_factor - block.step_flops / plan.step_flops) < 1e-9);
+            assert_int_equal(changes[i].total_bytes, block.total_bytes);
+        }
+    }
+    assert_true(offered);
+    check(recipe_set(&recipe, "activation.recompute=block", &err), &err);
+    check(plan_changes(&recipe, &config, (int64_t)block.total_bytes, changes, PLAN_CHANGES_MAX,
+                       &count, &err),
+          &err);
+    for (size_t i = 0; i < count; i++) {
+        assert_null(strstr(changes[i].assignments, "activation.recompute"));
+    }
+    recipe_free(&recipe);
+}
+
 static void test_largest_rank(void **state)
 {
     (void)state;
@@ -263,10 +307,11 @@ static void test_phases(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_every_preset),     cmocka_unit_test(test_one_byte_less),
-        cmocka_unit_test(test_unknown_tensor),   cmocka_unit_test(test_seven_billion),
-        cmocka_unit_test(test_thirteen_billion), cmocka_unit_test(test_changes_fit),
-        cmocka_unit_test(test_largest_rank),     cmocka_unit_test(test_phases),
+        cmocka_unit_test(test_every_preset),         cmocka_unit_test(test_one_byte_less),
+        cmocka_unit_test(test_unknown_tensor),       cmocka_unit_test(test_seven_billion),
+        cmocka_unit_test(test_thirteen_billion),     cmocka_unit_test(test_changes_fit),
+        cmocka_unit_test(test_largest_rank),         cmocka_unit_test(test_phases),
+        cmocka_unit_test(test_recompute_is_offered),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

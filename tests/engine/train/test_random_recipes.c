@@ -84,9 +84,11 @@ static void draw_recipe(struct scenario *s)
     static const char *const formats[] = { "fp32", "bf16" };
     static const char *const roundings[] = { "nearest", "stochastic" };
     static const char *const schedules[] = { "constant", "linear", "cosine", "wsd" };
+    static const char *const recomputes[] = { "none", "norms", "ffn", "block" };
     struct recipe *r = &s->recipe;
     recipe_init(r);
     draw_method(s);
+    set(r, "activation.recompute", one_of(&s->dice, recomputes, 4));
     set(r, "model.init", "random");
     set_number(r, "data.sequence_length", DICE_PICK(&s->dice, 1, 2, 5, 16));
     set_number(r, "batch.micro", 1 + dice_roll(&s->dice, 3));
