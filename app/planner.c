@@ -49,6 +49,9 @@ static int64_t device_limit(const struct recipe *recipe, char *device, size_t si
         return recipe->memory_limit;
     }
     int64_t limit = plan_limit(recipe, be);
+    if (strcmp(name, "cuda") == 0) {
+        snprintf(device, size, "%.62s", be->facts.device);
+    }
     backend_close(be);
     return limit;
 }

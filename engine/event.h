@@ -92,6 +92,8 @@ struct event_memory {
     int64_t bytes[MEMORY_CATEGORY_COUNT];
     int64_t peak_bytes[MEMORY_CATEGORY_COUNT];
     int64_t planned_bytes[MEMORY_CATEGORY_COUNT];
+    /* On an NVIDIA device what NVML tells of all its processes and the driver, absent without it;
+     * elsewhere what the regions take. */
     int64_t device_used_bytes;
     int64_t host_bytes;
 };
@@ -133,9 +135,12 @@ struct event_setting {
     char *by;               /* "client 3", "resume" */
 };
 struct event_telemetry {
-    double gpu_util, power_w, temperature_c; /* NaN: absent */
-    int64_t device_used_bytes, device_total_bytes, host_bytes;
-    double cpu_percent;
+    /* Of the device, at most a second old; all absent where it is no NVIDIA device or NVML is not
+     * there. Used bytes are those of all its processes. */
+    double gpu_util, power_w, temperature_c, clock_mhz;
+    int64_t device_used_bytes, device_total_bytes;
+    int64_t host_bytes; /* resident, of this process */
+    double cpu_percent; /* of one processor */
 };
 struct event_message {
     char *text;

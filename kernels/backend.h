@@ -56,6 +56,7 @@ struct op_count {
 struct backend_facts {
     char device[128];     /* "AMD EPYC ..., 2 threads", "NVIDIA H100 ..." */
     int threads;          /* 0 where it has no meaning */
+    char bus_id[32];      /* of a device on a PCI bus, "0000:65:00.0"; else "" */
     size_t memory_bytes;  /* of the device; 0: unknown or unlimited */
     bool host_accessible; /* tensors can be read by the host directly */
     bool imaginary;       /* the null backend: nothing is computed, uploads need no contents */

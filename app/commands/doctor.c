@@ -1,6 +1,7 @@
 /* windrow doctor: what is there, what is missing, and what that costs. */
 #include <dlfcn.h>
 #include <langinfo.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -13,6 +14,7 @@
 #include "engine/recipe.h"
 #include "engine/run.h"
 #include "kernels/backend.h"
+#include "kernels/nvml.h"
 
 /* A library that this program links or opens while it runs. */
 struct library {
@@ -30,41 +32,79 @@ static const struct library libraries[] = {
     { "xxhash", "libxxhash.so.0", "XXH3_128bits", true, "no checksums" },
     { "openmp", "libgomp.so.1", "omp_get_max_threads", true, "one thread" },
     { "cuda", "libcuda.so.1", "cuInit", false, "no GPU driver: training runs on the CPU" },
+    { "cublaslt", "libcublasLt.so.13", "cublasLtMatmul", false,
+      "no matrix products on a GPU: training runs on the CPU" },
+    { "cudnn", "libcudnn.so.9", "cudnnBackendExecute", false,
+      "attention on a GPU runs in our own kernels" },
     { "nvml", "libnvidia-ml.so.1", "nvmlInit_v2", false, "no GPU telemetry" },
+    { "nccl", "libnccl.so.2", "ncclAllReduce", false, "no training on several GPUs together" },
 };
-enum { LIBRARY_COUNT = sizeof libraries / sizeof libraries[0] };
+enum { LIBRARY_COUNT = sizeof libraries / sizeof libraries[0], DEVICES_MAX = 16 };
+/* Where the CUDA toolkit installs what the system does not search. */
+static const char toolkit[] = "/usr/local/cuda/lib64";
 
 static bool library_found(const struct library *library)
 {
     void *handle = dlopen(library->file, RTLD_LAZY | RTLD_LOCAL);
+    if (handle == NULL && !library->needed) {
+        char *path = xasprintf("%s/%s", toolkit, library->file);
+        handle = dlopen(path, RTLD_LAZY | RTLD_LOCAL);
+        free(path);
+    }
     if (handle == NULL) {
         /* Another version, or linked in whole. */
         return library->symbol != NULL && dlsym(RTLD_DEFAULT, library->symbol) != NULL;
     }
-    bool found = library->symbol == NULL || dlsym(handle, library->symbol) != NULL;
-    dlclose(handle);
-    return found;
+    /* It stays open: libraries of this size do not unload cleanly, and the program ends soon. */
+    return library->symbol == NULL || dlsym(handle, library->symbol) != NULL;
 }
 
 struct device {
     bool compiled;
     int devices;
     char why[256]; /* none: the reason */
-    struct backend_facts facts;
+    struct backend_facts facts[DEVICES_MAX];
 };
 
-static struct device look_at(const char *backend)
+static struct device look_at(const char *backend, int limit)
 {
     struct device device = { 0 };
-    struct backend *be = backend_open(backend, 0, device.why, sizeof device.why);
-    /* A build without it says so, and that is all there is to ask. */
-    device.compiled = be != NULL || strstr(device.why, "built without") == NULL;
-    if (be != NULL) {
-        device.devices = 1;
-        device.facts = be->facts;
-        backend_close(be);
+    char why[256];
+    struct backend *be = NULL;
+    for (int i = 0; i < limit && (i == 0 || be != NULL); i++) {
+        be = backend_open(backend, i, i == 0 ? device.why : why, sizeof why);
+        if (be != NULL) {
+            device.facts[device.devices++] = be->facts;
+            backend_close(be);
+        }
     }
+    /* A build without it says so, and that is all there is to ask. */
+    device.compiled = device.devices > 0 || strstr(device.why, "built without") == NULL;
     return device;
+}
+
+/* What the driver knows, CUDA_VISIBLE_DEVICES or not. */
+struct driver {
+    char version[96]; /* "": there is none */
+    char why[256];
+    int devices;
+    struct nvml_facts facts[DEVICES_MAX];
+};
+
+static struct driver look_at_driver(void)
+{
+    struct driver driver = { .devices = 0 };
+    struct nvml *nvml = nvml_open(NULL, driver.why, sizeof driver.why);
+    if (nvml == NULL) {
+        return driver;
+    }
+    snprintf(driver.version, sizeof driver.version, "%s", nvml_driver_version(nvml));
+    int count = nvml_device_count(nvml);
+    for (int i = 0; i < count && i < DEVICES_MAX; i++) {
+        driver.devices += nvml_device_facts(nvml, i, &driver.facts[driver.devices]) ? 1 : 0;
+    }
+    nvml_close(nvml);
+    return driver;
 }
 
 struct terminal {
@@ -103,6 +143,7 @@ static bool can_write(const char *path)
 struct report {
     struct device cpu;
     struct device cuda;
+    struct driver driver;
     bool found[LIBRARY_COUNT];
     struct terminal terminal;
     char *state;
@@ -117,12 +158,43 @@ static void add_backend(cJSON *backends, const char *name, const struct device *
     json_add_bool(item, "compiled", device->compiled);
     json_add_number(item, "devices", device->devices);
     cJSON *names = json_add_array(item, "device_names");
+    for (int i = 0; i < device->devices; i++) {
+        cJSON_AddItemToArray(names, cJSON_CreateString(device->facts[i].device));
+    }
     if (device->devices > 0) {
-        cJSON_AddItemToArray(names, cJSON_CreateString(device->facts.device));
-        json_add_number(item, "memory_bytes", (double)device->facts.memory_bytes);
-        json_add_number(item, "threads", device->facts.threads);
+        json_add_number(item, "memory_bytes", (double)device->facts[0].memory_bytes);
+        json_add_number(item, "threads", device->facts[0].threads);
     } else {
         json_add_text(item, "why", device->why);
+    }
+}
+
+/* What cannot be known is left out. */
+static void add_driver(cJSON *root, const struct driver *driver)
+{
+    cJSON *item = json_add_object(root, "nvidia");
+    if (driver->version[0] != '\0') {
+        json_add_text(item, "driver", driver->version);
+    }
+    if (driver->why[0] != '\0') {
+        json_add_text(item, "why", driver->why);
+    }
+    cJSON *list = json_add_array(item, "devices");
+    for (int i = 0; i < driver->devices; i++) {
+        const struct nvml_facts *facts = &driver->facts[i];
+        cJSON *device = json_append_object(list);
+        char capability[32];
+        if (facts->name[0] != '\0') {
+            json_add_text(device, "name", facts->name);
+        }
+        json_add_text(device, "bus_id", facts->bus_id);
+        if (facts->memory_bytes >= 0) {
+            json_add_number(device, "memory_bytes", (double)facts->memory_bytes);
+        }
+        if (facts->major >= 0) {
+            snprintf(capability, sizeof capability, "%d.%d", facts->major, facts->minor);
+            json_add_text(device, "compute_capability", capability);
+        }
     }
 }
 
@@ -134,6 +206,7 @@ static void print_json(const struct report *report)
     cJSON *backends = json_add_object(root, "backends");
     add_backend(backends, "cpu", &report->cpu);
     add_backend(backends, "cuda", &report->cuda);
+    add_driver(root, &report->driver);
     cJSON *list = json_add_array(root, "libraries");
     for (int i = 0; i < LIBRARY_COUNT; i++) {
         cJSON *item = json_append_object(list);
@@ -160,14 +233,39 @@ static void print_json(const struct report *report)
 
 static void print_backend(const char *name, const struct device *device)
 {
-    if (device->devices > 0) {
-        output_data("%-14s %s", name, device->facts.device);
-        if (device->facts.memory_bytes > 0) {
-            output_data(", %s", text_bytes((double)device->facts.memory_bytes).text);
+    for (int i = 0; i < device->devices; i++) {
+        const struct backend_facts *facts = &device->facts[i];
+        char label[16];
+        snprintf(label, sizeof label, i > 0 ? "%s:%d" : "%s", name, i);
+        output_data("%-14s %s", label, facts->device);
+        if (facts->memory_bytes > 0) {
+            output_data(", %s", text_bytes((double)facts->memory_bytes).text);
         }
-        output_data("\n");
-    } else {
+        output_data("%s%s\n", facts->bus_id[0] != '\0' ? ", bus " : "", facts->bus_id);
+    }
+    if (device->devices == 0) {
         output_data("%-14s none: %s\n", name, device->why);
+    }
+}
+
+static void print_driver(const struct driver *driver)
+{
+    if (driver->why[0] != '\0') {
+        output_data("%-14s none: %s\n", "nvidia driver", driver->why);
+        return;
+    }
+    output_data("%-14s %s\n", "nvidia driver",
+                driver->version[0] != '\0' ? driver->version : "version unknown");
+    for (int i = 0; i < driver->devices; i++) {
+        const struct nvml_facts *facts = &driver->facts[i];
+        output_data("%-14s %s", "", facts->name[0] != '\0' ? facts->name : "a device");
+        if (facts->memory_bytes >= 0) {
+            output_data(", %s", text_bytes((double)facts->memory_bytes).text);
+        }
+        if (facts->major >= 0) {
+            output_data(", compute capability %d.%d", facts->major, facts->minor);
+        }
+        output_data(", bus %s\n", facts->bus_id);
     }
 }
 
@@ -176,6 +274,7 @@ static void print_text(const struct report *report)
     output_data("windrow %s\n\nDEVICES\n", WINDROW_VERSION);
     print_backend("cpu", &report->cpu);
     print_backend("cuda", &report->cuda);
+    print_driver(&report->driver);
     output_data("\nLIBRARIES\n");
     for (int i = 0; i < LIBRARY_COUNT; i++) {
         if (report->found[i]) {
@@ -207,8 +306,9 @@ static void print_text(const struct report *report)
 
 int command_doctor(const struct arguments *arguments)
 {
-    struct report report = { .cpu = look_at("cpu"),
-                             .cuda = look_at("cuda"),
+    struct report report = { .cpu = look_at("cpu", 1),
+                             .cuda = look_at("cuda", DEVICES_MAX),
+                             .driver = look_at_driver(),
                              .terminal = look_at_terminal(),
                              .state = run_root(),
                              .presets = preset_directory() };

@@ -55,7 +55,8 @@ static void total_lines(const struct workbench *workbench, struct canvas *canvas
                       text_bytes((double)history->plan.total_bytes).text, bounded ? " of " : "",
                       bounded ? text_bytes((double)history->plan.limit_bytes).text : "");
     }
-    int64_t device = history->telemetry_seen     ? history->telemetry.device_used_bytes
+    bool told = history->telemetry_seen && history->telemetry.device_used_bytes > 0;
+    int64_t device = told                        ? history->telemetry.device_used_bytes
                      : history->memory_step >= 0 ? memory->device_used_bytes
                                                  : EVENT_UNKNOWN;
     int64_t host = history->telemetry_seen && history->telemetry.host_bytes > 0
@@ -63,8 +64,13 @@ static void total_lines(const struct workbench *workbench, struct canvas *canvas
                    : history->memory_step >= 0 ? memory->host_bytes
                                                : EVENT_UNKNOWN;
     if (device > 0) {
-        canvas_printf(canvas, line.x, line.y++, line.width, STYLE_TEXT, "device in use %s",
-                      text_bytes((double)device).text);
+        /* Beside the plan, what the device says: the gap is the driver's context, the libraries and
+         * other processes. */
+        bool whole =
+            history->telemetry_seen && history->telemetry.device_total_bytes > 0 && line.width > 34;
+        canvas_printf(canvas, line.x, line.y++, line.width, STYLE_TEXT, "device in use %s%s%s",
+                      text_bytes((double)device).text, whole ? " of " : "",
+                      whole ? text_bytes((double)history->telemetry.device_total_bytes).text : "");
     }
     if (host > 0) {
         canvas_printf(canvas, line.x, line.y++, line.width, STYLE_TEXT, "process       %s",

@@ -157,6 +157,40 @@ static void spark(struct canvas *canvas, struct rect area, const struct series *
     plot_end(&plot);
 }
 
+/* A line of what the device does, or the processor where there is no device to ask. */
+static void device_line(const struct event_telemetry *now, struct canvas *canvas, struct rect line)
+{
+    bool gpu = isfinite(now->gpu_util) || isfinite(now->power_w);
+    double share = gpu ? now->gpu_util / 100 : (double)NAN;
+    char numbers[64];
+    size_t used = 0;
+    numbers[0] = '\0';
+    if (gpu) {
+        if (isfinite(now->power_w)) {
+            used += (size_t)snprintf(numbers, sizeof(numbers), " %.0f W", now->power_w);
+        }
+        if (isfinite(now->temperature_c)) {
+            snprintf(numbers + used, sizeof(numbers) - used, " %.0f C", now->temperature_c);
+        }
+    } else if (now->host_bytes > 0) {
+        snprintf(numbers, sizeof(numbers), " %s", text_bytes((double)now->host_bytes).text);
+    }
+    double percent = gpu ? now->gpu_util : now->cpu_percent;
+    char label[24] = "";
+    if (isfinite(percent)) {
+        snprintf(label, sizeof(label), " %.0f%%", fmin(fmax(percent, 0), 99999));
+    }
+    int x = line.x;
+    x += canvas_printf(canvas, x, line.y, line.width, STYLE_TEXT, "%s%s", gpu ? "GPU" : "CPU",
+                       label);
+    int room = line.x + line.width - x - text_columns(numbers) - 2;
+    if (isfinite(share) && room >= 6) {
+        widget_bar(canvas, (struct rect){ x + 1, line.y, room, 1 }, share, -1, STYLE_SERIES_1);
+        x += room + 1;
+    }
+    canvas_text(canvas, x, line.y, line.x + line.width - x, STYLE_TEXT, numbers);
+}
+
 static void draw_speed(const struct workbench *workbench, struct canvas *canvas, struct rect area)
 {
     const struct history *history = &workbench->history;
@@ -174,7 +208,8 @@ static void draw_speed(const struct workbench *workbench, struct canvas *canvas,
         series_look(&history->tokens_per_second, 1, (int64_t)history->tokens_per_second.count);
     canvas_printf(canvas, x, inside.y, width, STYLE_TEXT, "%s tok/s, mean %s",
                   text_count(step->tokens_per_second).text, text_count(range.mean).text);
-    int lines = isfinite(step->mfu) ? 3 : 2;
+    bool telemetry = history->telemetry_seen && inside.height >= 5;
+    int lines = (isfinite(step->mfu) ? 3 : 2) + telemetry;
     spark(canvas, (struct rect){ x, inside.y + 1, width, inside.height - 1 - lines },
           &history->tokens_per_second, history->step);
     int y = inside.y + inside.height - lines;
@@ -188,8 +223,11 @@ static void draw_speed(const struct workbench *workbench, struct canvas *canvas,
                        : "fwd%.0f bwd%.0f upd%.0f %%",
                   100 * step->forward_ms / total, 100 * step->backward_ms / total,
                   100 * step->update_ms / total);
-    if (lines == 3) {
-        canvas_printf(canvas, x, y, width, STYLE_TEXT, "MFU %.1f%%", 100 * step->mfu);
+    if (isfinite(step->mfu)) {
+        canvas_printf(canvas, x, y++, width, STYLE_TEXT, "MFU %.1f%%", 100 * step->mfu);
+    }
+    if (telemetry) {
+        device_line(&history->telemetry, canvas, (struct rect){ x, y, width, 1 });
     }
     canvas_restore(canvas, before);
 }

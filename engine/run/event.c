@@ -132,6 +132,7 @@ static const struct row rows[] = {
     { EVENT_TELEMETRY, "gpu_util", ROW_DOUBLE, AT(telemetry.gpu_util) },
     { EVENT_TELEMETRY, "power_w", ROW_DOUBLE, AT(telemetry.power_w) },
     { EVENT_TELEMETRY, "temperature_c", ROW_DOUBLE, AT(telemetry.temperature_c) },
+    { EVENT_TELEMETRY, "clock_mhz", ROW_DOUBLE, AT(telemetry.clock_mhz) },
     { EVENT_TELEMETRY, "device_used_bytes", ROW_INTEGER, AT(telemetry.device_used_bytes) },
     { EVENT_TELEMETRY, "device_total_bytes", ROW_INTEGER, AT(telemetry.device_total_bytes) },
     { EVENT_TELEMETRY, "host_bytes", ROW_INTEGER, AT(telemetry.host_bytes) },

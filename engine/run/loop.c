@@ -10,7 +10,7 @@
 enum { EVALUATION_BATCHES = 64, ANNOUNCED_BATCHES = 32, SAMPLE_TOKENS = 160 };
 #define SAMPLE_TEMPERATURE 0.8
 #define SAMPLE_TOP_P       0.95
-#define TELEMETRY_EVERY_S  5.0
+#define TELEMETRY_EVERY_S  1.0
 
 static bool due(int64_t step, int64_t every)
 {
@@ -198,7 +198,7 @@ static void report_around(struct run *run, const struct step_result *result)
         run_report_memory(run);
     }
     double now = clock_monotonic();
-    if (now - run->telemetry_s >= TELEMETRY_EVERY_S) {
+    if (now - run->telemetry_s >= TELEMETRY_EVERY_S || is_last(run)) {
         run->telemetry_s = now;
         run_report_telemetry(run);
     }
@@ -233,6 +233,9 @@ int run_loop(struct run *run, struct error *err)
     run->began_s = clock_monotonic();
     telemetry_cpu_percent(&run->telemetry);
     run->telemetry_s = run->began_s;
+    if (run->be->facts.bus_id[0] != '\0') {
+        run->sampler = sampler_open(run->be->facts.bus_id, NULL);
+    }
     while (!is_last(run) && !run->stop_asked && run_signal() == 0) {
         struct step_result result;
         if (do_step(run, &result, err) != 0) {

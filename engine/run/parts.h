@@ -15,6 +15,7 @@
 #include "engine/run.h"
 #include "engine/run/checkpoint.h"
 #include "engine/run/directory.h"
+#include "engine/run/sampler.h"
 #include "engine/run/server.h"
 #include "engine/run/telemetry.h"
 #include "engine/train/trainer.h"
@@ -79,7 +80,8 @@ struct run {
     double evaluated_loss; /* of the evaluation at evaluated_step */
     int64_t evaluated_step;
     struct telemetry telemetry;
-    double telemetry_s; /* clock of the last one */
+    struct sampler *sampler; /* of the device; NULL: it is none that can be asked */
+    double telemetry_s;      /* clock of the last one */
 
     bool paused;
     bool stop_asked;
@@ -91,7 +93,8 @@ struct run {
 /* ---- ceiling.c ------------------------------------------------------------------------------ */
 
 /* FLOPs a second of a large matrix product in `dtype`, measured in a few milliseconds; 0 if it
- * could not be. Takes and gives back 3 MiB. */
+ * could not be. The product grows until it takes long enough to be measured; on a processor 3 MiB
+ * are taken and given back, on a large device up to 800. */
 double run_measure_ceiling(struct backend *be, enum dtype dtype);
 
 /* ---- prepare.c ------------------------------------------------------------------------------ */
@@ -140,6 +143,7 @@ void run_report_step(struct run *run, const struct step_result *result, double d
                      double all_s);
 void run_report_memory(struct run *run);
 void run_report_selection(struct run *run);
+/* What device and process do now; a warning, once, if the device tells nothing. */
 void run_report_telemetry(struct run *run);
 void run_report_state(struct run *run, const char *state);
 void run_report_resume(struct run *run, const char *path, int64_t from_step, const char *reason);

@@ -574,6 +574,7 @@ void run_release(struct run *run)
     if (run->server) {
         server_close(run->server, 2.0);
     }
+    sampler_close(run->sampler);
     trainer_close(run->trainer);
     for (int64_t i = 0; run->batch && i < run->recipe.batch_accumulate; i++) {
         batch_free(&run->batch[i]);

@@ -181,19 +181,28 @@ void run_report_step(struct run *run, const struct step_result *result, double d
     run_emit(run, &event);
 }
 
+/* Bytes of a sample as an event has them. */
+static int64_t known(int64_t bytes)
+{
+    return bytes >= 0 ? bytes : EVENT_UNKNOWN;
+}
+
 void run_report_memory(struct run *run)
 {
     const struct memory *memory = trainer_memory(run->trainer);
     struct event event;
+    struct nvml_sample sample;
+    int64_t taken = 0;
     event_init(&event, EVENT_MEMORY);
     event.step = run->state.step;
-    event.memory.device_used_bytes = 0;
     for (int c = 0; c < MEMORY_CATEGORY_COUNT; c++) {
         event.memory.bytes[c] = (int64_t)memory_live(memory, (enum memory_category)c);
         event.memory.peak_bytes[c] = (int64_t)memory_peak(memory, (enum memory_category)c);
         event.memory.planned_bytes[c] = (int64_t)run->plan.bytes[c];
-        event.memory.device_used_bytes += (int64_t)memory_capacity(memory, (enum memory_category)c);
+        taken += (int64_t)memory_capacity(memory, (enum memory_category)c);
     }
+    sampler_read(run->sampler, &sample);
+    event.memory.device_used_bytes = run->sampler ? known(sample.used_bytes) : taken;
     int64_t host = telemetry_host_bytes();
     event.memory.host_bytes = host >= 0 ? host : EVENT_UNKNOWN;
     run_emit(run, &event);
@@ -229,7 +238,22 @@ void run_report_selection(struct run *run)
 void run_report_telemetry(struct run *run)
 {
     struct event event;
+    struct nvml_sample sample;
+    char why[256];
+    if (sampler_trouble(run->sampler, why, sizeof why)) {
+        struct error err = { 0 };
+        fail(&err, ERROR_RUNTIME, "%s", why);
+        hint(&err, "training is not affected; windrow doctor tells what is there");
+        run_warn(run, &err);
+    }
+    sampler_read(run->sampler, &sample);
     event_init(&event, EVENT_TELEMETRY);
+    event.telemetry.gpu_util = sample.gpu_util;
+    event.telemetry.power_w = sample.power_w;
+    event.telemetry.temperature_c = sample.temperature_c;
+    event.telemetry.clock_mhz = sample.clock_mhz;
+    event.telemetry.device_used_bytes = known(sample.used_bytes);
+    event.telemetry.device_total_bytes = known(sample.total_bytes);
     event.step = run->state.step;
     int64_t host = telemetry_host_bytes();
     event.telemetry.host_bytes = host >= 0 ? host : EVENT_UNKNOWN;

@@ -178,6 +178,10 @@ static bool find_device(int index, struct backend_facts *facts, char *why, size_
     snprintf(facts->device, sizeof facts->device, "%.100s, sm_%d%d", properties.name,
              properties.major, properties.minor);
     facts->memory_bytes = properties.totalGlobalMem;
+    if (cudaDeviceGetPCIBusId(facts->bus_id, (int)sizeof facts->bus_id, index) != cudaSuccess) {
+        (void)cudaGetLastError();
+        facts->bus_id[0] = '\0'; /* only telemetry needs it */
+    }
     return true;
 }
 

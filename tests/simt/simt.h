@@ -94,6 +94,7 @@ const char *cudaGetErrorString(enum cudaError_t status);
 enum cudaError_t cudaGetDeviceCount(int *count);
 enum cudaError_t cudaSetDevice(int index);
 enum cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *properties, int index);
+enum cudaError_t cudaDeviceGetPCIBusId(char *out, int size, int index);
 enum cudaError_t cudaStreamCreate(cudaStream_t *stream);
 enum cudaError_t cudaStreamDestroy(cudaStream_t stream);
 enum cudaError_t cudaStreamSynchronize(cudaStream_t stream);

@@ -142,6 +142,24 @@ static void play_memory(const struct player *player, int64_t step)
     send(player, &event);
 }
 
+/* Of a device or, without one, of the process. */
+static void play_telemetry(const struct player *player, int64_t step)
+{
+    struct event event;
+    begin(&event, EVENT_TELEMETRY, step);
+    event.telemetry.host_bytes = 311 * (int64_t)MIB;
+    event.telemetry.cpu_percent = 187;
+    if (player->recording->gpu) {
+        event.telemetry.gpu_util = 97;
+        event.telemetry.power_w = 412.5;
+        event.telemetry.temperature_c = 61;
+        event.telemetry.clock_mhz = 1980;
+        event.telemetry.device_used_bytes = 812 * (int64_t)MIB;
+        event.telemetry.device_total_bytes = 81559 * (int64_t)MIB;
+    }
+    send(player, &event);
+}
+
 static void play_refresh(const struct player *player, int64_t step)
 {
     static const char *const names[] = { "self_attn.q", "self_attn.k", "self_attn.v", "self_attn.o",
@@ -225,6 +243,9 @@ void recording_play(const struct recording *recording,
         }
         if (step <= 2 || step % 50 == 1) {
             play_memory(&player, step);
+        }
+        if (step % 2 == 0) {
+            play_telemetry(&player, step);
         }
         play_rest(&player, step);
     }

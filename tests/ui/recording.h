@@ -13,6 +13,7 @@ struct recording {
     int64_t total;
     int layers;
     bool stop;
+    bool gpu; /* telemetry of a device */
 };
 void recording_play(const struct recording *recording,
                     void (*take)(void *context, const struct event *event), void *context);

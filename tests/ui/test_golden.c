@@ -142,6 +142,19 @@ static void test_compact(void **state)
     workbench_close(&workbench);
 }
 
+/* The same run on a GPU that tells what it does. */
+static void test_gpu(void **state)
+{
+    (void)state;
+    const struct recording on_gpu = { .steps = 412, .total = 600, .layers = 6, .gpu = true };
+    struct workbench workbench;
+    workbench_open(&workbench);
+    recording_feed(&workbench, &on_gpu);
+    compare(&workbench, "gpu", &shapes[0]);
+    compare(&workbench, "gpu", &shapes[3]);
+    workbench_close(&workbench);
+}
+
 static void test_finished(void **state)
 {
     (void)state;
@@ -162,6 +175,7 @@ int main(void)
         cmocka_unit_test(test_launcher), cmocka_unit_test(test_run),
         cmocka_unit_test(test_tune),     cmocka_unit_test(test_others),
         cmocka_unit_test(test_compact),  cmocka_unit_test(test_finished),
+        cmocka_unit_test(test_gpu),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
