@@ -15,6 +15,7 @@
 enum model_init { MODEL_PRETRAINED, MODEL_RANDOM };
 enum method_side { METHOD_SIDE_OUT, METHOD_SIDE_IN, METHOD_SIDE_SHORT };
 enum state_format { STATE_FP32, STATE_BF16, STATE_INT8 };
+enum anchor_step { ANCHOR_STEP_HARMONIC, ANCHOR_STEP_FULL };
 enum schedule_name { SCHEDULE_CONSTANT, SCHEDULE_LINEAR, SCHEDULE_COSINE, SCHEDULE_WSD };
 
 struct recipe {
@@ -70,7 +71,10 @@ struct recipe {
     double optimizer_eps;
     double optimizer_weight_decay;
     int optimizer_state; /* enum state_format */
-    int schedule_name;   /* enum schedule_name */
+    int64_t optimizer_anchor_interval;
+    double optimizer_anchor_weight;
+    int optimizer_anchor_step; /* enum anchor_step */
+    int schedule_name;         /* enum schedule_name */
     int64_t schedule_warmup;
     double schedule_floor;
 

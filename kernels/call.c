@@ -51,7 +51,11 @@ static void describe(char text[TENSOR_TEXT], const char *role, const struct tens
 
 static const char *dtypes_wanted(unsigned use)
 {
-    switch (use & (CALL_FLOAT | CALL_INT32 | CALL_INT16)) {
+    switch (use & (CALL_FLOAT | CALL_INT32 | CALL_INT16 | CALL_UINT8)) {
+    case CALL_UINT8:
+        return "uint8";
+    case CALL_FLOAT | CALL_INT16 | CALL_UINT8:
+        return "fp32, bf16, int16 or uint8";
     case CALL_FP32:
         return "fp32";
     case CALL_BF16:
@@ -70,7 +74,8 @@ static bool dtype_fits(const struct tensor *t, unsigned use)
     return (t->dtype == DTYPE_F32 && (use & CALL_FP32) != 0) ||
            (t->dtype == DTYPE_BF16 && (use & CALL_BF16) != 0) ||
            (t->dtype == DTYPE_I32 && (use & CALL_INT32) != 0) ||
-           (t->dtype == DTYPE_I16 && (use & CALL_INT16) != 0);
+           (t->dtype == DTYPE_I16 && (use & CALL_INT16) != 0) ||
+           (t->dtype == DTYPE_U8 && (use & CALL_UINT8) != 0);
 }
 
 /* Latches "op: <what t is>, but <what is wanted>[ to go with <the first tensor>]". */

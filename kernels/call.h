@@ -33,6 +33,7 @@ enum {
     CALL_INT32 = 16,
     CALL_ALIAS = 32, /* may be the very same tensor as another one that carries this flag */
     CALL_INT16 = 128,
+    CALL_UINT8 = 256,
     CALL_UNCOUNTED = 64, /* only part of it is touched: the operation adds to `bytes` itself */
 };
 

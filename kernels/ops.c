@@ -27,7 +27,7 @@ void op_zero(struct backend *be, struct tensor *y)
     if (!call_begin(&c, be, "zero")) {
         return;
     }
-    call_tensor(&c, "y", y, CALL_OUT | CALL_FLOAT | CALL_INT32);
+    call_tensor(&c, "y", y, CALL_OUT | CALL_FLOAT | CALL_INT32 | CALL_UINT8);
     if (call_start(&c)) {
         be->ops->zero(be, y);
         call_finish(&c, OP_ELEMENTWISE, 0.0);
@@ -37,10 +37,12 @@ void op_zero(struct backend *be, struct tensor *y)
 void op_copy(struct backend *be, struct tensor *y, const struct tensor *x)
 {
     struct call c;
-    if (!call_begin(&c, be, "copy") || !call_tensor(&c, "x", x, CALL_IN | CALL_FLOAT)) {
+    if (!call_begin(&c, be, "copy") ||
+        !call_tensor(&c, "x", x, CALL_IN | CALL_FLOAT | CALL_UINT8)) {
         return;
     }
-    call_elements(&c, "y", y, CALL_OUT | CALL_FLOAT, tensor_count(x));
+    unsigned same = x->dtype == DTYPE_U8 ? CALL_UINT8 : CALL_FLOAT;
+    call_elements(&c, "y", y, CALL_OUT | same, tensor_count(x));
     if (call_start(&c)) {
         be->ops->copy(be, y, x);
         call_finish(&c, OP_ELEMENTWISE, 0.0);

@@ -26,6 +26,7 @@
 #define WINDROW_KERNELS_OPS_H
 
 #include "kernels/backend.h"
+#include "kernels/quantize.h"
 #include "kernels/random.h"
 
 #ifdef __cplusplus
@@ -34,9 +35,10 @@ extern "C" {
 
 /* ---- elementwise ------------------------------------------------------------------------- */
 
+/* Of any dtype. */
 void op_zero(struct backend *be, struct tensor *y);
 
-/* y = x, converting between fp32 and bf16 (to nearest). Same element count. */
+/* y = x, converting between fp32 and bf16 (to nearest), or uint8 as it is. Same element count. */
 void op_copy(struct backend *be, struct tensor *y, const struct tensor *x);
 
 /* y += x. Same element count. */
@@ -285,7 +287,7 @@ void op_select(struct backend *be, const struct select *args);
  */
 
 /* y (R, N) = x (M, N)[index], or y (M, R) = x (M, N)[:, index]. An index of -1 gives zeros. x and y
- * may also both be int16; of one dtype, elements are moved bit by bit. */
+ * may also both be int16 or uint8; of one dtype, elements are moved bit by bit. */
 void op_gather(struct backend *be, struct tensor *y, const struct tensor *x,
                const struct tensor *index, enum side side);
 
@@ -318,11 +320,17 @@ void op_scale_side(struct backend *be, struct tensor *x, const struct tensor *sc
  * If `residue` (int16, in the gradient's shape; a bf16 weight only) is given, it holds what bf16
  * cannot: the weight that is updated is bf16_join(weight, residue) (kernels/dtype.h), to the bit
  * that of fp32, and is split again. `rounding` has no say then. Random numbers: key with purposes
- * RANDOM_ROUND_W, _M, _V; element = position in the weight, for moments position in m. */
+ * RANDOM_ROUND_W, _M, _V; element = position in the weight, for moments position in m.
+ * Eight bits: m and v may both be uint8 (quantize.h: m signed, v by its root), with m_absmax and
+ * v_absmax as op_quantize describes them for `side` (also if dense). The step is computed from the
+ * moments before they are quantised anew; a block whose magnitude is 0 holds zeros, so zeroed bytes
+ * and magnitudes are moments of 0. */
 struct adamw {
     struct tensor *weight;
     struct tensor *m;
     struct tensor *v;
+    struct tensor *m_absmax; /* NULL unless m and v are uint8 */
+    struct tensor *v_absmax;
     struct tensor *age;
     const struct tensor *gradient;
     const struct tensor *index;
@@ -353,6 +361,80 @@ struct settle {
     struct random_key key; /* purpose is filled in by the operation */
 };
 void op_settle(struct backend *be, const struct settle *args);
+
+/* Plain gradient descent without a state, g = control[FACTOR] * gradient:
+ *   w -= lr * (scale * rho * g + weight_decay * w);   age = age + 1
+ * Dense or selected, skipped, rounded and keyed as in op_adamw. Dense, `rho` may be given with one
+ * factor a row of the weight; rows whose factor is 0 are then left alone. age may be NULL. */
+struct sgd {
+    struct tensor *weight;
+    struct tensor *age;
+    const struct tensor *gradient;
+    const struct tensor *index;
+    const struct tensor *rho;
+    const struct tensor *control;
+    enum side side;
+    float lr;
+    float weight_decay;
+    float scale;
+    enum rounding rounding;
+    struct random_key key;
+};
+void op_sgd(struct backend *be, const struct sgd *args);
+
+/* Trajectory-regularised Adam (TRAdam, IJCAI 2019, released code). Steps come in loops of
+ * `interval`; i = age mod interval counts within one. At i = 0 the anchor becomes the weight. Then
+ *   g = control[FACTOR] * gradient + 2 * pull * (w - anchor)        (at i = 0 the pull is 0)
+ *   m, v, adam, age as in op_adamw;   lr_i = harmonic ? lr / (i + 1) : lr
+ *   w -= lr_i * (scale * adam + weight_decay * w)
+ * The released code divides lr by i + 1 (harmonic), takes pull = lambda / lr (the same at a
+ * constant lr, infinite at lr = 0) and adds the decay to the gradient; here pull is a number of its
+ * own and the decay is that of every other rule. Dense only: gradient, m, v (fp32 or bf16), anchor
+ * (of the weight's dtype) have the weight's shape, age is (1). Skipped, rounded and keyed as in
+ * op_adamw. */
+struct tradam {
+    struct tensor *weight;
+    struct tensor *m;
+    struct tensor *v;
+    struct tensor *anchor;
+    struct tensor *age;
+    const struct tensor *gradient;
+    const struct tensor *control;
+    int64_t interval;
+    float pull;
+    bool harmonic;
+    float lr;
+    float beta1;
+    float beta2;
+    float eps;
+    float weight_decay;
+    float scale;
+    enum rounding rounding;
+    struct random_key key;
+};
+void op_tradam(struct backend *be, const struct tradam *args);
+
+/* codes uint8 (M, N) = x (M, N), eight bits an element (quantize.h). Blocks are 256 neighbours of a
+ * row (SIDE_ROWS: absmax (M, ceil(N / 256))) or of a column (SIDE_COLUMNS: (ceil(M / 256), N)); the
+ * last one of each is shorter. absmax fp32: the largest magnitude (QUANTIZE_ROOT: its root). */
+struct quantize {
+    struct tensor *codes;
+    struct tensor *absmax;
+    const struct tensor *x;
+    enum quantize_map map;
+    enum side side;
+};
+void op_quantize(struct backend *be, const struct quantize *args);
+
+/* x (M, N) = what op_quantize stored. */
+struct dequantize {
+    struct tensor *x;
+    const struct tensor *codes;
+    const struct tensor *absmax;
+    enum quantize_map map;
+    enum side side;
+};
+void op_dequantize(struct backend *be, const struct dequantize *args);
 
 /* ---- random
  * ---------------------------------------------------------------------------------------- */
@@ -405,6 +487,11 @@ struct backend_ops {
     void (*scale_side)(struct backend *, struct tensor *, const struct tensor *, enum side);
     void (*adamw)(struct backend *, const struct adamw *);
     void (*settle)(struct backend *, const struct settle *);
+    void (*adamw_int8)(struct backend *, const struct adamw *);
+    void (*sgd)(struct backend *, const struct sgd *);
+    void (*tradam)(struct backend *, const struct tradam *);
+    void (*quantize)(struct backend *, const struct quantize *);
+    void (*dequantize)(struct backend *, const struct dequantize *);
     void (*random_normal)(struct backend *, struct tensor *, float, struct random_key);
 };
 

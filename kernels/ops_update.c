@@ -63,11 +63,13 @@ void op_gather(struct backend *be, struct tensor *y, const struct tensor *x,
 {
     struct call c;
     if (!call_begin(&c, be, "gather") ||
-        !call_tensor(&c, "x", x, CALL_IN | CALL_FLOAT | CALL_INT16 | CALL_UNCOUNTED) ||
+        !call_tensor(&c, "x", x, CALL_IN | CALL_FLOAT | CALL_INT16 | CALL_UINT8 | CALL_UNCOUNTED) ||
         !call_tensor(&c, "index", index, CALL_IN | CALL_INT32) || !check_side(&c, side)) {
         return;
     }
-    unsigned dtype = x->dtype == DTYPE_I16 ? CALL_INT16 : CALL_FLOAT;
+    unsigned dtype = x->dtype == DTYPE_I16  ? CALL_INT16
+                     : x->dtype == DTYPE_U8 ? CALL_UINT8
+                                            : CALL_FLOAT;
     check_part(&c, y, CALL_OUT | dtype, x, tensor_count(index), side);
     if (call_start(&c)) {
         c.bytes += (double)tensor_count(y) * (double)dtype_size(x->dtype);
@@ -127,8 +129,16 @@ static void check_adamw_shapes(struct call *c, const struct adamw *args)
     }
     call_require(c, args->index != NULL || args->rho == NULL, "rho needs an index");
     call_matrix(c, "gradient", args->gradient, CALL_IN | CALL_FLOAT, rows, columns);
-    call_matrix(c, "m", args->m, CALL_INOUT | CALL_FLOAT, rows, columns);
-    call_matrix(c, "v", args->v, CALL_INOUT | CALL_FLOAT, rows, columns);
+    bool bytes = args->m_absmax != NULL;
+    unsigned moments = CALL_INOUT | (bytes ? CALL_UINT8 : CALL_FLOAT);
+    call_matrix(c, "m", args->m, moments, rows, columns);
+    call_matrix(c, "v", args->v, moments, rows, columns);
+    if (bytes) {
+        int64_t down = args->side == SIDE_ROWS ? rows : quantize_blocks(rows);
+        int64_t across = args->side == SIDE_ROWS ? quantize_blocks(columns) : columns;
+        call_matrix(c, "m_absmax", args->m_absmax, CALL_INOUT | CALL_FP32, down, across);
+        call_matrix(c, "v_absmax", args->v_absmax, CALL_INOUT | CALL_FP32, down, across);
+    }
     if (args->residue != NULL) {
         call_require(c, args->weight->dtype == DTYPE_BF16, "a residue needs a bf16 weight");
         call_matrix(c, "residue", args->residue, CALL_INOUT | CALL_INT16, rows, columns);
@@ -148,7 +158,11 @@ void op_adamw(struct backend *be, const struct adamw *args)
     if (call_start(&c)) {
         double updated = (double)tensor_count(args->gradient);
         c.bytes += 2.0 * updated * (double)dtype_size(args->weight->dtype);
-        be->ops->adamw(be, args);
+        if (args->m_absmax != NULL) {
+            be->ops->adamw_int8(be, args);
+        } else {
+            be->ops->adamw(be, args);
+        }
         call_finish(&c, OP_OPTIMIZER, 18.0 * updated);
     }
 }

@@ -35,7 +35,15 @@ void dense_attach(struct dense *dense, struct backend *be, struct memory *memory
                                       .rank = p->rank,
                                       .dim = { p->dim[0], p->dim[1] } };
         dense->gradient[p->id] = memory_tensor(memory, MEMORY_GRADIENTS, name, shape);
-        rule_place(rule, be, memory, p->name, &p->value, state_dtype, 1, &dense->state[p->id]);
+        struct tensor like = p->value;
+        like.rank = p->rank;
+        rule_place(rule, be, memory,
+                   &(struct rule_layout){ .name = p->name,
+                                          .like = &like,
+                                          .whole = parameter_count(p),
+                                          .dtype = state_dtype,
+                                          .ages = 1 },
+                   &dense->state[p->id]);
     }
 }
 
@@ -91,9 +99,8 @@ void dense_visit(struct dense *dense, const struct state_visitor *visitor)
     struct parameter *p;
     for (int64_t i = 0; (p = next_trained(dense->model, &i)) != NULL;) {
         struct rule_state *state = &dense->state[p->id];
-        for (int s = 0; s < dense->rule->slot_count; s++) {
-            state_show(visitor, "optimizer", p->name, dense->rule->slot_name[s], &state->slot[s],
-                       false);
+        for (int s = 0; s < state->slot_count; s++) {
+            state_show(visitor, "optimizer", p->name, state->slot_name[s], &state->slot[s], false);
         }
         state_show(visitor, "optimizer", p->name, "age", &state->age, false);
     }
@@ -105,8 +112,8 @@ int dense_restore(struct dense *dense, const struct state_source *source, struct
     for (int64_t i = 0; (p = next_trained(dense->model, &i)) != NULL;) {
         struct rule_state *state = &dense->state[p->id];
         char name[STATE_NAME_SIZE];
-        for (int s = 0; s < dense->rule->slot_count; s++) {
-            snprintf(name, sizeof name, "optimizer/%s/%s", p->name, dense->rule->slot_name[s]);
+        for (int s = 0; s < state->slot_count; s++) {
+            snprintf(name, sizeof name, "optimizer/%s/%s", p->name, state->slot_name[s]);
             if (method_restore_tensor(dense->be, source, name, &state->slot[s], err) != 0) {
                 return -1;
             }

@@ -44,8 +44,13 @@ static void piece_place(struct method *method, struct full_piece *piece)
     snprintf(name, sizeof name, "%.80s gradient", label);
     piece->gradient = memory_matrix(method->memory, MEMORY_GRADIENTS, name, method->model->dtype,
                                     piece->weight.dim);
-    rule_place(method->rule, method->be, method->memory, label, &piece->weight,
-               method->settings.state_dtype, 1, &piece->state);
+    rule_place(method->rule, method->be, method->memory,
+               &(struct rule_layout){ .name = label,
+                                      .like = &piece->weight,
+                                      .whole = tensor_count(&piece->weight),
+                                      .dtype = method->settings.state_dtype,
+                                      .ages = 1 },
+               &piece->state);
 }
 
 static int full_attach(struct method *method, struct error *err)
@@ -168,9 +173,9 @@ static void full_visit(struct method *method, const struct state_visitor *visito
     for (int64_t i = 0; i < full->piece_count; i++) {
         struct full_piece *piece = &full->piece[i];
         for (int p = 0; p < piece->part_count; p++) {
-            for (int s = 0; s < method->rule->slot_count; s++) {
+            for (int s = 0; s < piece->state.slot_count; s++) {
                 struct tensor view = part_view(piece, &piece->state.slot[s], p);
-                state_show(visitor, "optimizer", part_name(piece, p), method->rule->slot_name[s],
+                state_show(visitor, "optimizer", part_name(piece, p), piece->state.slot_name[s],
                            &view, false);
             }
         }
@@ -185,10 +190,10 @@ static int full_restore(struct method *method, const struct state_source *source
     for (int64_t i = 0; i < full->piece_count; i++) {
         struct full_piece *piece = &full->piece[i];
         for (int p = 0; p < piece->part_count; p++) {
-            for (int s = 0; s < method->rule->slot_count; s++) {
+            for (int s = 0; s < piece->state.slot_count; s++) {
                 struct tensor view = part_view(piece, &piece->state.slot[s], p);
                 snprintf(name, sizeof name, "optimizer/%s/%s", part_name(piece, p),
-                         method->rule->slot_name[s]);
+                         piece->state.slot_name[s]);
                 if (method_restore_tensor(method->be, source, name, &view, err) != 0) {
                     return -1;
                 }

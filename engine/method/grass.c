@@ -74,7 +74,7 @@ static void clear_index(struct method *method, struct tensor *index, int64_t cou
     free(unused);
 }
 
-static void group_views(struct method *method, struct grass_group *group)
+static void group_views(struct grass_group *group)
 {
     int64_t first = 0;
     for (int i = 0; i < group->part_count; i++) {
@@ -86,7 +86,9 @@ static void group_views(struct method *method, struct grass_group *group)
         p->age = vector_range(&group->state.age, first, p->count);
         bool rows = group->side == SIDE_ROWS;
         p->gradient = rows ? tensor_row_range(&group->gradient, first, p->count) : group->gradient;
-        for (int s = 0; s < method->rule->slot_count; s++) {
+        p->slot_count = group->state.slot_count;
+        for (int s = 0; s < p->slot_count; s++) {
+            p->slot_name[s] = group->state.slot_name[s];
             p->slot[s] = rows ? tensor_row_range(&group->state.slot[s], first, p->count)
                               : group->state.slot[s];
         }
@@ -113,8 +115,14 @@ static void group_place(struct method *method, struct grass_group *group)
     snprintf(label, sizeof label, "%.70s selected gradient", name);
     group->gradient =
         memory_matrix(method->memory, MEMORY_GRADIENTS, label, method->model->dtype, dim);
-    rule_place(method->rule, method->be, method->memory, name, &group->gradient,
-               method->settings.state_dtype, count, &group->state);
+    rule_place(method->rule, method->be, method->memory,
+               &(struct rule_layout){ .name = name,
+                                      .like = &group->gradient,
+                                      .whole = tensor_count(&group->weight),
+                                      .dtype = method->settings.state_dtype,
+                                      .side = group->side,
+                                      .ages = count },
+               &group->state);
     group->index = place_vector(method, name, "index", DTYPE_I32, count);
     group->rho = place_vector(method, name, "rho", DTYPE_F32, count);
     group->next_index = place_vector(method, name, "next index", DTYPE_I32, count);
@@ -123,7 +131,7 @@ static void group_place(struct method *method, struct grass_group *group)
     clear_index(method, &group->next_index, count);
     op_zero(method->be, &group->rho);
     op_zero(method->be, &group->next_rho);
-    group_views(method, group);
+    group_views(group);
 }
 
 /* Sorts `count` parts of a layer into groups; returns how many. */

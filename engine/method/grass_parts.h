@@ -28,6 +28,8 @@ struct grass_part {
     int64_t offset;     /* added to `index` on the device: first row in the packed weight */
     struct tensor index, rho, next_index, next_rho, age, gradient;
     struct tensor slot[RULE_SLOTS_MAX];
+    const char *slot_name[RULE_SLOTS_MAX];
+    int slot_count;
     int32_t *chosen; /* (R) the selection in use, as on the device but without offset */
     int32_t *next;   /* (R) the one being prepared */
     uint8_t *seen;   /* (candidates) */

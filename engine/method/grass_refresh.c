@@ -86,7 +86,7 @@ static void carry_on_device(struct method *method, struct grass_part *part, cons
     struct tensor device_map =
         memory_vector(method->memory, MEMORY_WORKSPACE, "carry map", DTYPE_I32, part->count);
     backend_upload(be, device_map.data, map, (size_t)part->count * sizeof *map);
-    for (int s = 0; s < method->rule->slot_count; s++) {
+    for (int s = 0; s < part->slot_count; s++) {
         struct tensor *slot = &part->slot[s];
         struct memory_position inner = memory_mark(method->memory, MEMORY_WORKSPACE);
         struct tensor sorted = memory_matrix(method->memory, MEMORY_WORKSPACE, "carried moments",
@@ -101,7 +101,7 @@ static void carry_on_device(struct method *method, struct grass_part *part, cons
 /* Moments sorted anew from an older selection that waits on the host. */
 static void carry_from_host(struct method *method, struct grass_part *part, const int32_t *map)
 {
-    for (int s = 0; s < method->rule->slot_count; s++) {
+    for (int s = 0; s < part->slot_count; s++) {
         const struct tensor *slot = &part->slot[s];
         size_t width = dtype_size(slot->dtype);
         size_t rows = (size_t)slot->dim[0];
@@ -130,7 +130,7 @@ static void carry_from_host(struct method *method, struct grass_part *part, cons
 
 static void restart(struct method *method, struct grass_part *part)
 {
-    for (int s = 0; s < method->rule->slot_count; s++) {
+    for (int s = 0; s < part->slot_count; s++) {
         op_zero(method->be, &part->slot[s]);
     }
     op_zero(method->be, &part->age);

@@ -23,8 +23,7 @@ static void show_seen(const struct state_visitor *visitor, struct grass_part *pa
     state_show(visitor, "method", part->part->parameter->name, "seen", &seen, true);
 }
 
-static void show_waiting(struct method *method, const struct state_visitor *visitor,
-                         struct grass_part *part)
+static void show_waiting(const struct state_visitor *visitor, struct grass_part *part)
 {
     const char *name = part->part->parameter->name;
     struct grass_waiting *waiting = part->waiting;
@@ -32,11 +31,11 @@ static void show_waiting(struct method *method, const struct state_visitor *visi
     struct tensor age = host_vector(waiting->age, DTYPE_I32, waiting->count);
     state_show(visitor, "method", name, "index", &index, true);
     state_show(visitor, "method", name, "age", &age, true);
-    for (int s = 0; s < method->rule->slot_count; s++) {
+    for (int s = 0; s < part->slot_count; s++) {
         struct tensor slot = part->slot[s];
         slot.data = waiting->slot[s];
         slot.dim[part->side == SIDE_ROWS ? 0 : 1] = waiting->count;
-        state_show(visitor, "method", name, method->rule->slot_name[s], &slot, true);
+        state_show(visitor, "method", name, part->slot_name[s], &slot, true);
     }
     show_seen(visitor, part);
 }
@@ -48,15 +47,15 @@ void grass_visit(struct method *method, const struct state_visitor *visitor)
         struct grass_part *part = &grass->part[i];
         const char *name = part->part->parameter->name;
         if (part->waiting != NULL) {
-            show_waiting(method, visitor, part);
+            show_waiting(visitor, part);
             continue;
         }
         struct tensor index = host_vector(part->chosen, DTYPE_I32, part->count);
         state_show(visitor, "method", name, "index", &index, true);
         state_show(visitor, "method", name, "age", &part->age, false);
         state_show(visitor, "method", name, "rho", &part->rho, false);
-        for (int s = 0; s < method->rule->slot_count; s++) {
-            state_show(visitor, "method", name, method->rule->slot_name[s], &part->slot[s], false);
+        for (int s = 0; s < part->slot_count; s++) {
+            state_show(visitor, "method", name, part->slot_name[s], &part->slot[s], false);
         }
         show_seen(visitor, part);
     }
@@ -132,11 +131,13 @@ static int take_same_rank(struct method *method, struct grass_part *part,
 {
     char name[STATE_NAME_SIZE];
     const char *parameter = part->part->parameter->name;
-    struct tensor *device[] = { &part->age, &part->rho, &part->slot[0], &part->slot[1] };
-    const char *what[] = { "age", "rho", method->rule->slot_name[0], method->rule->slot_name[1] };
-    for (int i = 0; i < 2 + method->rule->slot_count; i++) {
-        snprintf(name, sizeof name, "method/%s/%s", parameter, what[i]);
-        if (method_restore_tensor(method->be, source, name, device[i], err) != 0) {
+    struct tensor *own[] = { &part->age, &part->rho };
+    static const char *const own_name[] = { "age", "rho" };
+    for (int i = 0; i < 2 + part->slot_count; i++) {
+        snprintf(name, sizeof name, "method/%s/%s", parameter,
+                 i < 2 ? own_name[i] : part->slot_name[i - 2]);
+        struct tensor *tensor = i < 2 ? own[i] : &part->slot[i - 2];
+        if (method_restore_tensor(method->be, source, name, tensor, err) != 0) {
             return -1;
         }
     }
@@ -144,8 +145,8 @@ static int take_same_rank(struct method *method, struct grass_part *part,
     return 0;
 }
 
-static int take_other_rank(struct method *method, struct grass_part *part, int32_t *index,
-                           int64_t count, const struct state_source *source, struct error *err)
+static int take_other_rank(struct grass_part *part, int32_t *index, int64_t count,
+                           const struct state_source *source, struct error *err)
 {
     char name[STATE_NAME_SIZE];
     const char *parameter = part->part->parameter->name;
@@ -157,10 +158,10 @@ static int take_other_rank(struct method *method, struct grass_part *part, int32
     snprintf(name, sizeof name, "method/%s/age", parameter);
     waiting->age = read_host(source, name, &age, err);
     bool good = waiting->age != NULL;
-    for (int s = 0; good && s < method->rule->slot_count; s++) {
+    for (int s = 0; good && s < part->slot_count; s++) {
         struct tensor slot = part->slot[s];
         slot.dim[part->side == SIDE_ROWS ? 0 : 1] = count;
-        snprintf(name, sizeof name, "method/%s/%s", parameter, method->rule->slot_name[s]);
+        snprintf(name, sizeof name, "method/%s/%s", parameter, part->slot_name[s]);
         waiting->slot[s] = read_host(source, name, &slot, err);
         good = waiting->slot[s] != NULL;
     }
@@ -204,7 +205,7 @@ static int restore_part(struct method *method, struct grass_part *part,
     snprintf(rho, sizeof rho, "method/%s/rho", parameter);
     bool whole = source->find(source->context, rho, &unused) >= 0;
     if (entry.dim[0] != part->count || !whole) {
-        return take_other_rank(method, part, index, entry.dim[0], source, err);
+        return take_other_rank(part, index, entry.dim[0], source, err);
     }
     free(part->chosen);
     part->chosen = index;

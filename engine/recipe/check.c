@@ -8,6 +8,7 @@
 #include "engine/base/xalloc.h"
 #include "engine/method/method.h"
 #include "engine/optimizer/rule.h"
+#include "engine/recipe/combine.h"
 #include "engine/recipe/load.h"
 #include "kernels/backend.h"
 
@@ -26,7 +27,7 @@ static const char *const built_none[] = { "none", NULL };
 static const char *const planned_recompute[] = { NULL };
 static const char *const planned_sample[] = { "wta-crs", "crs", "rad", NULL };
 static const char *const planned_offload[] = { "host", "ssd", NULL };
-static const char *const planned_optimizers[] = { "sgd", "tradam", NULL };
+static const char *const planned_optimizers[] = { NULL };
 static const char *const built_attention[] = { "auto", "own", NULL };
 static const char *const planned_attention[] = { "cudnn", NULL };
 
@@ -155,12 +156,7 @@ static int check_method(const struct recipe *recipe, struct error *err)
         fail(err, ERROR_USAGE, "method.targets is empty");
         return hint(err, "use all, or patterns such as q_proj,v_proj");
     }
-    if (recipe->optimizer_state == STATE_INT8) {
-        return fail(err, ERROR_USAGE,
-                    "optimizer.state=int8 is not built into this version; "
-                    "available: fp32, bf16");
-    }
-    return 0;
+    return combine_check(recipe, err);
 }
 
 static int check_device(const struct recipe *recipe, struct error *err)

@@ -11,6 +11,7 @@ static const char *const init_names[] = { "pretrained", "random", NULL };
 static const char *const selection_names[] = { "top", "norm", "norm2", "uniform", NULL };
 static const char *const side_names[] = { "out", "in", "short", NULL };
 static const char *const state_names[] = { "fp32", "bf16", "int8", NULL };
+static const char *const anchor_step_names[] = { "harmonic", "full", NULL };
 static const char *const schedule_names[] = { "constant", "linear", "cosine", "wsd", NULL };
 static const char *const weight_names[] = { "fp32", "bf16", NULL };
 static const char *const rounding_names[] = { "nearest", "stochastic", NULL };
@@ -155,8 +156,18 @@ const struct field recipe_fields[] = {
            "Added to the root of the second moment."),
     LIVE_NUMBER("optimizer.weight_decay", optimizer_weight_decay, 0, 1e3, "", "0",
                 "Decoupled decay of matrices, embeddings and head; norms do not decay."),
-    CHOICE("optimizer.state", optimizer_state, state_names, "fp32",
-           "Storage format of the moments."),
+    CHOICE(
+        "optimizer.state", optimizer_state, state_names, "fp32",
+        "Storage format of the moments: int8 stores them in blocks of 256 that share a magnitude "
+        "(adamw; tensors of less than 4096 elements stay fp32)."),
+    WHOLE("optimizer.anchor_interval", optimizer_anchor_interval, 1, MOST, "steps", "10",
+          "tradam: steps between two anchors, towards which the weights are drawn."),
+    NUMBER("optimizer.anchor_weight", optimizer_anchor_weight, 0, 1e6, "", "0.1",
+           "tradam: strength of the pull towards the anchor; its gradient is twice this times the "
+           "distance."),
+    CHOICE("optimizer.anchor_step", optimizer_anchor_step, anchor_step_names, "harmonic",
+           "tradam: harmonic divides the learning rate by 1, 2, 3 ... after each anchor, as its "
+           "authors' program does; full leaves it as it is."),
     CHOICE("schedule.name", schedule_name, schedule_names, "constant",
            "Course of the learning rate after the warm-up."),
     WHOLE("schedule.warmup", schedule_warmup, 0, MOST, "steps", "0",

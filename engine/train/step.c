@@ -136,6 +136,10 @@ static void update(struct trainer *trainer, int64_t step, double lr)
                                       .rounding = (enum rounding)recipe->precision_rounding,
                                       .seed = (uint64_t)recipe->train_seed,
                                       .step = (uint32_t)step,
+                                      .anchor_interval = recipe->optimizer_anchor_interval,
+                                      .anchor_pull = (float)recipe->optimizer_anchor_weight,
+                                      .anchor_harmonic =
+                                          recipe->optimizer_anchor_step == ANCHOR_STEP_HARMONIC,
                                       .control = &trainer->control };
     dense_update(&trainer->dense, lr, &settings);
     method->ops->update(method, lr, &settings);

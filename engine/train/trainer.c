@@ -39,6 +39,9 @@ static void weight_gradient(void *context, struct pass *pass, const struct linea
 
 static void method_settings_take(struct method *method, const struct recipe *recipe)
 {
+    static const enum dtype state_dtypes[] = {
+        [STATE_FP32] = DTYPE_F32, [STATE_BF16] = DTYPE_BF16, [STATE_INT8] = DTYPE_U8
+    };
     method->settings = (struct method_settings){
         .rank = recipe->method_rank,
         .interval = recipe->method_interval,
@@ -55,7 +58,7 @@ static void method_settings_take(struct method *method, const struct recipe *rec
         .alpha_pattern = recipe->method_alpha_pattern,
         .alpha = recipe->method_alpha,
         .weight_decay = recipe->optimizer_weight_decay,
-        .state_dtype = recipe->optimizer_state == STATE_BF16 ? DTYPE_BF16 : DTYPE_F32,
+        .state_dtype = state_dtypes[recipe->optimizer_state],
         .seed = (uint64_t)recipe->train_seed,
     };
 }

@@ -110,6 +110,11 @@ static const struct backend_ops cpu_ops = {
     .scale_side = cpu_scale_side,
     .adamw = cpu_adamw,
     .settle = cpu_settle,
+    .adamw_int8 = cpu_adamw_int8,
+    .sgd = cpu_sgd,
+    .tradam = cpu_tradam,
+    .quantize = cpu_quantize,
+    .dequantize = cpu_dequantize,
     .random_normal = cpu_random_normal,
 };
 

@@ -218,6 +218,15 @@ void cpu_capture_row(const struct capture *capture, const struct tensor *x, int6
 void cpu_adamw(struct backend *be, const struct adamw *args);
 void cpu_settle(struct backend *be, const struct settle *args);
 
+/* rules.c */
+void cpu_sgd(struct backend *be, const struct sgd *args);
+void cpu_tradam(struct backend *be, const struct tradam *args);
+
+/* int8.c */
+void cpu_adamw_int8(struct backend *be, const struct adamw *args);
+void cpu_quantize(struct backend *be, const struct quantize *args);
+void cpu_dequantize(struct backend *be, const struct dequantize *args);
+
 /* random.c */
 void cpu_random_normal(struct backend *be, struct tensor *x, float deviation,
                        struct random_key key);

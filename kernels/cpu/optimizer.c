@@ -4,27 +4,12 @@
  * All three are spans: runs of consecutive elements of gradient, m and v that belong to one run of
  * the weight (dense, rows) or to chosen elements of one row of it (columns). A span is computed in
  * fp32 block by block, in place where the storage is fp32.
- *
- * Stochastic rounding adds 16 random bits below the kept mantissa (dtype.h); each of weight, m and
- * v has its own stream, keyed by the step as well, or the same noise would return at every step and
- * add up.
  */
-#include "kernels/cpu/cpu.h"
-
-#include <math.h>
-
-#include "kernels/cpu/lanes.h"
-
-/* What the formula needs of a slot beside the constants of the whole operation:
- *   w -= step * m / (sqrt(v) * root + eps) + decay * w. */
-struct slot {
-    float step; /* lr * scale * rho / (1 - beta1^k) */
-    float root; /* 1 / sqrt(1 - beta2^k) */
-};
+#include "kernels/cpu/update.h"
 
 struct update {
     const struct adamw *args;
-    const struct slot *slots;
+    const struct adam_slot *slots;
     float factor; /* of the gradient */
     float decay;  /* lr * weight_decay */
 };
@@ -38,74 +23,7 @@ struct block {
     int64_t count;
 };
 
-static struct slot slot_make(const struct adamw *args, int32_t age, float rho)
-{
-    double k = (double)age + 1.0;
-    double step = (double)args->lr * (double)args->scale * (double)rho;
-    return (struct slot){ .step = (float)(step / (1.0 - pow((double)args->beta1, k))),
-                          .root = (float)(1.0 / sqrt(1.0 - pow((double)args->beta2, k))) };
-}
-
 /* ---- rounding ------------------------------------------------------------------------------- */
-
-/* Elements [first, first + count) of t = src, rounded up or down at random; element e uses the
- * low 16 bits of random word e of `key`. At most CPU_BLOCK elements. */
-static void store_stochastic(const struct tensor *t, int64_t first, const float *restrict src,
-                             int64_t count, const struct random_key *key)
-{
-    uint32_t words[CPU_BLOCK + CPU_RANDOM_WORDS];
-    uint16_t *restrict dst = (uint16_t *)t->data + first;
-    int64_t skip = first % 4; /* words of the first block that belong to earlier elements */
-    for (int64_t at = 0; at < skip + count; at += CPU_RANDOM_WORDS) {
-        cpu_lanes_random_run(key, (uint64_t)(first - skip + at) / 4, words + at);
-    }
-    for (int64_t i = 0; i < count; i++) {
-        dst[i] = bf16_from_float_stochastic(src[i], words[skip + i]);
-    }
-}
-
-static void store_moment(const struct tensor *t, int64_t first, const float *src, int64_t count,
-                         struct random_key key, enum random_purpose purpose)
-{
-    if (t->dtype == DTYPE_F32) {
-        cpu_store(t, first, src, count);
-        return;
-    }
-    key.purpose = purpose;
-    store_stochastic(t, first, src, count, &key);
-}
-
-static void store_weight(const struct adamw *args, int64_t first, const float *src, int64_t count)
-{
-    if (args->weight->dtype == DTYPE_F32 || args->rounding == ROUNDING_NEAREST) {
-        cpu_store(args->weight, first, src, count);
-        return;
-    }
-    struct random_key key = args->key;
-    key.purpose = RANDOM_ROUND_W;
-    store_stochastic(args->weight, first, src, count, &key);
-}
-
-/* bf16 weights [first, first + count) joined with the residues from `at` on. */
-static void load_exact(const struct adamw *args, int64_t first, int64_t at, int64_t count,
-                       float *restrict dst)
-{
-    const uint16_t *restrict weight = (const uint16_t *)args->weight->data + first;
-    const int16_t *restrict residue = (const int16_t *)args->residue->data + at;
-    for (int64_t i = 0; i < count; i++) {
-        dst[i] = bf16_join(weight[i], residue[i]);
-    }
-}
-
-static void store_exact(const struct adamw *args, int64_t first, int64_t at, int64_t count,
-                        const float *restrict src)
-{
-    uint16_t *restrict weight = (uint16_t *)args->weight->data + first;
-    int16_t *restrict residue = (int16_t *)args->residue->data + at;
-    for (int64_t i = 0; i < count; i++) {
-        weight[i] = bf16_split(src[i], &residue[i]);
-    }
-}
 
 /* Elements row + index[i] of the weight = src[i], i below count; their residues lie from `at` on.
  */
@@ -114,7 +32,7 @@ static void store_weight_columns(const struct adamw *args, int64_t row, const in
 {
     if (args->residue != NULL) {
         for (int64_t i = 0; i < count; i++) {
-            store_exact(args, row + index[i], at + i, 1, src + i);
+            update_store_exact(args->weight, args->residue, row + index[i], at + i, 1, src + i);
         }
         return;
     }
@@ -145,7 +63,7 @@ static void store_weight_columns(const struct adamw *args, int64_t row, const in
 /* ---- arithmetic ----------------------------------------------------------------------------- */
 
 /* One slot for the whole block. */
-static void update_uniform(const struct update *u, struct block b, struct slot slot)
+static void update_uniform(const struct update *u, struct block b, struct adam_slot slot)
 {
     const float beta1 = u->args->beta1;
     const float beta2 = u->args->beta2;
@@ -165,7 +83,7 @@ static void update_uniform(const struct update *u, struct block b, struct slot s
 }
 
 /* A slot for each element. */
-static void update_each(const struct update *u, struct block b, const struct slot *slot)
+static void update_each(const struct update *u, struct block b, const struct adam_slot *slot)
 {
     const float beta1 = u->args->beta1;
     const float beta2 = u->args->beta2;
@@ -193,34 +111,25 @@ struct buffers {
     float gradient[CPU_BLOCK];
 };
 
-static float *open_elements(const struct tensor *t, int64_t first, int64_t count, float *buffer)
-{
-    float *a = cpu_write(t, first, buffer);
-    if (a == buffer) {
-        cpu_load(a, t, first, count);
-    }
-    return a;
-}
-
 /* All of the block but the weight, whose elements may lie apart. */
 static struct block block_open(const struct update *u, int64_t at, int64_t count,
                                struct buffers *buffers)
 {
-    return (struct block){ .m = open_elements(u->args->m, at, count, buffers->m),
-                           .v = open_elements(u->args->v, at, count, buffers->v),
+    return (struct block){ .m = update_open(u->args->m, at, count, buffers->m),
+                           .v = update_open(u->args->v, at, count, buffers->v),
                            .gradient = cpu_read(u->args->gradient, at, count, buffers->gradient),
                            .count = count };
 }
 
 static void block_close(const struct update *u, int64_t at, const struct block *b)
 {
-    store_moment(u->args->m, at, b->m, b->count, u->args->key, RANDOM_ROUND_M);
-    store_moment(u->args->v, at, b->v, b->count, u->args->key, RANDOM_ROUND_V);
+    update_store_moment(u->args->m, at, b->m, b->count, u->args->key, RANDOM_ROUND_M);
+    update_store_moment(u->args->v, at, b->v, b->count, u->args->key, RANDOM_ROUND_V);
 }
 
 /* Elements [at, at + count) of gradient, m and v are elements [weight_at, ...) of the weight. */
 static void update_run(const struct update *u, int64_t at, int64_t weight_at, int64_t count,
-                       struct slot slot)
+                       struct adam_slot slot)
 {
     struct buffers buffers;
     for (int64_t i = 0; i < count; i += CPU_BLOCK) {
@@ -228,13 +137,14 @@ static void update_run(const struct update *u, int64_t at, int64_t weight_at, in
         struct block b = block_open(u, at + i, n, &buffers);
         if (u->args->residue != NULL) {
             b.w = buffers.w;
-            load_exact(u->args, weight_at + i, at + i, n, b.w);
+            update_load_exact(u->args->weight, u->args->residue, weight_at + i, at + i, n, b.w);
             update_uniform(u, b, slot);
-            store_exact(u->args, weight_at + i, at + i, n, b.w);
+            update_store_exact(u->args->weight, u->args->residue, weight_at + i, at + i, n, b.w);
         } else {
-            b.w = open_elements(u->args->weight, weight_at + i, n, buffers.w);
+            b.w = update_open(u->args->weight, weight_at + i, n, buffers.w);
             update_uniform(u, b, slot);
-            store_weight(u->args, weight_at + i, b.w, n);
+            update_store_weight(u->args->weight, weight_at + i, b.w, n, u->args->rounding,
+                                u->args->key);
         }
         block_close(u, at + i, &b);
     }
@@ -253,7 +163,8 @@ static void update_columns(const struct update *u, int64_t row, int64_t first, i
         b.w = buffers.w;
         for (int64_t i = 0; i < n; i++) {
             if (u->args->residue != NULL) {
-                load_exact(u->args, weight_row + index[j + i], row * slots + j + i, 1, b.w + i);
+                update_load_exact(u->args->weight, u->args->residue, weight_row + index[j + i],
+                                  row * slots + j + i, 1, b.w + i);
             } else {
                 b.w[i] = cpu_get(u->args->weight, weight_row + index[j + i]);
             }
@@ -328,12 +239,13 @@ void cpu_adamw(struct backend *be, const struct adamw *args)
     int64_t count = tensor_count(args->age);
     const int32_t *index = args->index != NULL ? args->index->data : NULL;
     const float *rho = args->rho != NULL ? args->rho->data : NULL;
-    struct slot *slots = cpu_scratch(be, (size_t)count * sizeof *slots);
+    struct adam_slot *slots = cpu_scratch(be, (size_t)count * sizeof *slots);
     if (slots == NULL) {
         return;
     }
     for (int64_t j = 0; j < count; j++) {
-        slots[j] = slot_make(args, age[j], rho != NULL ? rho[j] : 1.0f);
+        double rate = (double)args->lr * (double)args->scale * (rho != NULL ? (double)rho[j] : 1.0);
+        slots[j] = adam_slot_make(rate, args->beta1, args->beta2, age[j]);
     }
     struct update u = { .args = args,
                         .slots = slots,

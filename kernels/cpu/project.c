@@ -59,12 +59,22 @@ static void pick_u16(uint16_t *restrict dst, const uint16_t *restrict src, const
     }
 }
 
+static void pick_u8(uint8_t *restrict dst, const uint8_t *restrict src, const int32_t *index,
+                    int64_t count)
+{
+    for (int64_t j = 0; j < count; j++) {
+        dst[j] = index[j] < 0 ? 0 : src[index[j]];
+    }
+}
+
 static void gather_row_elements(const struct tensor *y, int64_t to, const struct tensor *x,
                                 int64_t from, const int32_t *index)
 {
     int64_t slots = tensor_columns(y);
     if (y->dtype == DTYPE_F32 && x->dtype == DTYPE_F32) {
         pick_u32((uint32_t *)y->data + to, (const uint32_t *)x->data + from, index, slots);
+    } else if (y->dtype == DTYPE_U8) {
+        pick_u8((uint8_t *)y->data + to, (const uint8_t *)x->data + from, index, slots);
     } else if (y->dtype == x->dtype) {
         pick_u16((uint16_t *)y->data + to, (const uint16_t *)x->data + from, index, slots);
     } else {

@@ -140,6 +140,11 @@ static const struct backend_ops cuda_ops = {
     .scale_side = cuda_scale_side,
     .adamw = cuda_adamw,
     .settle = cuda_settle,
+    .adamw_int8 = cuda_adamw_int8,
+    .sgd = cuda_sgd,
+    .tradam = cuda_tradam,
+    .quantize = cuda_quantize,
+    .dequantize = cuda_dequantize,
     .random_normal = cuda_random_normal,
 };
 

@@ -64,6 +64,15 @@ void cuda_scale_side(struct backend *be, struct tensor *x, const struct tensor *
 void cuda_adamw(struct backend *be, const struct adamw *args);
 void cuda_settle(struct backend *be, const struct settle *args);
 
+/* rules.cu */
+void cuda_sgd(struct backend *be, const struct sgd *args);
+void cuda_tradam(struct backend *be, const struct tradam *args);
+
+/* int8.cu */
+void cuda_adamw_int8(struct backend *be, const struct adamw *args);
+void cuda_quantize(struct backend *be, const struct quantize *args);
+void cuda_dequantize(struct backend *be, const struct dequantize *args);
+
 /* random.cu */
 void cuda_random_normal(struct backend *be, struct tensor *x, float deviation,
                         struct random_key key);

@@ -11,18 +11,11 @@
  */
 #include "kernels/cuda/check.cuh"
 #include "kernels/cuda/cuda.cuh"
-#include "kernels/cuda/random.cuh"
-#include "kernels/cuda/vector.cuh"
-
-/* w -= step * m / (sqrt(v) * root + eps) + decay * w. */
-struct slot {
-    float step; /* lr * scale * rho / (1 - beta1^k) */
-    float root; /* 1 / sqrt(1 - beta2^k) */
-};
+#include "kernels/cuda/update.cuh"
 
 struct update {
     struct view weight, m, v, gradient;
-    struct slot *slots;
+    struct adam_slot *slots;
     int32_t *age;
     const int32_t *index; /* or NULL */
     const float *rho;     /* or NULL */
@@ -43,11 +36,9 @@ static __global__ void slots_kernel(struct update u, int64_t count)
     if (j >= count || u.control[CONTROL_SKIP] != 0.0f || (u.index != NULL && u.index[j] < 0)) {
         return;
     }
-    double k = (double)u.age[j] + 1.0;
     double rho = u.rho != NULL ? (double)u.rho[j] : 1.0;
-    double step = (double)u.lr * (double)u.scale * rho;
-    u.slots[j].step = (float)(step / (1.0 - pow((double)u.beta1, k)));
-    u.slots[j].root = (float)(1.0 / sqrt(1.0 - pow((double)u.beta2, k)));
+    double rate = (double)u.lr * (double)u.scale * rho;
+    u.slots[j] = adam_slot_make(rate, u.beta1, u.beta2, u.age[j]);
     u.age[j]++;
 }
 
@@ -172,7 +163,7 @@ static __device__ inline void store8_exact(const struct update *u, int64_t to, i
 
 /* New moments in m and v, and the new weights in w. */
 static __device__ inline void adam8(const struct update *u, int64_t at, int count, float w[VECTOR],
-                                    const struct slot slot[VECTOR])
+                                    const struct adam_slot slot[VECTOR])
 {
     float m[VECTOR];
     float v[VECTOR];
@@ -201,8 +192,8 @@ static __global__ void update_runs_kernel(struct update u)
     if (row >= u.rows || u.control[CONTROL_SKIP] != 0.0f || (u.index != NULL && u.index[row] < 0)) {
         return;
     }
-    struct slot slot[VECTOR];
-    struct slot one = u.slots[u.index != NULL ? row : 0];
+    struct adam_slot slot[VECTOR];
+    struct adam_slot one = u.slots[u.index != NULL ? row : 0];
 #pragma unroll
     for (int i = 0; i < VECTOR; i++) {
         slot[i] = one;
@@ -243,30 +234,16 @@ static __global__ void update_columns_kernel(struct update u)
     uint16_t *bits = (uint16_t *)u.weight.data;
     float w = u.residue != NULL ? bf16_join(bits[to], u.residue[at]) : get(u.weight, to);
     w -= u.slots[j].step * m / (sqrtf(v) * u.slots[j].root + u.eps) + u.decay * w;
-    struct random_key key = u.key;
-    if (u.m.half) {
-        key.purpose = RANDOM_ROUND_M;
-        ((uint16_t *)u.m.data)[at] = bf16_from_float_stochastic(m, random_word(&key, at));
-    } else {
-        put(u.m, at, m);
-    }
-    if (u.v.half) {
-        key.purpose = RANDOM_ROUND_V;
-        ((uint16_t *)u.v.data)[at] = bf16_from_float_stochastic(v, random_word(&key, at));
-    } else {
-        put(u.v, at, v);
-    }
+    put_moment(u.m, at, m, u.key, RANDOM_ROUND_M);
+    put_moment(u.v, at, v, u.key, RANDOM_ROUND_V);
     if (u.residue != NULL) {
         bits[to] = bf16_split(w, &u.residue[at]);
-    } else if (u.stochastic) {
-        key.purpose = RANDOM_ROUND_W;
-        bits[to] = bf16_from_float_stochastic(w, random_word(&key, to));
     } else {
-        put(u.weight, to, w);
+        put_weight(u.weight, to, w, u.stochastic, u.key);
     }
 }
 
-static struct update update_make(const struct adamw *args, struct slot *slots)
+static struct update update_make(const struct adamw *args, struct adam_slot *slots)
 {
     struct update u;
     bool selected = args->index != NULL;
@@ -305,7 +282,7 @@ void cuda_adamw(struct backend *be, const struct adamw *args)
     if (count == 0 || tensor_count(args->gradient) == 0) {
         return;
     }
-    struct slot *slots = (struct slot *)cuda_scratch(be, (size_t)count * sizeof *slots);
+    struct adam_slot *slots = (struct adam_slot *)cuda_scratch(be, (size_t)count * sizeof *slots);
     if (slots == NULL) {
         return;
     }

@@ -97,10 +97,36 @@ static void move_rows(struct backend *be, const struct tensor *to, const struct 
     }
 }
 
+/* Bytes, one a thread. */
+static __global__ void gather_bytes_kernel(uint8_t *y, const uint8_t *x, const int32_t *index,
+                                           int64_t count, int64_t slots, int64_t columns, bool rows)
+{
+    int64_t at = thread_number();
+    if (at >= count) {
+        return;
+    }
+    int64_t chosen = rows ? index[at / columns] : index[at % slots];
+    int64_t from = rows ? chosen * columns + at % columns : at / slots * columns + chosen;
+    y[at] = chosen < 0 ? 0 : x[from];
+}
+
+static void gather_bytes(struct backend *be, const struct tensor *y, const struct tensor *x,
+                         const struct tensor *index, enum side side)
+{
+    int64_t count = tensor_count(y);
+    if (count > 0) {
+        LAUNCH(gather_bytes_kernel, cuda_blocks(count), BLOCK_THREADS, 0, cuda_stream(be),
+               (uint8_t *)y->data, (const uint8_t *)x->data, (const int32_t *)index->data, count,
+               tensor_count(index), tensor_columns(x), side == SIDE_ROWS);
+    }
+}
+
 void cuda_gather(struct backend *be, struct tensor *y, const struct tensor *x,
                  const struct tensor *index, enum side side)
 {
-    if (side == SIDE_ROWS) {
+    if (x->dtype == DTYPE_U8) {
+        gather_bytes(be, y, x, index, side);
+    } else if (side == SIDE_ROWS) {
         move_rows(be, y, x, index, true);
     } else {
         move_columns(be, y, x, index, true);

@@ -163,6 +163,10 @@ NULL_ARGUMENTS(cross_entropy)
 NULL_ARGUMENTS(select)
 NULL_ARGUMENTS(adamw)
 NULL_ARGUMENTS(settle)
+NULL_ARGUMENTS(sgd)
+NULL_ARGUMENTS(tradam)
+NULL_ARGUMENTS(quantize)
+NULL_ARGUMENTS(dequantize)
 
 static const struct backend_ops null_ops = {
     .name = "null",
@@ -198,6 +202,11 @@ static const struct backend_ops null_ops = {
     .scale_side = null_side,
     .adamw = null_adamw,
     .settle = null_settle,
+    .adamw_int8 = null_adamw,
+    .sgd = null_sgd,
+    .tradam = null_tradam,
+    .quantize = null_quantize,
+    .dequantize = null_dequantize,
     .random_normal = null_random,
 };
 

@@ -11,7 +11,7 @@
 
 #include "kernels/ops.h"
 
-enum { CASE_TENSORS = 10, CASE_ROWS_MAX = 128 };
+enum { CASE_TENSORS = 12, CASE_ROWS_MAX = 128 };
 
 /* How a tensor is filled. */
 enum fill {

@@ -263,6 +263,205 @@ static void cases_settle(struct report *r)
     }
 }
 
+/* ---- eight bits and other rules ------------------------------------------------------------- */
+
+static int64_t blocks_of(int64_t count)
+{
+    return (count + 255) / 256;
+}
+
+/* weight, m, v, age, gradient, control, index, rho, m_absmax, v_absmax, residue */
+static void run_adamw_int8(struct backend *be, struct tensor *t, const struct numbers *n)
+{
+    struct adamw args = { .weight = &t[0],
+                          .m = &t[1],
+                          .v = &t[2],
+                          .m_absmax = &t[8],
+                          .v_absmax = &t[9],
+                          .residue = n->c > 0 ? &t[10] : NULL,
+                          .age = &t[3],
+                          .gradient = &t[4],
+                          .control = &t[5],
+                          .index = n->b > 0 ? &t[6] : NULL,
+                          .rho = n->b > 0 && n->other ? &t[7] : NULL,
+                          .side = n->a == 1 ? SIDE_COLUMNS : SIDE_ROWS,
+                          .lr = 0.01f,
+                          .beta1 = 0.9f,
+                          .beta2 = 0.999f,
+                          .eps = 1e-8f,
+                          .weight_decay = 0.1f,
+                          .scale = 0.7f,
+                          .rounding = n->yes ? ROUNDING_STOCHASTIC : ROUNDING_NEAREST,
+                          .key = { 17, RANDOM_INIT, 9, 3 } };
+    op_adamw(be, &args);
+}
+
+static const float step_controls[2][3] = { { 0.5f, 0.0f, 2.0f }, { 0.5f, 1.0f, 2.0f } };
+
+static struct item control_item(int which)
+{
+    return (struct item){ 1, 3, DTYPE_F32, FILL_GIVEN, 0, 0, step_controls[which], false };
+}
+
+static void cases_adamw_int8(struct report *r)
+{
+    for (int i = 0; i < 24; i++) {
+        int64_t side = i % 2;
+        int64_t chosen = i / 2 % 2;
+        int64_t rows = side == 1 ? case_random(r, 200, 600) : case_random(r, 3, 9);
+        int64_t columns = side == 1 ? case_random(r, 3, 50) : case_random(r, 200, 600);
+        int64_t along = side == 1 ? columns : rows;
+        int64_t slots = chosen == 0 ? 1 : case_random(r, 1, along);
+        int32_t *index = slots_of(r, slots, along);
+        int64_t g_rows = chosen == 1 && side == 0 ? slots : rows;
+        int64_t g_columns = chosen == 1 && side == 1 ? slots : columns;
+        int64_t down = side == 1 ? blocks_of(g_rows) : g_rows;
+        int64_t across = side == 1 ? g_columns : blocks_of(g_columns);
+        struct numbers n = { .a = side, .b = chosen, .yes = i % 3 == 0, .other = i % 5 < 2 };
+        struct trial t = {
+            "adamw_int8", { changed(rows, columns, types[i / 4 & 1], -1) }, 10, n, run_adamw_int8
+        };
+        t.item[1] = (struct item){ g_rows, g_columns, DTYPE_U8, FILL_UNIFORM, 0, 256, NULL, true };
+        t.item[2] = t.item[1];
+        t.item[3] = (struct item){ 1, slots, DTYPE_I32, FILL_BELOW, 0, 50, NULL, true };
+        t.item[4] = uniform(g_rows, g_columns, types[i / 2 & 1], -1, 1);
+        t.item[5] = control_item(i % 11 == 10);
+        t.item[6] = given(index, slots);
+        t.item[7] = uniform(1, slots, DTYPE_F32, 0.5f, 2);
+        t.item[8] = changed(down, across, DTYPE_F32, 0.1f);
+        t.item[9] = changed(down, across, DTYPE_F32, 0.1f);
+        if (i >= 12 && t.item[0].dtype == DTYPE_BF16) {
+            t.numbers.c = 1;
+            t.item[t.count++] = changed(g_rows, g_columns, DTYPE_I16, -32768);
+        }
+        case_run(r, &t);
+        free(index);
+    }
+}
+
+static void run_quantize(struct backend *be, struct tensor *t, const struct numbers *n)
+{
+    op_quantize(be, &(struct quantize){ &t[0], &t[1], &t[2], (enum quantize_map)n->a,
+                                        n->yes ? SIDE_COLUMNS : SIDE_ROWS });
+}
+
+static void run_dequantize(struct backend *be, struct tensor *t, const struct numbers *n)
+{
+    op_dequantize(be, &(struct dequantize){ &t[0], &t[1], &t[2], (enum quantize_map)n->a,
+                                            n->yes ? SIDE_COLUMNS : SIDE_ROWS });
+}
+
+static void cases_quantize(struct report *r)
+{
+    for (int i = 0; i < 8; i++) {
+        bool yes = (i & 1) != 0;
+        int64_t rows = yes ? case_random(r, 200, 600) : case_random(r, 1, 9);
+        int64_t columns = yes ? case_random(r, 1, 50) : case_random(r, 200, 600);
+        int64_t down = yes ? blocks_of(rows) : rows;
+        int64_t across = yes ? columns : blocks_of(columns);
+        struct numbers n = { .a = i / 2 % 2, .yes = yes };
+        struct trial q = { "quantize", { output(rows, columns, DTYPE_U8) }, 3, n, run_quantize };
+        q.item[1] = output(down, across, DTYPE_F32);
+        q.item[2] = uniform(rows, columns, types[i / 4], n.a == 0 ? -1 : 0, 1);
+        case_run(r, &q);
+        struct trial d = {
+            "dequantize", { output(rows, columns, types[i / 4]) }, 3, n, run_dequantize
+        };
+        d.item[1] = (struct item){ rows, columns, DTYPE_U8, FILL_UNIFORM, 0, 256, NULL, false };
+        d.item[2] = uniform(down, across, DTYPE_F32, 0, 2);
+        case_run(r, &d);
+        int32_t *index = slots_of(r, 3, yes ? columns + 2 : rows + 2);
+        index[2] = 0;
+        struct trial g = {
+            "gather", { output(yes ? rows : 1, yes ? 1 : columns, DTYPE_U8) }, 3, n, run_gather
+        };
+        g.item[1] = d.item[1];
+        g.item[2] = given(index + 2, 1);
+        case_run(r, &g);
+        free(index);
+    }
+}
+
+/* weight, age, gradient, control, index, rho */
+static void run_sgd(struct backend *be, struct tensor *t, const struct numbers *n)
+{
+    op_sgd(be, &(struct sgd){ .weight = &t[0],
+                              .age = &t[1],
+                              .gradient = &t[2],
+                              .control = &t[3],
+                              .index = n->a > 0 ? &t[4] : NULL,
+                              .rho = n->other ? &t[5] : NULL,
+                              .side = n->a == 2 ? SIDE_COLUMNS : SIDE_ROWS,
+                              .lr = 0.01f,
+                              .weight_decay = 0.1f,
+                              .scale = 0.7f,
+                              .rounding = n->yes ? ROUNDING_STOCHASTIC : ROUNDING_NEAREST,
+                              .key = { 17, RANDOM_INIT, 9, 3 } });
+}
+
+static void cases_sgd(struct report *r)
+{
+    for (int i = 0; i < 18; i++) {
+        int64_t rows = case_random(r, 3, 20);
+        int64_t columns = case_random(r, 3, 500);
+        int64_t way = i % 3;
+        int64_t along = way == 2 ? columns : rows;
+        int64_t slots = way == 0 ? 1 : case_random(r, 1, along);
+        int32_t *index = slots_of(r, slots, along);
+        struct numbers n = { .a = way, .yes = i / 3 % 2 == 0, .other = i / 6 % 2 == 0 };
+        struct trial t = { "sgd", { changed(rows, columns, types[i / 9], -1) }, 6, n, run_sgd };
+        t.item[1] = (struct item){ 1, slots, DTYPE_I32, FILL_BELOW, 0, 50, NULL, true };
+        t.item[2] =
+            uniform(way == 1 ? slots : rows, way == 2 ? slots : columns, types[i / 2 & 1], -1, 1);
+        t.item[3] = control_item(i % 11 == 10);
+        t.item[4] = given(index, slots);
+        t.item[5] = uniform(1, way == 0 ? rows : slots, DTYPE_F32, 0.5f, 2);
+        case_run(r, &t);
+        free(index);
+    }
+}
+
+/* weight, m, v, anchor, age, gradient, control */
+static void run_tradam(struct backend *be, struct tensor *t, const struct numbers *n)
+{
+    op_tradam(be, &(struct tradam){ .weight = &t[0],
+                                    .m = &t[1],
+                                    .v = &t[2],
+                                    .anchor = &t[3],
+                                    .age = &t[4],
+                                    .gradient = &t[5],
+                                    .control = &t[6],
+                                    .interval = n->a,
+                                    .pull = 0.3f,
+                                    .harmonic = n->other,
+                                    .lr = 0.01f,
+                                    .beta1 = 0.9f,
+                                    .beta2 = 0.999f,
+                                    .eps = 1e-8f,
+                                    .weight_decay = 0.1f,
+                                    .scale = 0.7f,
+                                    .rounding = n->yes ? ROUNDING_STOCHASTIC : ROUNDING_NEAREST,
+                                    .key = { 17, RANDOM_INIT, 9, 3 } });
+}
+
+static void cases_tradam(struct report *r)
+{
+    for (int i = 0; i < 16; i++) {
+        int64_t count = case_random(r, 1, 900);
+        enum dtype w = types[i & 1];
+        enum dtype moments = types[i / 2 & 1];
+        struct numbers n = { .a = i % 5 == 0 ? 1 : 4, .yes = i / 4 % 2 == 0, .other = i % 3 == 0 };
+        struct trial t = { "tradam", { changed(1, count, w, -1) }, 7, n, run_tradam };
+        t.item[1] = changed(1, count, moments, -1);
+        t.item[2] = changed(1, count, moments, 0);
+        t.item[3] = changed(1, count, w, -1);
+        t.item[4] = (struct item){ 1, 1, DTYPE_I32, FILL_BELOW, 0, 50, NULL, true };
+        t.item[5] = uniform(1, count, types[i / 8], -1, 1);
+        t.item[6] = control_item(i % 11 == 10);
+        case_run(r, &t);
+    }
+}
+
 static void run_random_normal(struct backend *be, struct tensor *t, const struct numbers *n)
 {
     op_random_normal(be, &t[0], n->f, (struct random_key){ 8, RANDOM_INIT, 7, (uint32_t)n->a });
@@ -289,5 +488,9 @@ void cases_update(struct report *report)
     cases_gather_bits(report);
     cases_adamw(report);
     cases_settle(report);
+    cases_adamw_int8(report);
+    cases_quantize(report);
+    cases_sgd(report);
+    cases_tradam(report);
     cases_random(report);
 }

@@ -406,8 +406,15 @@ static void what_is_not_there_is_refused_by_name(void **state)
     check((const char *[]){ "method.name=galore", NULL }, "available: full, grass");
     check((const char *[]){ "method.name=lora", NULL }, "not built into this version");
     check((const char *[]){ "method.name=gras", NULL }, "unknown");
-    check((const char *[]){ "optimizer.name=sgd", NULL }, "adamw");
-    check((const char *[]){ "optimizer.state=int8", NULL }, "int8");
+    check((const char *[]){ "optimizer.name=sgd", NULL }, NULL);
+    check((const char *[]){ "optimizer.name=sdg", NULL }, "adamw, sgd, tradam");
+    check((const char *[]){ "optimizer.state=int8", NULL }, NULL);
+    check((const char *[]){ "optimizer.name=tradam", NULL },
+          "full gradient before it is compressed");
+    check((const char *[]){ "optimizer.name=tradam", "method.name=full", NULL }, NULL);
+    check((const char *[]){ "optimizer.name=tradam", "method.name=full", "optimizer.state=int8",
+                            NULL },
+          "as large as the weights");
     check((const char *[]){ "activation.recompute=block", NULL }, NULL);
     check((const char *[]){ "activation.recompute=blocks", NULL }, "none, norms, ffn, block");
     check((const char *[]){ "activation.sample=rad", NULL }, "activation.sample");

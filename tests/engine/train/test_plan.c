@@ -44,17 +44,19 @@ static void test_every_preset(void **state)
             struct fixture f;
             struct recipe preset;
             char name[64], selection[64], side[64], state_word[64], precision[64], rank[64];
-            char recompute[64];
+            char recompute[64], rule[64];
             recipe_init(&preset);
             check(recipe_load(&preset, presets.item[i].path, &err), &err);
             snprintf(name, sizeof name, "method.name=%s", preset.method_name);
+            const char *formats[] = { "fp32", "bf16", "int8" };
+            snprintf(rule, sizeof rule, "optimizer.name=%s", preset.optimizer_name);
             const char *rules[] = { "top", "norm", "norm2", "uniform" };
             const char *sides[] = { "out", "in", "short" };
             snprintf(selection, sizeof selection, "method.selection=%s",
                      rules[preset.method_selection]);
             snprintf(side, sizeof side, "method.side=%s", sides[preset.method_side]);
             snprintf(state_word, sizeof state_word, "optimizer.state=%s",
-                     preset.optimizer_state == STATE_BF16 ? "bf16" : "fp32");
+                     formats[preset.optimizer_state]);
             snprintf(precision, sizeof precision, "precision.weights=%s",
                      preset.precision_weights == DTYPE_BF16 ? "bf16" : "fp32");
             snprintf(rank, sizeof rank, "method.rank=%d", extra & 1 ? 5 : 32);
@@ -62,7 +64,7 @@ static void test_every_preset(void **state)
                      preset.activation_recompute);
             fixture_open(
                 &f, "untied",
-                WORDS(name, selection, side, state_word, precision, rank, recompute,
+                WORDS(name, selection, side, state_word, precision, rank, recompute, rule,
                       extra & 1 ? "data.validation=0.1" : "data.validation=", "train.eval_every=10",
                       extra & 2 ? "train.sample_every=5" : "train.sample_every=0"));
             check_used(&f);

@@ -81,7 +81,8 @@ static void draw_frozen(struct scenario *s)
 
 static void draw_recipe(struct scenario *s)
 {
-    static const char *const formats[] = { "fp32", "bf16" };
+    static const char *const formats[] = { "fp32", "bf16", "int8" };
+    static const char *const rules[] = { "adamw", "adamw", "tradam", "sgd" };
     static const char *const roundings[] = { "nearest", "stochastic" };
     static const char *const schedules[] = { "constant", "linear", "cosine", "wsd" };
     static const char *const recomputes[] = { "none", "norms", "ffn", "block" };
@@ -100,7 +101,12 @@ static void draw_recipe(struct scenario *s)
     set_number(r, "train.eval_every", dice_roll(&s->dice, 3));
     set(r, "optimizer.lr", "0.01");
     set(r, "optimizer.weight_decay", "0.1");
-    set(r, "optimizer.state", one_of(&s->dice, formats, 2));
+    const char *rule = one_of(&s->dice, rules, 4);
+    const char *format = one_of(&s->dice, formats, 3);
+    bool tradam = strcmp(rule, "tradam") == 0;
+    set(r, "optimizer.name", tradam && strcmp(r->method_name, "full") != 0 ? "adamw" : rule);
+    set(r, "optimizer.state", tradam && strcmp(format, "int8") == 0 ? "bf16" : format);
+    set_number(r, "optimizer.anchor_interval", 1 + dice_roll(&s->dice, 3));
     set(r, "schedule.name", one_of(&s->dice, schedules, 4));
     set_number(r, "schedule.warmup", dice_roll(&s->dice, 4));
     set(r, "precision.weights", one_of(&s->dice, formats, 2));

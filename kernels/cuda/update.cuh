@@ -1,0 +1,54 @@
+/* What the update rules share: the two factors of Adam, and storing one element with a rounding. */
+#ifndef WINDROW_KERNELS_CUDA_UPDATE_CUH
+#define WINDROW_KERNELS_CUDA_UPDATE_CUH
+
+#include "kernels/cuda/random.cuh"
+#include "kernels/cuda/vector.cuh"
+
+/* w -= step * m / (sqrt(v) * root + eps) + decay * w. */
+struct adam_slot {
+    float step; /* rate / (1 - beta1^k) */
+    float root; /* 1 / sqrt(1 - beta2^k) */
+};
+
+/* `rate` is lr * scale * rho; k = age + 1. */
+static __device__ inline struct adam_slot adam_slot_make(double rate, float beta1, float beta2,
+                                                         int32_t age)
+{
+    double k = (double)age + 1.0;
+    struct adam_slot slot;
+    slot.step = (float)(rate / (1.0 - pow((double)beta1, k)));
+    slot.root = (float)(1.0 / sqrt(1.0 - pow((double)beta2, k)));
+    return slot;
+}
+
+static __device__ inline void put_stochastic(struct view t, int64_t at, float value,
+                                             struct random_key key, enum random_purpose purpose)
+{
+    key.purpose = purpose;
+    ((uint16_t *)t.data)[at] = bf16_from_float_stochastic(value, random_word(&key, at));
+}
+
+/* `stochastic` only with a bf16 weight. */
+static __device__ inline void put_weight(struct view t, int64_t at, float value, bool stochastic,
+                                         struct random_key key)
+{
+    if (stochastic) {
+        put_stochastic(t, at, value, key, RANDOM_ROUND_W);
+    } else {
+        put(t, at, value);
+    }
+}
+
+/* bf16 moments are always rounded stochastically. */
+static __device__ inline void put_moment(struct view t, int64_t at, float value,
+                                         struct random_key key, enum random_purpose purpose)
+{
+    if (t.half) {
+        put_stochastic(t, at, value, key, purpose);
+    } else {
+        put(t, at, value);
+    }
+}
+
+#endif
