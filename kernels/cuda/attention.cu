@@ -1,5 +1,6 @@
 /*
- * Causal attention in memory linear in the sequence, in fp32, without tensor cores.
+ * Causal attention in memory linear in the sequence, in fp32, without tensor cores: for fp32, and
+ * for what the kernels in flash_forward.cu and flash_backward.cu do not take.
  *
  * A block of WARPS warps owns OWNED rows (queries, or keys in the last kernel), four a warp, and
  * walks over tiles of TILE rows of the other kind, one a lane: a score is a dot product that one
@@ -14,6 +15,7 @@
  */
 #include "kernels/cuda/check.cuh"
 #include "kernels/cuda/cuda.cuh"
+#include "kernels/cuda/flash.cuh"
 #include "kernels/cuda/reduce.cuh"
 #include "kernels/cuda/vector.cuh"
 
@@ -368,7 +370,7 @@ static size_t shared_bytes(int owned, int weights, int size)
 void cuda_attention_forward(struct backend *be, const struct attention_forward *args)
 {
     const struct attention_shape *shape = &args->shape;
-    if (!size_fits(be, "attention_forward", shape)) {
+    if (!size_fits(be, "attention_forward", shape) || flash_forward(be, args)) {
         return;
     }
     struct scene s = scene_make(shape, args->qkv, args->starts);
@@ -384,7 +386,7 @@ void cuda_attention_forward(struct backend *be, const struct attention_forward *
 void cuda_attention_backward(struct backend *be, const struct attention_backward *args)
 {
     const struct attention_shape *shape = &args->shape;
-    if (!size_fits(be, "attention_backward", shape)) {
+    if (!size_fits(be, "attention_backward", shape) || flash_backward(be, args)) {
         return;
     }
     struct scene s = scene_make(shape, args->qkv, args->starts);

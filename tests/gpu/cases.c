@@ -227,7 +227,7 @@ static void cases_norm(struct report *r)
     }
 }
 
-/* ---- rope and attention --------------------------------------------------------------------- */
+/* ---- rope and decoding ----------------------------------------------------------------------- */
 
 static void run_rope(struct backend *be, struct tensor *t, const struct numbers *n)
 {
@@ -255,72 +255,6 @@ static void cases_rope(struct report *r)
         }
         case_run(r, &t);
         free(index);
-    }
-}
-
-static void run_attention_forward(struct backend *be, struct tensor *t, const struct numbers *n)
-{
-    op_attention_forward(be, &(struct attention_forward){ &t[0], &t[1], &t[2],
-                                                          n->yes ? &t[3] : NULL, n->attention });
-}
-
-static void run_attention_backward(struct backend *be, struct tensor *t, const struct numbers *n)
-{
-    op_attention_backward(be,
-                          &(struct attention_backward){ &t[0], &t[1], &t[2], &t[3], &t[4], &t[5],
-                                                        n->yes ? &t[6] : NULL, n->attention });
-}
-
-/* The first token of the record of each token; records of random lengths. */
-static int32_t *record_starts(struct report *r, int64_t batch, int64_t sequence)
-{
-    int32_t *starts = malloc((size_t)(batch * sequence) * sizeof *starts);
-    if (starts == NULL) {
-        abort();
-    }
-    for (int64_t b = 0; b < batch; b++) {
-        int64_t first = 0;
-        for (int64_t s = 0; s < sequence; s++) {
-            first = case_random(r, 0, 14) == 0 ? s : first;
-            starts[b * sequence + s] = (int32_t)first;
-        }
-    }
-    return starts;
-}
-
-static void cases_attention(struct report *r)
-{
-    for (int i = 0; i < 8; i++) {
-        enum dtype type = types[i & 1];
-        struct attention_shape s = { .batch = 1 + i % 2, .scale = 0.3f };
-        s.kv_heads = case_random(r, 1, 2);
-        s.heads = s.kv_heads * case_random(r, 1, 2);
-        s.head_size = i < 2 ? 8 : i < 6 ? 2 * case_random(r, 5, 40) : i == 6 ? 64 : 128;
-        s.sequence = i < 2 ? case_random(r, 1, 9) : case_random(r, 20, 75) * r->size;
-        int64_t tokens = s.batch * s.sequence;
-        int64_t width = (s.heads + 2 * s.kv_heads) * s.head_size;
-        int64_t out = s.heads * s.head_size;
-        int32_t *starts = record_starts(r, s.batch, s.sequence);
-        struct item given = { tokens, 1, DTYPE_I32, FILL_GIVEN, 0, 0, starts, false };
-        struct numbers n = { .yes = (i & 2) != 0, .attention = s };
-        struct trial f = {
-            "attention_forward", { output(tokens, out, type) }, 4, n, run_attention_forward
-        };
-        f.item[1] = output(s.heads, tokens, DTYPE_F32);
-        f.item[2] = uniform(tokens, width, type, -1, 1);
-        f.item[3] = given;
-        case_run(r, &f);
-        struct trial b = {
-            "attention_backward", { output(tokens, width, type) }, 7, n, run_attention_backward
-        };
-        b.item[1] = output(s.heads, tokens, DTYPE_F32);
-        b.item[2] = uniform(tokens, out, type, -1, 1);
-        b.item[3] = uniform(tokens, out, type, -1, 1);
-        b.item[4] = uniform(s.heads, tokens, DTYPE_F32, 1, 4);
-        b.item[5] = uniform(tokens, width, type, -1, 1);
-        b.item[6] = given;
-        case_run(r, &b);
-        free(starts);
     }
 }
 
@@ -461,7 +395,6 @@ void cases_model(struct report *report)
     cases_matmul(report);
     cases_norm(report);
     cases_rope(report);
-    cases_attention(report);
     cases_decode(report);
     cases_swiglu(report);
     cases_embedding(report);

@@ -237,6 +237,7 @@ int main(int count, char **arguments)
     }
     report.size = device_size();
     cases_model(&report);
+    cases_attention(&report);
     cases_update(&report);
     int bad = print_table(&report);
     FILE *file = count > 1 ? fopen(arguments[1], "w") : NULL;

@@ -11,6 +11,7 @@
 #include "simt/order.h"
 
 enum { THREAD_MAX = 1024, LANES = 32, STACK_BYTES = 128 * 1024, GRID_Y_MAX = 65535 };
+enum { SHARE_BYTES = 32, COPY_MAX = 256 };
 enum wait { READY, AT_WARP, AT_BLOCK, DONE };
 
 /* A fibre runs one thread after the other until one of them has to wait; that one then keeps it. */
@@ -20,11 +21,19 @@ struct fibre {
     char *stack;
 };
 
+struct copy {
+    void *to;
+    const void *from; /* NULL: zeros */
+    size_t bytes;
+};
+
 struct thread {
     struct fibre *fibre; /* NULL: not begun */
     enum wait wait;
-    unsigned turn; /* which half of `passed` is written next */
-    double passed[2];
+    unsigned turn; /* which half of `given` is written next */
+    unsigned char given[2][SHARE_BYTES];
+    struct copy copy[COPY_MAX]; /* begun, not waited for */
+    int copies;
 };
 
 static struct {
@@ -185,7 +194,10 @@ static bool release(unsigned first, unsigned count, enum wait wait)
 static void run_block(void)
 {
     for (unsigned i = 0; i < simt.threads; i++) {
-        simt.thread[i] = { NULL, READY, 0, { 0.0, 0.0 } };
+        simt.thread[i].fibre = NULL;
+        simt.thread[i].wait = READY;
+        simt.thread[i].turn = 0;
+        simt.thread[i].copies = 0;
     }
     simt.fibres = 0;
     simt.begun = 0;
@@ -219,17 +231,30 @@ void __syncwarp(void)
 }
 
 /* Two halves by turns: nobody writes where a slower lane may still have to read. */
+unsigned simt_share(const void *data, size_t bytes)
+{
+    struct thread *self = simt.current;
+    unsigned turn = self->turn;
+    memcpy(self->given[turn], data, bytes);
+    self->turn = 1 - turn;
+    pause_as(AT_WARP);
+    return turn;
+}
+
+const void *simt_given(unsigned lane, unsigned turn)
+{
+    return simt.thread[threadIdx.x / LANES * LANES + lane].given[turn];
+}
+
 double __shfl_xor_sync(unsigned lanes, double value, int mask)
 {
     if (lanes != 0xffffffffu) {
         give_up("only whole warps are emulated");
     }
-    struct thread *self = simt.current;
-    unsigned turn = self->turn;
-    self->passed[turn] = value;
-    self->turn = 1 - turn;
-    pause_as(AT_WARP);
-    return simt.thread[(unsigned)(self - simt.thread) ^ (unsigned)mask].passed[turn];
+    unsigned turn = simt_share(&value, sizeof value);
+    double other;
+    memcpy(&other, simt_given(threadIdx.x % LANES ^ (unsigned)mask, turn), sizeof other);
+    return other;
 }
 
 float __shfl_xor_sync(unsigned lanes, float value, int mask)
@@ -242,6 +267,51 @@ int atomicAdd(int *at, int value)
     int old = *at;
     *at += value;
     return old;
+}
+
+/* ---- asynchronous copies -------------------------------------------------------------------- */
+
+static void copy_now(const struct copy *c)
+{
+    if (c->from != NULL) {
+        memcpy(c->to, c->from, c->bytes);
+    } else {
+        memset(c->to, 0, c->bytes);
+    }
+}
+
+static void copy_later(void *shared, const void *global, bool inside, size_t bytes)
+{
+    struct thread *self = simt.current;
+    struct copy c = { shared, inside ? global : NULL, bytes };
+    if ((uintptr_t)shared % bytes != 0 || (uintptr_t)global % bytes != 0) {
+        give_up("an asynchronous copy between addresses that are not aligned");
+    }
+    if (simt.reverse) {
+        copy_now(&c);
+    } else if (self->copies == COPY_MAX) {
+        give_up("too many asynchronous copies at a time");
+    } else {
+        self->copy[self->copies++] = c;
+    }
+}
+
+void copy_begin(void *shared, const void *global, bool inside)
+{
+    copy_later(shared, global, inside, 16);
+}
+
+void copy_begin_word(void *shared, const void *global, bool inside)
+{
+    copy_later(shared, global, inside, 4);
+}
+
+void copy_wait(void)
+{
+    for (int i = 0; i < simt.current->copies; i++) {
+        copy_now(&simt.current->copy[i]);
+    }
+    simt.current->copies = 0;
 }
 
 /* ---- launches ------------------------------------------------------------------------------- */

@@ -50,6 +50,25 @@ float __shfl_xor_sync(unsigned lanes, float value, int mask);
 double __shfl_xor_sync(unsigned lanes, double value, int mask);
 int atomicAdd(int *at, int value);
 
+/* ---- tensor cores and asynchronous copies: what kernels/cuda/mma.cuh promises ---------------- */
+
+/* Gives `bytes` (at most 32) to the other lanes of the warp; every lane must call. What lane `lane`
+ * gave is at simt_given(lane, the result) until the warp has shared twice more. */
+unsigned simt_share(const void *data, size_t bytes);
+const void *simt_given(unsigned lane, unsigned turn);
+
+/* Copies come late, at the wait for them, or at once if threads run in descending order: a kernel
+ * that relies on either one fails in one of the orders. */
+void copy_begin(void *shared, const void *global, bool inside);
+void copy_begin_word(void *shared, const void *global, bool inside);
+void copy_wait(void);
+void mma_pair(float left[4], float right[4], const uint32_t a[4], const uint32_t b[4]);
+void matrix_load(uint32_t value[4], const uint16_t *row);
+void matrix_load_transposed(uint32_t value[4], const uint16_t *row);
+float power_of_two(float x);
+uint32_t bf16_pair(float low, float high);
+int computed_here(int x);
+
 /* ---- launches ------------------------------------------------------------------------------- */
 
 void *simt_pool(void);
