@@ -27,6 +27,9 @@ struct region {
     struct memory_record **chunk;
     size_t chunk_count;
     size_t record_count;
+    bool window; /* an older stretch is being placed anew, below: */
+    size_t window_top;
+    size_t window_records;
 };
 
 struct memory {
@@ -168,11 +171,11 @@ struct tensor memory_tensor(struct memory *memory, enum memory_category category
     struct region *region = &memory->region[category];
     struct tensor t = shaped(name, shape);
     size_t bytes = (tensor_bytes(&t) + MEMORY_ALIGNMENT - 1) & ~(size_t)(MEMORY_ALIGNMENT - 1);
-    if (bytes > region->capacity - region->top) {
+    size_t limit = region->window ? region->window_top : region->capacity;
+    if (bytes > limit - region->top) {
         backend_fail(memory->be,
                      "%s: %s does not fit: %zu bytes wanted, %zu of %zu planned bytes left",
-                     memory_category_names[category], name, bytes, region->capacity - region->top,
-                     region->capacity);
+                     memory_category_names[category], name, bytes, limit - region->top, limit);
         return t;
     }
     struct memory_record *record = record_push(region);
@@ -186,7 +189,7 @@ struct tensor memory_tensor(struct memory *memory, enum memory_category category
     t.name = record->name;
     t.data = (void *)((uintptr_t)region->base + region->top);
     region->top += bytes;
-    memory->live_total += bytes;
+    memory->live_total += region->window ? 0 : bytes;
     if (region->top > region->peak) {
         region->peak = region->top;
     }
@@ -226,14 +229,45 @@ void memory_release(struct memory *memory, enum memory_category category,
             mark.bytes, region->top);
     }
     remember_peak(memory);
-    memory->live_total -= region->top - mark.bytes;
+    memory->live_total -= region->window ? 0 : region->top - mark.bytes;
     region->top = mark.bytes;
     region->record_count = mark.records;
 }
 
+void memory_window_open(struct memory *memory, enum memory_category category,
+                        struct memory_position from)
+{
+    struct region *region = &memory->region[category];
+    if (region->window || from.bytes > region->top) {
+        BUG("window of %s at %zu bytes, %zu are live", memory_category_names[category], from.bytes,
+            region->top);
+    }
+    region->window = true;
+    region->window_top = region->top;
+    region->window_records = region->record_count;
+    region->top = from.bytes;
+}
+
+void memory_window_close(struct memory *memory, enum memory_category category)
+{
+    struct region *region = &memory->region[category];
+    if (!region->window) {
+        BUG("no window of %s is open", memory_category_names[category]);
+    }
+    region->window = false;
+    region->top = region->window_top;
+    region->record_count = region->window_records;
+}
+
+/* Live bytes, whatever a window shows. */
+static size_t region_live(const struct region *region)
+{
+    return region->window ? region->window_top : region->top;
+}
+
 size_t memory_live(const struct memory *memory, enum memory_category category)
 {
-    return memory->region[category].top;
+    return region_live(&memory->region[category]);
 }
 
 size_t memory_peak(const struct memory *memory, enum memory_category category)
@@ -254,7 +288,7 @@ size_t memory_peak_total(const struct memory *memory)
 void memory_reset_peak(struct memory *memory)
 {
     for (int c = 0; c < MEMORY_CATEGORY_COUNT; c++) {
-        memory->region[c].peak = memory->region[c].top;
+        memory->region[c].peak = region_live(&memory->region[c]);
     }
     memory->peak_total = memory->live_total;
     memory->peak_record_count = 0;
@@ -284,4 +318,10 @@ size_t memory_peak_records(const struct memory *memory, struct memory_record *ou
     memcpy(out, sorted, count * sizeof *sorted);
     free(sorted);
     return count;
+}
+
+void *memory_address(const struct memory *memory, enum memory_category category,
+                     struct memory_position position)
+{
+    return (void *)((uintptr_t)memory->region[category].base + position.bytes);
 }

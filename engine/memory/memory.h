@@ -72,6 +72,17 @@ struct memory_position memory_mark(const struct memory *memory, enum memory_cate
 void memory_release(struct memory *memory, enum memory_category category,
                     struct memory_position mark);
 
+/* A window: what is placed while it is open lies from an older position on, over tensors whose
+ * contents have gone elsewhere. Their records stay, no byte counts twice, and nothing can be placed
+ * past what was live when it was opened. One at a time a category. */
+void memory_window_open(struct memory *memory, enum memory_category category,
+                        struct memory_position from);
+void memory_window_close(struct memory *memory, enum memory_category category);
+
+/* Where a position lies on the device. */
+void *memory_address(const struct memory *memory, enum memory_category category,
+                     struct memory_position position);
+
 /* Bytes of live records now, and their high-water mark since memory_reset_peak. */
 size_t memory_live(const struct memory *memory, enum memory_category category);
 size_t memory_peak(const struct memory *memory, enum memory_category category);

@@ -47,6 +47,42 @@ static void test_stack_and_peak(void **state)
     backend_close(be);
 }
 
+static void test_window_places_over_what_went_elsewhere(void **state)
+{
+    (void)state;
+    struct error err = { 0 };
+    struct backend *be = open_backend("cpu");
+    const size_t capacity[MEMORY_CATEGORY_COUNT] = { 0, 0, 0, 1024, 0 };
+    struct memory *memory = memory_open(be, capacity, &err);
+    struct memory_position begin = memory_mark(memory, MEMORY_ACTIVATIONS);
+    struct tensor a = memory_vector(memory, MEMORY_ACTIVATIONS, "a", DTYPE_F32, 64);
+    struct tensor b = memory_vector(memory, MEMORY_ACTIVATIONS, "b", DTYPE_F32, 64);
+    assert_ptr_equal(memory_address(memory, MEMORY_ACTIVATIONS, begin), a.data);
+    memory_window_open(memory, MEMORY_ACTIVATIONS, begin);
+    struct tensor again = memory_vector(memory, MEMORY_ACTIVATIONS, "again", DTYPE_F32, 64);
+    struct memory_position inside = memory_mark(memory, MEMORY_ACTIVATIONS);
+    struct tensor next = memory_vector(memory, MEMORY_ACTIVATIONS, "next", DTYPE_F32, 64);
+    assert_ptr_equal(again.data, a.data);
+    assert_ptr_equal(next.data, b.data);
+    assert_int_equal(memory_live(memory, MEMORY_ACTIVATIONS), 512);
+    assert_int_equal(memory_peak_total(memory), 512);
+    memory_release(memory, MEMORY_ACTIVATIONS, inside);
+    assert_int_equal(memory_live(memory, MEMORY_ACTIVATIONS), 512);
+    memory_window_close(memory, MEMORY_ACTIVATIONS);
+    struct tensor c = memory_vector(memory, MEMORY_ACTIVATIONS, "c", DTYPE_F32, 64);
+    assert_int_equal((char *)c.data - (char *)a.data, 512);
+    assert_int_equal(memory_peak(memory, MEMORY_ACTIVATIONS), 768);
+    assert_int_equal(backend_sync(be), 0);
+    /* Not past what was live. */
+    memory_window_open(memory, MEMORY_ACTIVATIONS, begin);
+    memory_vector(memory, MEMORY_ACTIVATIONS, "too long", DTYPE_F32, 193);
+    assert_int_equal(backend_sync(be), -1);
+    assert_non_null(strstr(be->error, "too long"));
+    memory_window_close(memory, MEMORY_ACTIVATIONS);
+    memory_close(memory);
+    backend_close(be);
+}
+
 static void test_full_region_is_a_sentence(void **state)
 {
     (void)state;
@@ -118,6 +154,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_stack_and_peak),
+        cmocka_unit_test(test_window_places_over_what_went_elsewhere),
         cmocka_unit_test(test_full_region_is_a_sentence),
         cmocka_unit_test(test_resize),
         cmocka_unit_test(test_null_remembers_the_peak),
