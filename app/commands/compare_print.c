@@ -9,7 +9,7 @@
 #include "app/text.h"
 #include "engine/base/json.h"
 
-enum { COLUMNS = 14, DIFFERENCES_MAX = 64, CHART_WIDTH = 64, CHART_HEIGHT = 16 };
+enum { COLUMNS = 15, DIFFERENCES_MAX = 64, CHART_WIDTH = 64, CHART_HEIGHT = 16 };
 
 /* One number of a run, under the name it has in exports. */
 struct column {
@@ -35,6 +35,10 @@ static double loss_equal_seconds(const struct comparison_run *run)
 static double evaluation(const struct comparison_run *run)
 {
     return (double)run->evaluation_loss;
+}
+static double perplexity(const struct comparison_run *run)
+{
+    return exp((double)run->evaluation_loss);
 }
 static double tokens_per_second(const struct comparison_run *run)
 {
@@ -85,6 +89,7 @@ static const struct column columns[COLUMNS] = {
     { "loss, =tokens", "loss_equal_tokens", loss_equal_tokens, text_loss },
     { "loss, =time", "loss_equal_time", loss_equal_seconds, text_loss },
     { "evaluation", "evaluation_loss", evaluation, text_loss },
+    { "perplexity", "perplexity", perplexity, text_value },
     { "tokens/s", "tokens_per_second", tokens_per_second, text_count },
     { "peak", "peak_bytes", peak_bytes, text_bytes },
     { "weights", "weights_bytes", weights_bytes, text_bytes },
@@ -97,7 +102,7 @@ static const struct column columns[COLUMNS] = {
     { "step ms", "step_ms", step_ms, text_value },
     { "steps", "steps", steps, text_count },
 };
-enum { QUALITY_COLUMNS = 5 }; /* the first table of the text form; the rest is the second */
+enum { QUALITY_COLUMNS = 6 }; /* the first table of the text form; the rest is the second */
 
 /* The letter of a run in the chart. */
 static char letter(size_t index)

@@ -1,0 +1,148 @@
+/* The schedule of offloading. */
+#include "engine/activation/offload.h"
+
+#include <string.h>
+
+enum { PREFETCHED = 2 }; /* spans that are on their way beside the one in use */
+
+int64_t offload_spans(int64_t layers, int64_t resident)
+{
+    int64_t spans = layers - resident - OFFLOAD_SLOTS;
+    return spans > 0 ? spans : 0;
+}
+
+/* Blocks that share the slots. */
+static int64_t sharing(const struct offload *offload)
+{
+    return offload->layers - offload->resident;
+}
+
+static size_t slot_bytes(const struct offload *offload, int64_t slot)
+{
+    return offload->end[slot].bytes - offload->begin[slot].bytes;
+}
+
+size_t offload_span_bytes(const struct offload *offload)
+{
+    return slot_bytes(offload, 0);
+}
+
+/* What the store says ends the step: the backend carries it to the end of the pass. */
+static void report(struct offload *offload, struct pass *pass, const struct error *err)
+{
+    if (offload->trouble.message[0] == '\0') {
+        offload->trouble = *err;
+    }
+    backend_fail(pass->be, "%s", err->message);
+}
+
+static void before_forward(void *context, struct pass *pass, int64_t layer)
+{
+    struct offload *offload = context;
+    if (layer == 0 && offload->store != NULL) {
+        store_reset(offload->store);
+    }
+    if (layer >= OFFLOAD_SLOTS && layer < sharing(offload)) {
+        memory_window_open(pass->memory, MEMORY_ACTIVATIONS, offload->begin[layer % OFFLOAD_SLOTS]);
+        offload->window = true;
+    } else if (layer < OFFLOAD_SLOTS) {
+        offload->begin[layer] = memory_mark(pass->memory, MEMORY_ACTIVATIONS);
+    }
+}
+
+static void after_forward(void *context, struct pass *pass, int64_t layer)
+{
+    struct offload *offload = context;
+    int64_t slot = layer % OFFLOAD_SLOTS;
+    if (offload->window) {
+        memory_window_close(pass->memory, MEMORY_ACTIVATIONS);
+        offload->window = false;
+    } else if (layer < OFFLOAD_SLOTS) {
+        offload->end[layer] = memory_mark(pass->memory, MEMORY_ACTIVATIONS);
+    }
+    offload->present = offload_spans(offload->layers, offload->resident);
+    struct error err = { 0 };
+    if (layer < offload->present && offload->store != NULL && !pass->be->failed &&
+        store_put(offload->store, pass->be, layer,
+                  memory_address(pass->memory, MEMORY_ACTIVATIONS, offload->begin[slot]),
+                  slot_bytes(offload, slot), &err) != 0) {
+        report(offload, pass, &err);
+    }
+}
+
+static void take(struct offload *offload, struct pass *pass, int64_t layer)
+{
+    int64_t slot = layer % OFFLOAD_SLOTS;
+    struct error err = { 0 };
+    if (pass->be->failed ||
+        store_take(offload->store, pass->be, layer,
+                   memory_address(pass->memory, MEMORY_ACTIVATIONS, offload->begin[slot]),
+                   slot_bytes(offload, slot), &err) == 0) {
+        return;
+    }
+    report(offload, pass, &err);
+}
+
+static void before_backward(void *context, struct pass *pass, int64_t layer)
+{
+    struct offload *offload = context;
+    if (offload->store == NULL) {
+        return;
+    }
+    int64_t lowest = layer > 0 ? layer - 1 : 0;
+    while (offload->present > lowest) {
+        take(offload, pass, --offload->present);
+    }
+    struct error err = { 0 };
+    for (int64_t i = offload->present - 1; i >= 0 && i >= offload->present - PREFETCHED; i--) {
+        if (!pass->be->failed && store_fetch(offload->store, i, &err) != 0) {
+            report(offload, pass, &err);
+        }
+    }
+}
+
+/* Places are given back in the order of a stack: those of blocks that share one, with the first. */
+static bool keeps_place(void *context, int64_t layer)
+{
+    const struct offload *offload = context;
+    return layer >= OFFLOAD_SLOTS && layer < sharing(offload);
+}
+
+void offload_init(struct offload *offload, int64_t layers, int64_t resident, struct store *store)
+{
+    memset(offload, 0, sizeof *offload);
+    offload->layers = layers;
+    offload->resident = resident < layers ? resident : layers;
+    offload->store = store;
+    offload->mover = (struct block_mover){ .before_forward = before_forward,
+                                           .after_forward = after_forward,
+                                           .before_backward = before_backward,
+                                           .keeps_place = keeps_place,
+                                           .context = offload };
+}
+
+int64_t offload_resident(int64_t layers, double layer_bytes, double layer_seconds,
+                         double bytes_per_second)
+{
+    double forward = (double)layers * layer_seconds;
+    for (int64_t j = 0; j < layers; j++) {
+        double bytes = ((double)j + 2.0) * layer_bytes;
+        double seconds = 3.0 * forward - 2.0 * (double)j * layer_seconds;
+        if (bytes > bytes_per_second * seconds) {
+            return layers - j;
+        }
+    }
+    return 0;
+}
+
+double offload_stall(int64_t layers, int64_t resident, double layer_bytes, double layer_seconds,
+                     double bytes_per_second)
+{
+    double spans = (double)offload_spans(layers, resident);
+    double moved = spans * layer_bytes / bytes_per_second;
+    /* Written beside the forward of the blocks after them, read beside the backward of those. */
+    double forward = (double)layers * layer_seconds;
+    double late_write = moved - forward;
+    double late_read = moved - 2.0 * forward;
+    return (late_write > 0.0 ? late_write : 0.0) + (late_read > 0.0 ? late_read : 0.0);
+}
