@@ -76,6 +76,7 @@ const struct command *command_find(const char *name);
 int command_train(const struct arguments *arguments);
 int command_fork(const struct arguments *arguments);
 int command_compare(const struct arguments *arguments);
+int command_snapshot(const struct arguments *arguments);
 int command_plan(const struct arguments *arguments);
 int command_attach(const struct arguments *arguments);
 int command_runs(const struct arguments *arguments);

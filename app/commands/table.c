@@ -31,6 +31,15 @@ static const struct option compare_options[] = {
     { "by", "AXIS", "what the chart's axis counts: tokens (default), time or steps" },
     { 0 },
 };
+static const struct option snapshot_options[] = {
+    { "screen", "NAME", "which screen: run (default), layers, memory, tune, samples, log" },
+    { "size", "WxH", "columns and lines (default 120x36)" },
+    { "format", "NAME", "text (default) or svg" },
+    { "ground", "NAME", "of an svg: dark (default) or light" },
+    { "glyphs", "NAME", "of charts: ascii, block or braille (default)" },
+    { "step", "N", "as it was after step N" },
+    { 0 },
+};
 static const struct option prune_options[] = {
     { "older", "DAYS", "remove every run that began more than this many days ago" },
     { 0 },
@@ -104,6 +113,9 @@ const struct command command_table[] = {
       "the other (methods: presets of presets/methods; without --methods the recipe's "
       "compare.methods).",
       compare_options, 1, 99, true, command_compare },
+    { "snapshot", "RUN", "a screen of a run as text or as a picture, for documents",
+      "Draws what windrow attach shows, on stdout.", snapshot_options, 1, 1, false,
+      command_snapshot },
     { "eval", "MODEL DATA [key=value ...]", "loss and perplexity",
       "MODEL is a directory, a name in the Hugging Face cache, a file of presets/models, or a run.",
       eval_options, 2, 2, true, command_eval },

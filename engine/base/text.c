@@ -36,6 +36,22 @@ size_t text_decode(const char *text, size_t size, uint32_t *code)
     return length;
 }
 
+size_t text_encode(uint32_t code, char out[4])
+{
+    static const uint8_t leads[5] = { 0, 0, 0xc0, 0xe0, 0xf0 };
+    if (code < 0x80) {
+        out[0] = (char)code;
+        return 1;
+    }
+    size_t size = code < 0x800 ? 2 : code < 0x10000 ? 3 : 4;
+    for (size_t i = size - 1; i > 0; i--) {
+        out[i] = (char)(0x80 | (code & 0x3f));
+        code >>= 6;
+    }
+    out[0] = (char)(leads[size] | code);
+    return size;
+}
+
 bool text_is_utf8(const char *text, size_t size, size_t *bad)
 {
     size_t at = 0;

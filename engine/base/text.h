@@ -12,6 +12,8 @@
 /* Decodes one code point of strict UTF-8 (no overlong forms, no surrogates, at most U+10FFFF).
  * Its length in bytes, or 0 if there is none at `text`; `code` may be NULL. */
 size_t text_decode(const char *text, size_t size, uint32_t *code);
+/* The bytes of a code point; returns how many. */
+size_t text_encode(uint32_t code, char out[4]);
 
 /* Whether all of it is UTF-8; else `bad` (may be NULL) is the offset of the first wrong byte. */
 bool text_is_utf8(const char *text, size_t size, size_t *bad);

@@ -1,26 +1,12 @@
 /* A canvas as text. */
 #include "screen_text.h"
 
+#include "engine/base/text.h"
+
 static void add_code(struct buffer *out, uint32_t code)
 {
-    unsigned char bytes[4];
-    size_t size = 0;
-    if (code < 0x80) {
-        bytes[size++] = (unsigned char)code;
-    } else if (code < 0x800) {
-        bytes[size++] = (unsigned char)(0xc0 | (code >> 6));
-    } else if (code < 0x10000) {
-        bytes[size++] = (unsigned char)(0xe0 | (code >> 12));
-        bytes[size++] = (unsigned char)(0x80 | ((code >> 6) & 0x3f));
-    } else {
-        bytes[size++] = (unsigned char)(0xf0 | (code >> 18));
-        bytes[size++] = (unsigned char)(0x80 | ((code >> 12) & 0x3f));
-        bytes[size++] = (unsigned char)(0x80 | ((code >> 6) & 0x3f));
-    }
-    if (code >= 0x80) {
-        bytes[size++] = (unsigned char)(0x80 | (code & 0x3f));
-    }
-    buffer_append(out, bytes, size);
+    char bytes[4];
+    buffer_append(out, bytes, text_encode(code, bytes));
 }
 
 void screen_text(const struct canvas *canvas, enum color_depth depth, struct buffer *out)
