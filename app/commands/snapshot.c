@@ -2,12 +2,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 #include "app/canvas_write.h"
 #include "app/commands/command.h"
 #include "app/commands/output.h"
 #include "app/workbench.h"
 #include "engine/base/text.h"
+#include "engine/run.h"
 
 enum { SIDE_MAX = 500 };
 

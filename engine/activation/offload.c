@@ -102,7 +102,7 @@ static void before_backward(void *context, struct pass *pass, int64_t layer)
 }
 
 /* Places are given back in the order of a stack: those of blocks that share one, with the first. */
-static bool keeps_place(void *context, int64_t layer)
+static bool shares_place(void *context, int64_t layer)
 {
     const struct offload *offload = context;
     return layer >= OFFLOAD_SLOTS && layer < sharing(offload);
@@ -117,7 +117,7 @@ void offload_init(struct offload *offload, int64_t layers, int64_t resident, str
     offload->mover = (struct block_mover){ .before_forward = before_forward,
                                            .after_forward = after_forward,
                                            .before_backward = before_backward,
-                                           .keeps_place = keeps_place,
+                                           .shares_place = shares_place,
                                            .context = offload };
 }
 

@@ -225,9 +225,16 @@ static struct tensor blocks_forward(struct model *model, struct pass *pass)
         struct pass here = *pass;
         here.training = pass->training && i >= model->first_trained;
         block->waits = here.training && i == model->config.layers - 1 && last_waits(model, pass);
+        const struct block_mover *mover = here.training ? pass->mover : NULL;
+        if (mover != NULL) {
+            mover->before_forward(mover->context, pass, i - model->first_trained);
+        }
         struct tensor next = here.training ? residual_stream(model, pass) : x;
         model->family->block_forward(model, &here, block, &next, &x);
         x = next;
+        if (mover != NULL) {
+            mover->after_forward(mover->context, pass, i - model->first_trained);
+        }
     }
     return x;
 }
@@ -318,9 +325,16 @@ void model_backward(struct model *model, struct pass *pass, struct model_forward
                                         .rstd = &forward->rstd });
     for (int64_t i = model->config.layers - 1; i >= model->first_trained; i--) {
         struct block *block = &model->block[i];
+        int64_t number = i - model->first_trained;
+        const struct block_mover *mover = pass->mover;
         notify(pass, i, true);
+        if (mover != NULL) {
+            mover->before_backward(mover->context, pass, number);
+        }
         model->family->block_backward(model, pass, block, dx);
-        memory_release(pass->memory, MEMORY_ACTIVATIONS, block->kept);
+        if (mover == NULL || !mover->shares_place(mover->context, number)) {
+            memory_release(pass->memory, MEMORY_ACTIVATIONS, block->kept);
+        }
         if (block->waits) {
             memory_release(pass->memory, MEMORY_WORKSPACE, block->waiting);
         }

@@ -33,6 +33,18 @@ struct activation_policy {
     bool keeps[VALUE_COUNT];
 };
 
+/* Who moves what blocks keep, around each block of a training pass; layers count
+ * from 0, the first that has a backward. */
+struct block_mover {
+    void (*before_forward)(void *context, struct pass *pass, int64_t layer);
+    void (*after_forward)(void *context, struct pass *pass, int64_t layer);
+    /* What the block and the one before it kept must be in its place when this returns. */
+    void (*before_backward)(void *context, struct pass *pass, int64_t layer);
+    /* True where the block's place in ACTIVATIONS belongs to an earlier block. */
+    bool (*shares_place)(void *context, int64_t layer);
+    void *context;
+};
+
 /* Keys and values of the tokens so far, for generation. */
 struct token_cache {
     struct tensor *keys; /* one (B, P, K D) a block */
@@ -53,6 +65,7 @@ struct pass {
     int64_t sequence; /* S */
     bool training;
     const struct activation_policy *policy;
+    const struct block_mover *mover;     /* NULL: everything stays where it is */
     const struct linear_hooks *hooks;    /* NULL: none, if the pass does not train */
     const struct dense_gradients *dense; /* training only */
     struct token_cache *cache;           /* generation only: S is 1 */
