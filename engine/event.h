@@ -82,7 +82,10 @@ struct event_step {
     double tokens_per_second; /* processed positions */
     double mfu; /* FLOPs of the plan a second / those of a large matrix product on this device */
     double step_ms, forward_ms, backward_ms, update_ms, refresh_ms, data_ms;
-    int64_t rank; /* EVENT_UNKNOWN where the method has none */
+    int64_t offload_written_bytes; /* of activations, to an SSD and back */
+    int64_t offload_read_bytes;
+    double offload_stall_ms; /* the step waited for the disk */
+    int64_t rank;            /* EVENT_UNKNOWN where the method has none */
     bool refreshed;
     bool skipped;
     char *reason; /* why it was skipped */

@@ -23,6 +23,9 @@ struct plan {
     int64_t checkpoint_bytes; /* of one checkpoint on disk, headers included, within 1 % */
     int64_t parameters;
     int64_t trained;
+    /* What activation.offload moves away and back in each micro-batch. */
+    int64_t offload_spans;
+    size_t offload_span_bytes;
     struct memory_record largest[PLAN_LARGEST_COUNT];
     size_t largest_count;
 };

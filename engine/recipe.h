@@ -62,6 +62,7 @@ struct recipe {
     double activation_keep;
     char *activation_offload;
     char *activation_offload_dir;
+    int64_t activation_resident;
 
     /* optimizer and schedule */
     char *optimizer_name;

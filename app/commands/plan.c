@@ -76,8 +76,15 @@ static void print_work(const struct plan *plan)
     if (plan->refresh_flops > 0) {
         output_data(", %s FLOP with a choice of rows", text_count(plan->refresh_flops).text);
     }
-    output_data("; a checkpoint takes %s on disk\n\n",
+    output_data("; a checkpoint takes %s on disk\n",
                 text_bytes((double)plan->checkpoint_bytes).text);
+    if (plan->offload_spans > 0) {
+        double bytes = (double)plan->offload_spans * (double)plan->offload_span_bytes;
+        output_data("%s of activations of %lld blocks leave the device and come back in each "
+                    "micro-batch\n",
+                    text_bytes(bytes).text, (long long)plan->offload_spans);
+    }
+    output_data("\n");
 }
 
 static void print_largest(const struct plan *plan)
@@ -189,6 +196,10 @@ static void json_report(const struct plan_report *report)
     json_add_number(root, "refresh_flops", plan->refresh_flops);
     json_add_number(root, "step_bytes", plan->step_bytes);
     json_add_number(root, "checkpoint_bytes", (double)plan->checkpoint_bytes);
+    if (plan->offload_spans > 0) {
+        json_add_number(root, "offload_spans", (double)plan->offload_spans);
+        json_add_number(root, "offload_span_bytes", (double)plan->offload_span_bytes);
+    }
     if (report->limit_bytes > 0) {
         json_add_number(root, "limit_bytes", (double)report->limit_bytes);
     }

@@ -26,7 +26,8 @@ static const char *const planned_methods[] = { "galore", "lora", NULL };
 static const char *const built_none[] = { "none", NULL };
 static const char *const planned_recompute[] = { NULL };
 static const char *const planned_sample[] = { "wta-crs", "crs", "rad", NULL };
-static const char *const planned_offload[] = { "host", "ssd", NULL };
+static const char *const built_offload[] = { "none", "host", "ssd", NULL };
+static const char *const planned_offload[] = { NULL };
 static const char *const planned_optimizers[] = { NULL };
 static const char *const built_attention[] = { "auto", "own", NULL };
 static const char *const planned_attention[] = { "cudnn", NULL };
@@ -35,7 +36,7 @@ static const struct known known_names[] = {
     { "method.name", method_name, NULL, planned_methods },
     { "activation.recompute", activation_name, NULL, planned_recompute },
     { "activation.sample", NULL, built_none, planned_sample },
-    { "activation.offload", NULL, built_none, planned_offload },
+    { "activation.offload", NULL, built_offload, planned_offload },
     { "optimizer.name", rule_name, NULL, planned_optimizers },
     { "kernel.attention", NULL, built_attention, planned_attention },
 };

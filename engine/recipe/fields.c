@@ -138,10 +138,16 @@ const struct field recipe_fields[] = {
            "Keeps a random sample of the inputs of linear layers instead of all of them."),
     NUMBER("activation.keep", activation_keep, 0, 1, "fraction", "0.3",
            "The share that activation.sample keeps."),
-    STRING("activation.offload", activation_offload, "none|host|ssd", "none",
-           "Where activations wait for the backward pass."),
+    STRING(
+        "activation.offload", activation_offload, "none|host|ssd", "none",
+        "Where the activations of all but three blocks wait for the backward pass: on the device, "
+        "in host memory, or in a file on an SSD."),
     STRING("activation.offload_dir", activation_offload_dir, "a directory", "",
-           "Folder for activation.offload=ssd; empty: inside the run."),
+           "Folder for activation.offload=ssd; empty: that of the run. The file has no name."),
+    WHOLE("activation.resident", activation_resident, -1, 100000, "blocks", "0",
+          "Last blocks whose activations stay on the device beside the three; -1: as many as it "
+          "takes "
+          "to hide the transfers behind the computation, measured when the run starts."),
 
     /* Betas that stay below 1 in fp32, and an eps that is no 0 there: where a gradient is always 0,
      * the update divides by it. */

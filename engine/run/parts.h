@@ -3,6 +3,7 @@
  *   run.c       from options to an exit code
  *   prepare.c   recipe, model, data, plan, backend, trainer; resuming
  *   state.c     what a checkpoint remembers beside tensors
+ *   offload.c   the place of offloaded activations
  *   save.c      checkpoints and the final export
  *   report.c    events
  *   loop.c      steps, evaluations, samples, going back
@@ -11,6 +12,7 @@
 #ifndef WINDROW_ENGINE_RUN_PARTS_H
 #define WINDROW_ENGINE_RUN_PARTS_H
 
+#include "engine/activation/store.h"
 #include "engine/inspect.h"
 #include "engine/run.h"
 #include "engine/run/checkpoint.h"
@@ -56,7 +58,9 @@ struct run {
     struct plan plan;
     int64_t limit_bytes; /* 0: none */
     struct backend *be;
-    double ceiling_flops; /* a second, of a large matrix product; 0: unknown */
+    double ceiling_flops;          /* a second, of a large matrix product; 0: unknown */
+    struct store *store;           /* of offloaded activations; NULL: none leave */
+    struct store_counts offloaded; /* until the last step */
     struct trainer *trainer;
     struct batch *batch; /* batch.accumulate of them */
     struct batch look;   /* for evaluations */
@@ -96,6 +100,13 @@ struct run {
  * could not be. The product grows until it takes long enough to be measured; on a processor 3 MiB
  * are taken and given back, on a large device up to 800. */
 double run_measure_ceiling(struct backend *be, enum dtype dtype);
+
+/* ---- offload.c ------------------------------------------------------------------------------ */
+
+/* Opens the place that activation.offload asks for, and settles activation.resident=-1. */
+int run_open_store(struct run *run, struct error *err);
+/* What the last step moved. */
+void run_report_offload(struct run *run, struct event_step *step);
 
 /* ---- prepare.c ------------------------------------------------------------------------------ */
 

@@ -14,15 +14,17 @@
 
 /* Settings that may differ when a run goes on: how long, how often, where; not what is learned. */
 static const char *const free_keys[] = {
-    "train.steps",        "train.epochs",
-    "train.eval_every",   "train.save_every",
-    "train.sample_every", "train.sample_prompt",
-    "train.keep",         "train.export",
-    "memory.limit",       "device",
-    "method.interval",    "method.rank",
-    "method.selection",   "method.scale",
-    "optimizer.lr",       "optimizer.weight_decay",
-    "train.clip",         "compare.methods",
+    "train.steps",         "train.epochs",
+    "train.eval_every",    "train.save_every",
+    "train.sample_every",  "train.sample_prompt",
+    "train.keep",          "train.export",
+    "memory.limit",        "device",
+    "method.interval",     "method.rank",
+    "method.selection",    "method.scale",
+    "optimizer.lr",        "optimizer.weight_decay",
+    "train.clip",          "compare.methods",
+    "activation.offload",  "activation.offload_dir",
+    "activation.resident",
 };
 
 static bool is_accepted(const struct run *run, const char *key)
@@ -477,6 +479,7 @@ int run_build(struct run *run, const char *checkpoint, struct error *err)
                                        .config = &run->material.config,
                                        .be = run->be,
                                        .capacity = run->plan.bytes,
+                                       .store = run->store,
                                        .on_phase = on_phase,
                                        .context = run };
     run->phase = PHASE_IDLE;
@@ -561,7 +564,7 @@ int run_prepare(struct run *run, struct error *err)
         return -1;
     }
     run->ceiling_flops = run_measure_ceiling(run->be, (enum dtype)run->recipe.precision_weights);
-    if (run_build(run, run->resume_path, err) != 0) {
+    if (run_open_store(run, err) != 0 || run_build(run, run->resume_path, err) != 0) {
         return -1;
     }
     run->seconds_before = run->state.seconds;
@@ -576,6 +579,7 @@ void run_release(struct run *run)
     }
     sampler_close(run->sampler);
     trainer_close(run->trainer);
+    store_close(run->store);
     for (int64_t i = 0; run->batch && i < run->recipe.batch_accumulate; i++) {
         batch_free(&run->batch[i]);
     }

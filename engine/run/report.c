@@ -177,6 +177,7 @@ void run_report_step(struct run *run, const struct step_result *result, double d
     step->rank = selects ? run->effective.method_rank : EVENT_UNKNOWN;
     step->refreshed = result->refreshed;
     step->skipped = result->skipped;
+    run_report_offload(run, step);
     step->reason = result->skipped && result->reason ? xstrdup(result->reason) : NULL;
     run_emit(run, &event);
 }

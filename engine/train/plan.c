@@ -187,6 +187,8 @@ int plan_make(const struct recipe *recipe, const struct model_config *config, st
             plan->total_bytes += plan->bytes[c];
         }
         plan->checkpoint_bytes = checkpoint_size(trainer);
+        plan->offload_spans = trainer_offload_spans(trainer);
+        plan->offload_span_bytes = trainer_offload_bytes(trainer);
         plan->parameters = trainer_parameter_count(trainer);
         plan->trained = trainer_trained_count(trainer);
     }

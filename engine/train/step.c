@@ -13,6 +13,7 @@ struct pass trainer_pass(struct trainer *trainer, bool training)
                           .sequence = trainer->recipe.data_sequence_length,
                           .training = training,
                           .policy = trainer->policy,
+                          .mover = trainer->offloads && training ? &trainer->offload.mover : NULL,
                           .hooks = &trainer->hooks,
                           .dense = &trainer->dense_gradients,
                           .ids = &trainer->ids,

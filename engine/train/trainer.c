@@ -21,6 +21,10 @@ void trainer_enter(struct trainer *trainer, enum trainer_phase phase)
 
 int trainer_device_error(struct trainer *trainer, struct error *err)
 {
+    if (trainer->offload.trouble.message[0] != '\0') {
+        *err = trainer->offload.trouble; /* what made the backend fail, with its hint */
+        return -1;
+    }
     return fail(err, ERROR_RUNTIME, "%s: %s", trainer->be->facts.device, trainer->be->error);
 }
 
@@ -133,6 +137,36 @@ static void place_inputs(struct trainer *trainer)
     }
 }
 
+/* Only blocks with a backward keep anything. */
+static int prepare_offload(struct trainer *trainer, struct store *store, struct error *err)
+{
+    const struct recipe *recipe = &trainer->recipe;
+    int64_t layers = trainer->model.config.layers - trainer->model.first_trained;
+    int64_t resident = recipe->activation_resident > 0 ? recipe->activation_resident : 0;
+    trainer->offloads =
+        strcmp(recipe->activation_offload, "none") != 0 && offload_spans(layers, resident) > 0;
+    if (!trainer->offloads) {
+        return 0;
+    }
+    if (store == NULL && !trainer->be->facts.imaginary) {
+        return fail(err, ERROR_RUNTIME, "activation.offload=%s without a place to put them",
+                    recipe->activation_offload);
+    }
+    offload_init(&trainer->offload, layers, resident, store);
+    return 0;
+}
+
+int64_t trainer_offload_spans(const struct trainer *trainer)
+{
+    return trainer->offloads ? offload_spans(trainer->offload.layers, trainer->offload.resident)
+                             : 0;
+}
+
+size_t trainer_offload_bytes(const struct trainer *trainer)
+{
+    return trainer->offloads ? offload_span_bytes(&trainer->offload) : 0;
+}
+
 static int build(struct trainer *trainer, const struct trainer_options *options, struct error *err)
 {
     const struct recipe *recipe = &trainer->recipe;
@@ -155,7 +189,8 @@ static int build(struct trainer *trainer, const struct trainer_options *options,
     if (find_parts(trainer, err) != 0) {
         return -1;
     }
-    if (!trainer->inference && attach(trainer, err) != 0) {
+    if (!trainer->inference &&
+        (attach(trainer, err) != 0 || prepare_offload(trainer, options->store, err) != 0)) {
         return -1;
     }
     if (recipe->model_init == MODEL_RANDOM) {

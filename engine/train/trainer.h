@@ -16,6 +16,7 @@
 #include "engine/recipe.h"
 #include "kernels/backend.h"
 
+struct store; /* engine/activation/store.h */
 struct trainer;
 
 /* What a step is doing, told as it begins. */
@@ -38,6 +39,7 @@ struct trainer_options {
     const size_t *capacity; /* bytes per memory category from the plan; NULL: null backend */
     bool inference;         /* evaluates and generates only: no gradients, no states */
     int64_t positions;      /* inference: longest sequence (0: data.sequence_length) */
+    struct store *store;    /* outlives the trainer; for activation.offload: of the plan's spans */
     void (*on_phase)(void *context, enum trainer_phase phase); /* may be NULL */
     void *context;
 };
@@ -87,6 +89,11 @@ int trainer_generate_begin(struct trainer *trainer, int64_t length, struct error
 /* Feeds one token at the next position; logits (V) of what follows, or NULL if not wanted. */
 int trainer_generate_feed(struct trainer *trainer, int32_t token, float *logits, struct error *err);
 void trainer_generate_end(struct trainer *trainer);
+
+/* What activation.offload moves in a micro-batch: spans and bytes of each; 0 where nothing moves.
+ * Known after the first step. */
+int64_t trainer_offload_spans(const struct trainer *trainer);
+size_t trainer_offload_bytes(const struct trainer *trainer);
 
 const struct model_config *trainer_config(const struct trainer *trainer);
 const struct recipe *trainer_recipe(const struct trainer *trainer);

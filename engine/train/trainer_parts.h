@@ -3,6 +3,7 @@
 #ifndef WINDROW_ENGINE_TRAIN_TRAINER_PARTS_H
 #define WINDROW_ENGINE_TRAIN_TRAINER_PARTS_H
 
+#include "engine/activation/offload.h"
 #include "engine/activation/policy.h"
 #include "engine/comm/comm.h"
 #include "engine/method/dense.h"
@@ -19,6 +20,8 @@ struct trainer {
     struct dense_gradients dense_gradients;
     struct linear_hooks hooks;
     const struct activation_policy *policy;
+    struct offload offload;
+    bool offloads;
     struct comm *comm;
     void (*on_phase)(void *context, enum trainer_phase phase);
     void *context;
