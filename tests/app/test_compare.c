@@ -1,4 +1,4 @@
-/* windrow compare: methods trained side by side, and finished runs. */
+/* windrow compare: methods trained side by side, and finished runs; windrow snapshot of them. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -136,6 +136,34 @@ static void runs_that_exist_compare_in_every_format(void **state)
     free(grass);
 }
 
+static void a_screen_is_written_for_documents(void **state)
+{
+    (void)state;
+    char *grass = contest_folder("grass-method.rank-8");
+    struct result result =
+        RUN("snapshot", grass, "--screen", "layers", "--size", "100x24", "--glyphs", "ascii");
+    assert_int_equal(result.code, 0);
+    assert_non_null(strstr(result.output, "captured energy"));
+    assert_non_null(strstr(result.output, "DONE 8/8"));
+    int lines = 0;
+    for (const char *c = result.output; *c != '\0'; c++) {
+        assert_true(*c == '\n' || (*c >= ' ' && *c < 127));
+        lines += *c == '\n' ? 1 : 0;
+    }
+    assert_int_equal(lines, 24);
+    result_free(&result);
+    result = RUN("snapshot", grass, "--step", "5", "--size", "80x24");
+    assert_non_null(strstr(result.output, "5/8"));
+    result_free(&result);
+    result = RUN("snapshot", grass, "--format", "svg");
+    assert_true(strncmp(result.output, "<svg ", 5) == 0);
+    assert_non_null(strstr(result.output, "</svg>"));
+    result_free(&result);
+    REFUSES(2, "--size wants columns x lines", "snapshot", grass, "--size", "big");
+    REFUSES(2, "--screen must be one of", "snapshot", grass, "--screen", "sky");
+    free(grass);
+}
+
 static void wrong_words_are_refused(void **state)
 {
     (void)state;
@@ -165,6 +193,7 @@ int main(void)
         cmocka_unit_test(methods_train_side_by_side),
         cmocka_unit_test(finished_runs_are_not_trained_again),
         cmocka_unit_test(runs_that_exist_compare_in_every_format),
+        cmocka_unit_test(a_screen_is_written_for_documents),
         cmocka_unit_test(wrong_words_are_refused),
     };
     return cmocka_run_group_tests(tests, NULL, clean);

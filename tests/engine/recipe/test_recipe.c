@@ -418,7 +418,6 @@ static void what_is_not_there_is_refused_by_name(void **state)
     check((const char *[]){ "activation.recompute=block", NULL }, NULL);
     check((const char *[]){ "activation.recompute=blocks", NULL }, "none, norms, ffn, block");
     check((const char *[]){ "activation.sample=rad", NULL }, "activation.sample");
-    check((const char *[]){ "activation.offload=ssd", NULL }, "activation.offload");
     check((const char *[]){ "kernel.attention=cudnn", NULL }, "kernel.attention");
     check((const char *[]){ "method.targets=", NULL }, "method.targets");
     check((const char *[]){ "train.epochs=0", NULL }, "nothing to do");

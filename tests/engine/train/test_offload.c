@@ -6,6 +6,7 @@
 
 #include "engine/activation/store.h"
 #include "engine/base/file.h"
+#include "engine/base/xalloc.h"
 #include "small.h"
 
 enum { STEPS = 4 };
@@ -135,7 +136,10 @@ static void gradients_are_the_same_bits(void **state)
     static const char *const weights[] = { "precision.weights=fp32", "precision.weights=bf16" };
     for (int m = 0; m < 2; m++) {
         for (int w = 0; w < 2; w++) {
-            same_bits(9, methods[m], weights[w], "data.pack=true");
+            static const char *const recomputes[] = { "none", "norms", "ffn", "block" };
+            char *recompute = xasprintf("activation.recompute=%s", recomputes[2 * m + w]);
+            same_bits(9, methods[m], weights[w], recompute);
+            free(recompute);
         }
     }
 }
