@@ -3,6 +3,7 @@
  *   run.c       from options to an exit code
  *   prepare.c   recipe, model, data, plan, backend, trainer; resuming
  *   state.c     what a checkpoint remembers beside tensors
+ *   restore.c   the state of a checkpoint, into the trainer
  *   offload.c   the place of offloaded activations
  *   save.c      checkpoints and the final export
  *   report.c    events
@@ -107,6 +108,11 @@ double run_measure_ceiling(struct backend *be, enum dtype dtype);
 int run_open_store(struct run *run, struct error *err);
 /* What the last step moved. */
 void run_report_offload(struct run *run, struct event_step *step);
+
+/* ---- restore.c ------------------------------------------------------------------------------ */
+
+/* Puts tensors and counters of a checkpoint into the trainer. */
+int run_restore(struct run *run, const char *path, struct error *err);
 
 /* ---- prepare.c ------------------------------------------------------------------------------ */
 
