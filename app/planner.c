@@ -77,7 +77,7 @@ static void fill(const struct recipe *recipe, const struct plan *made, struct la
              recipe->batch_accumulate, recipe->data_sequence_length, length);
 }
 
-static void make(const struct recipe *recipe, struct launcher_plan *plan)
+static void make(struct recipe *recipe, struct launcher_plan *plan)
 {
     struct error err = { 0 };
     struct material material = { 0 };
@@ -87,7 +87,8 @@ static void make(const struct recipe *recipe, struct launcher_plan *plan)
         planner_refusal(&err, plan->choice, plan);
         return;
     }
-    if (plan_make(recipe, &material.config, &made, &err) != 0) {
+    if (material_adapter_settings(recipe, &material, &err) != 0 ||
+        plan_make(recipe, &material.config, &made, &err) != 0) {
         planner_refusal(&err, plan->choice, plan);
         material_close(&material);
         return;

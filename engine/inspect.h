@@ -14,8 +14,9 @@
 
 struct material {
     struct model_config config;
-    char *model_name;            /* for screens */
-    char *model_directory;       /* "" for a preset with random weights */
+    char *model_name;        /* for screens */
+    char *model_directory;   /* "" for a preset with random weights */
+    char *adapter_directory; /* of model.adapter, or of an adapter that lies with the model; "" */
     struct tokenizer *tokenizer; /* NULL only if `need_tokenizer` was false and none was found */
     void *tokenizer_bytes;       /* the model file, for export and checkpoints */
     size_t tokenizer_size;
@@ -33,6 +34,13 @@ enum material_parts { MATERIAL_CONFIG = 0, MATERIAL_TOKENIZER = 1, MATERIAL_DATA
 int material_open(const struct recipe *recipe, int parts, const struct dataset_progress *progress,
                   struct material *out, struct error *err);
 void material_close(struct material *material);
+
+/* If the recipe goes on with the adapter of model.adapter (method lora): sets its rank, alpha,
+ * targets and patterns to what the files hold. Before a plan is made. */
+int material_adapter_settings(struct recipe *recipe, const struct material *material,
+                              struct error *err);
+/* Whether it does. */
+bool material_continues_adapter(const struct recipe *recipe);
 
 /* The recipe of MODEL words on the command line: a directory, a name in the Hugging Face cache, a
  * file of presets/models, or a run (its newest checkpoint). Sets model_path or model_preset. */

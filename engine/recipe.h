@@ -26,6 +26,7 @@ struct recipe {
     char *model_path;
     char *model_preset;
     int model_init; /* enum model_init */
+    char *model_adapter;
     char *tokenizer_path;
     int64_t tokenizer_vocab; /* 0: none is trained */
 

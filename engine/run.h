@@ -74,8 +74,9 @@ char *run_latest_checkpoint(const char *run, int64_t *step,
                             void (*on_notice)(void *context, const char *text), void *context,
                             struct error *err);
 
-/* Writes a Hugging Face directory from a checkpoint of a run (newest if step is 0). */
-int run_export(const char *run, int64_t step, const char *target, struct error *err);
+/* Writes a Hugging Face directory from a checkpoint of a run (newest if step is 0), with adapters
+ * merged into the weights; or, if `adapter`, the adapters alone in peft's format. */
+int run_export(const char *run, int64_t step, bool adapter, const char *target, struct error *err);
 
 /* Removes a run directory (refused while it is running). */
 int run_prune(const char *run, struct error *err);

@@ -44,6 +44,12 @@ int recipe_take_model(struct recipe *recipe, const char *word, struct error *err
     return result;
 }
 
+int recipe_take_adapter(struct recipe *recipe, const struct arguments *arguments, struct error *err)
+{
+    const char *directory = option_text(arguments, "adapter");
+    return directory == NULL ? 0 : recipe_set_text(recipe, "model.adapter", directory, err);
+}
+
 int recipe_set_text(struct recipe *recipe, const char *key, const char *value, struct error *err)
 {
     char *assignment = xasprintf("%s=%s", key, value);
@@ -107,8 +113,17 @@ int looker_open(struct looker *looker, const struct recipe *recipe, const struct
         return -1;
     }
     bool trained = material->model_directory[0] != '\0';
+    struct adapter *adapter = NULL;
     struct weights_source *source = trained ? weights_open(material->model_directory, err) : NULL;
-    if (!trained || source != NULL) {
+    bool found = !trained || source != NULL;
+    if (found && material->adapter_directory[0] != '\0') {
+        adapter = adapter_open(material->adapter_directory, &material->config, err);
+        found = adapter != NULL;
+    }
+    if (found && adapter != NULL) {
+        weights_lay_adapter(source, adapter);
+    }
+    if (found) {
         looker->trainer = inference_open(&(struct inference_options){ .recipe = recipe,
                                                                       .config = &material->config,
                                                                       .be = looker->be,
@@ -117,6 +132,7 @@ int looker_open(struct looker *looker, const struct recipe *recipe, const struct
                                          err);
     }
     weights_close(source);
+    adapter_close(adapter);
     if (looker->trainer == NULL) {
         looker_close(looker);
         return -1;

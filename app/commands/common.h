@@ -17,6 +17,10 @@ int recipe_take_settings(struct recipe *recipe, const struct arguments *argument
 /* MODEL of the command line; the models that come along are known by their names too. */
 int recipe_take_model(struct recipe *recipe, const char *word, struct error *err);
 
+/* --adapter DIR. */
+int recipe_take_adapter(struct recipe *recipe, const struct arguments *arguments,
+                        struct error *err);
+
 /* One key with a value that is no text yet, or may hold anything. */
 int recipe_set_integer(struct recipe *recipe, const char *key, int64_t value, struct error *err);
 int recipe_set_text(struct recipe *recipe, const char *key, const char *value, struct error *err);

@@ -70,7 +70,7 @@ static int eval_recipe(struct recipe *recipe, const struct arguments *arguments,
         recipe_set_text(recipe, "data.train", arguments->word[1], err) == -1) {
         return -1;
     }
-    if (recipe_fit_length(recipe, err) == -1 ||
+    if (recipe_take_adapter(recipe, arguments, err) == -1 || recipe_fit_length(recipe, err) == -1 ||
         recipe_set_integer(recipe, "batch.micro", 4, err) == -1 ||
         recipe_take_settings(recipe, arguments, err) == -1 ||
         recipe_set_text(recipe, "data.validation", "", err) == -1) {
@@ -240,6 +240,9 @@ int command_generate(const struct arguments *arguments)
     if (result == 0) {
         result = recipe_take_model(&recipe, arguments->word[0], &err);
     }
+    if (result == 0) {
+        result = recipe_take_adapter(&recipe, arguments, &err);
+    }
     /* Memory for one token at a time is enough. */
     if (result == 0) {
         result = recipe_set_integer(&recipe, "data.sequence_length", 1, &err);
@@ -276,7 +279,9 @@ int command_export(const struct arguments *arguments)
     }
     if (result == 0) {
         path = run_resolve(arguments->word[0], &err);
-        result = path == NULL ? -1 : run_export(path, step, target, &err);
+        result = path == NULL
+                     ? -1
+                     : run_export(path, step, option_given(arguments, "adapter"), target, &err);
     }
     if (result == 0 && arguments->json) {
         cJSON *root = cJSON_CreateObject();

@@ -259,7 +259,10 @@ static int make_report(struct plan_report *report, const struct arguments *argum
     }
     report->recipe = recipe;
     report->model = xstrdup(material.model_name);
-    int result = plan_make(recipe, &material.config, &report->plan, err);
+    int result = material_adapter_settings(recipe, &material, err);
+    if (result == 0) {
+        result = plan_make(recipe, &material.config, &report->plan, err);
+    }
     if (result == 0) {
         report->limit_bytes = find_limit(recipe);
         report->fits =

@@ -46,6 +46,7 @@ static const struct option prune_options[] = {
 };
 static const struct option eval_options[] = {
     { "rows", "N", "look at the first N rows only" },
+    { "adapter", "DIR", "a LoRA adapter in peft's format, merged into the model first" },
     { 0 },
 };
 static const struct option generate_options[] = {
@@ -55,6 +56,7 @@ static const struct option generate_options[] = {
     { "top-p", "P",
       "choose among the likeliest tokens that together have this share (default 0.95)" },
     { "seed", "N", "the same seed gives the same text (default 0)" },
+    { "adapter", "DIR", "a LoRA adapter in peft's format, merged into the model first" },
     { 0 },
 };
 static const struct option inspect_options[] = {
@@ -65,6 +67,7 @@ static const struct option inspect_options[] = {
 static const struct option export_options[] = {
     { "to", "DIR", "the directory to make" },
     { "step", "N", "the checkpoint of this step (default: the newest whole one)" },
+    { "adapter", NULL, "the adapter of a lora run alone, in peft's format, instead of the model" },
     { 0 },
 };
 

@@ -221,10 +221,13 @@ static void full_selection(const struct method *method, int64_t index,
     (void)report;
 }
 
+static const char *const full_keys[] = { "method.frozen", "method.targets", NULL };
+
 const struct method_ops full_method = {
     .name = "full",
     .title = "Full training",
     .reference = "Loshchilov, Hutter, \"Decoupled weight decay regularization\", arXiv 1711.05101",
+    .keys = full_keys,
     .attach = full_attach,
     .detach = full_detach,
     .begin_step = full_begin_step,

@@ -363,10 +363,17 @@ static void grass_selection(const struct method *method, int64_t index,
     *report = grass->part[index].report;
 }
 
+static const char *const grass_keys[] = {
+    "method.rank",           "method.interval", "method.selection", "method.replacement",
+    "method.unbiased",       "method.side",     "method.scale",     "method.carry",
+    "method.refresh_warmup", "method.targets",  "method.frozen",    NULL,
+};
+
 const struct method_ops grass_method = {
     .name = "grass",
     .title = "Grass: structured sparse gradients",
     .reference = "Muhamed, Li, Woodruff, Diab, Smith, arXiv 2406.17660",
+    .keys = grass_keys,
     .attach = grass_attach,
     .detach = grass_detach,
     .begin_step = grass_begin_step,

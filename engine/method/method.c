@@ -8,8 +8,9 @@
 #include "engine/base/xalloc.h"
 #include "engine/method/full.h"
 #include "engine/method/grass.h"
+#include "engine/method/lora.h"
 
-static const struct method_ops *const methods[] = { &full_method, &grass_method };
+static const struct method_ops *const methods[] = { &full_method, &grass_method, &lora_method };
 
 const struct method_ops *method_find(const char *name)
 {
@@ -19,6 +20,18 @@ const struct method_ops *method_find(const char *name)
         }
     }
     return NULL;
+}
+
+bool method_reads(const struct method_ops *ops, const char *key)
+{
+    bool reads = strncmp(key, "method.", 7) != 0 || strcmp(key, "method.name") == 0;
+    if (ops->keys == NULL) {
+        return true;
+    }
+    for (size_t i = 0; !reads && ops->keys[i] != NULL; i++) {
+        reads = strcmp(ops->keys[i], key) == 0;
+    }
+    return reads;
 }
 
 const char *method_name(size_t index)

@@ -53,16 +53,31 @@ struct method_counters {
     int64_t refresh_count;
 };
 
+/* A pair of matrices that stands beside a frozen one: y = x W^T + scale (x a^T) b^T. */
+struct method_adapter {
+    const struct parameter *parameter;
+    int64_t rank;
+    double scale;
+    struct tensor a; /* (rank, N) fp32 */
+    struct tensor b; /* (M, rank) fp32 */
+};
+
 struct method_ops {
-    const char *name;      /* "grass" */
-    const char *title;     /* "Grass: structured sparse gradients" */
-    const char *reference; /* "Muhamed et al., arXiv 2406.17660" */
-    bool adapters;         /* weights stay as they are, what trains stands beside them */
+    const char *name;        /* "grass" */
+    const char *title;       /* "Grass: structured sparse gradients" */
+    const char *reference;   /* "Muhamed et al., arXiv 2406.17660" */
+    bool adapters;           /* weights stay as they are, what trains stands beside them */
+    const char *const *keys; /* recipe keys "method..." that it reads; ends with NULL */
     /* Places gradients and states for all linear layers; method->state is the method's own. */
     int (*attach)(struct method *method, struct error *err);
     void (*detach)(struct method *method);
     /* Before the first micro-batch of step `step`. */
     void (*begin_step)(struct method *method, int64_t step);
+    /* As in struct linear_hooks; NULL: it adds nothing. */
+    void (*forward)(struct method *method, struct pass *pass, const struct linear *linear,
+                    struct tensor *y, const struct tensor *x);
+    void (*input_gradient)(struct method *method, struct pass *pass, const struct linear *linear,
+                           struct tensor *dx, const struct tensor *dy);
     /* In the backward; `method->micro` counts micro-batches of the step from 0. */
     void (*weight_gradient)(struct method *method, struct pass *pass, const struct linear *linear,
                             const struct tensor *dy, const struct tensor *x);
@@ -78,6 +93,10 @@ struct method_ops {
     /* Reports of the latest refresh. */
     int64_t (*selection_count)(const struct method *method);
     void (*selection)(const struct method *method, int64_t index, struct selection_report *report);
+    /* Adapters, by number; NULL: it has none. `renew` follows a change of their values. */
+    int64_t (*adapter_count)(const struct method *method);
+    void (*adapter)(const struct method *method, int64_t index, struct method_adapter *out);
+    void (*renew)(struct method *method);
 };
 
 struct method {
@@ -97,6 +116,8 @@ struct method {
 };
 
 const struct method_ops *method_find(const char *name);
+/* Whether it reads the recipe key; true for keys that are not of the section "method". */
+bool method_reads(const struct method_ops *ops, const char *key);
 /* The names of the table, one by one; NULL past the last. */
 const char *method_name(size_t index);
 

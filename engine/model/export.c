@@ -16,6 +16,7 @@
 #include "engine/base/file.h"
 #include "engine/base/json.h"
 #include "engine/base/text.h"
+#include "engine/model/adapter.h"
 
 enum { CHUNK = 1 << 20 };
 
@@ -66,7 +67,7 @@ static int write_entry(const struct model_export *args, size_t index, void *chun
 
 static int write_weights(const struct model_export *args, const char *directory, struct error *err)
 {
-    char *path = path_join(directory, "model.safetensors");
+    char *path = path_join(directory, args->adapter ? ADAPTER_WEIGHTS : "model.safetensors");
     struct safetensors_writer *writer =
         safetensors_writer_begin(path, args->entry, args->entry_count, err);
     free(path);
@@ -149,6 +150,13 @@ static int write_all(const struct model_export *args, const char *directory, str
 {
     bool tokenizer = false;
     enum dtype dtype = args->entry_count > 0 ? args->entry[0].dtype : DTYPE_F32;
+    if (args->adapter) {
+        cJSON *config = cJSON_Duplicate(args->adapter, true);
+        return write_json(directory, ADAPTER_CONFIG, config, err) != 0 ||
+                       write_weights(args, directory, err) != 0
+                   ? -1
+                   : file_sync_directory(directory, err);
+    }
     if (write_json(directory, "config.json", config_to_json(args->config, dtype), err) != 0 ||
         copy_files(args, directory, &tokenizer, err) != 0) {
         return -1;

@@ -1,5 +1,5 @@
 /*
- * Writing a Hugging Face model directory.
+ * Writing a Hugging Face model directory, or an adapter directory of peft.
  *
  * Everything is written and synced in a directory beside the target, which then takes its name: the
  * target is there whole or not at all.
@@ -22,6 +22,10 @@ struct model_export {
     int (*read)(void *context, size_t index, int64_t first, int64_t count, void *out,
                 struct error *err);
     void *context;
+
+    /* If not NULL, the directory is an adapter: this goes to adapter_config.json and the tensors to
+     * adapter_model.safetensors; nothing else is written. */
+    const cJSON *adapter;
 
     /* generation_config.json and the tokenizer's files are copied from here byte for byte. May be
      * NULL or "". */

@@ -9,6 +9,7 @@
 #include "engine/base/file.h"
 #include "engine/base/json.h"
 #include "engine/base/text.h"
+#include "engine/model/adapter.h"
 
 enum { SHARDS_MAX = 4096 };
 
@@ -125,7 +126,8 @@ static int list_tensors(struct weights_source *source, struct error *err)
         const struct safetensors *file = source->file[i];
         for (size_t k = 0; k < file->count; k++) {
             if (!is_ignored(file->tensor[k].name)) {
-                source->tensor[source->count++] = (struct weights_tensor){ file, &file->tensor[k] };
+                source->tensor[source->count++] =
+                    (struct weights_tensor){ .file = file, .tensor = &file->tensor[k] };
             }
         }
     }
@@ -245,6 +247,14 @@ void weights_close(struct weights_source *source)
     free(source);
 }
 
+void weights_lay_adapter(struct weights_source *source, const struct adapter *adapter)
+{
+    for (size_t i = 0; i < source->count; i++) {
+        source->tensor[i].adapter = adapter;
+        source->by_name[i].adapter = adapter;
+    }
+}
+
 size_t weights_count(const struct weights_source *source)
 {
     return source->count;
@@ -283,7 +293,29 @@ bool weights_find(const struct weights_source *source, const char *name, struct 
 int weights_read_range(const struct weights_tensor *tensor, int64_t first, int64_t count, void *out,
                        enum dtype want, struct error *err)
 {
-    return safetensors_read_range(tensor->file, tensor->tensor, first, count, out, want, err);
+    const char *name = tensor->tensor->name;
+    if (!tensor->adapter || !adapter_find(tensor->adapter, name)) {
+        return safetensors_read_range(tensor->file, tensor->tensor, first, count, out, want, err);
+    }
+    float *wide = malloc((size_t)count * sizeof *wide + 1);
+    if (!wide) {
+        return fail(err, ERROR_RUNTIME, "out of memory for %lld values of %s", (long long)count,
+                    text_show(name).text);
+    }
+    int result =
+        safetensors_read_range(tensor->file, tensor->tensor, first, count, wide, DTYPE_F32, err);
+    if (result == 0) {
+        adapter_merge(tensor->adapter, name, first, count, wide);
+    }
+    for (int64_t i = 0; result == 0 && i < count; i++) {
+        if (want == DTYPE_F32) {
+            ((float *)out)[i] = wide[i];
+        } else {
+            ((uint16_t *)out)[i] = bf16_from_float(wide[i]);
+        }
+    }
+    free(wide);
+    return result;
 }
 
 /* "(512, 64)" into `out`; dimensions beyond those kept show as "...". */
@@ -334,5 +366,5 @@ int weights_read(const struct weights_source *source, const char *name, void *ou
         return fail(err, ERROR_DATA, "%s: tensor \"%s\" is missing",
                     text_show(source->directory).text, text_show(name).text);
     }
-    return safetensors_read(found.file, found.tensor, out, want, err);
+    return weights_read_range(&found, 0, found.tensor->elements, out, want, err);
 }

@@ -12,15 +12,21 @@
 #include "engine/model/safetensors.h"
 
 struct weights_source;
+struct adapter; /* engine/model/adapter.h */
 
 /* A tensor and the file it lies in; valid until weights_close. */
 struct weights_tensor {
     const struct safetensors *file;
     const struct safetensors_tensor *tensor;
+    const struct adapter *adapter; /* laid over it, or NULL */
 };
 
 struct weights_source *weights_open(const char *directory, struct error *err);
 void weights_close(struct weights_source *source);
+
+/* From now on every read gives the weights with the adapter merged into them: in fp32, rounded once
+ * to what is asked for. It must outlive the source. */
+void weights_lay_adapter(struct weights_source *source, const struct adapter *adapter);
 
 /* All tensors, in the order of the files. */
 size_t weights_count(const struct weights_source *source);

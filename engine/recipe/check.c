@@ -22,7 +22,7 @@ struct known {
 };
 enum { NAMES_MAX = 16 };
 
-static const char *const planned_methods[] = { "galore", "lora", NULL };
+static const char *const planned_methods[] = { "galore", NULL };
 static const char *const built_none[] = { "none", NULL };
 static const char *const planned_recompute[] = { NULL };
 static const char *const planned_sample[] = { "wta-crs", "crs", "rad", NULL };
@@ -103,6 +103,12 @@ static int check_model(const struct recipe *recipe, struct error *err)
              "no weights",
              text_show(recipe->model_preset).text);
         return hint(err, "use model.init=random, or model.path=DIRECTORY");
+    }
+    if (recipe->model_adapter[0] && recipe->model_init == MODEL_RANDOM) {
+        fail(err, ERROR_USAGE,
+             "model.adapter does not go with random weights: an adapter belongs "
+             "to the weights it was trained on");
+        return hint(err, "use model.path=DIRECTORY with the adapter's base model");
     }
     if (recipe->tokenizer_vocab > 0 && recipe->model_path[0] &&
         recipe->model_init == MODEL_PRETRAINED) {

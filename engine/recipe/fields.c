@@ -72,6 +72,10 @@ const struct field recipe_fields[] = {
     CHOICE("model.init", model_init, init_names, "pretrained",
            "Whether the weights come from the model's files or are random; with model.preset they "
            "are always random."),
+    STRING("model.adapter", model_adapter, "an adapter directory in peft's format", "",
+           "A LoRA adapter to begin with: method.name=lora goes on training it, with its ranks, "
+           "alphas and targets; every other use merges it into the weights first. Empty: the one "
+           "that lies with the model, if any, is merged."),
     STRING("tokenizer.path", tokenizer_path, "a tokenizer.model file or the directory holding it",
            "", "The tokenizer; empty: the one that lies with the model."),
     WHOLE("tokenizer.vocab", tokenizer_vocab, 0, 1000000, "pieces", "0",

@@ -17,8 +17,13 @@
 #include "engine/base/xalloc.h"
 #include "engine/recipe/load.h"
 
-static const char *const path_keys[] = { "model.path", "model.preset",    "tokenizer.path",
-                                         "data.train", "data.validation", NULL };
+static const char *const path_keys[] = { "model.path",
+                                         "model.preset",
+                                         "model.adapter",
+                                         "tokenizer.path",
+                                         "data.train",
+                                         "data.validation",
+                                         NULL };
 
 void recipe_init(struct recipe *recipe)
 {

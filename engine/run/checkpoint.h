@@ -5,6 +5,8 @@
  *   model.safetensors   weights under their Hugging Face names: any tool can load them
  *   state.safetensors   "optimizer/..." and "method/..." tensors
  *   config.json, tokenizer.model and the like: with them the directory is a Hugging Face model
+ *   adapter_model.safetensors, adapter_config.json   of a method of adapters (lora), in peft's
+ *                       format; the model is then the weights, which are the base's, and these
  *   state.json          everything that is not a tensor (state.h)
  *   manifest.json       {"format": "windrow-checkpoint", "version": 1, "step": 100, "files":
  *                       [{"name", "bytes", "digest"}, ...], "self": DIGEST}, where DIGEST is that
@@ -27,6 +29,7 @@
 
 #define CHECKPOINT_WEIGHTS "model.safetensors"
 #define CHECKPOINT_STATE   "state.safetensors"
+#define CHECKPOINT_ADAPTER "adapter_model.safetensors"
 
 /* ---- writing -------------------------------------------------------------------------------- */
 
@@ -52,6 +55,7 @@ struct checkpoint_save {
     int64_t step;
     struct checkpoint_tensors weights;
     struct checkpoint_tensors state;
+    struct checkpoint_tensors adapter;
     const struct checkpoint_blob *blob;
     size_t blob_count;
     const int64_t *pinned; /* steps that are not removed to make room */

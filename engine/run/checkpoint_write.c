@@ -102,10 +102,10 @@ static void note_file(struct buffer *manifest, const char *name, int64_t bytes, 
 static int write_files(const char *folder, const struct checkpoint_save *save,
                        struct buffer *manifest, int64_t *total, struct error *err)
 {
-    static const char *const names[] = { CHECKPOINT_WEIGHTS, CHECKPOINT_STATE };
-    const struct checkpoint_tensors *sets[] = { &save->weights, &save->state };
+    static const char *const names[] = { CHECKPOINT_WEIGHTS, CHECKPOINT_STATE, CHECKPOINT_ADAPTER };
+    const struct checkpoint_tensors *sets[] = { &save->weights, &save->state, &save->adapter };
     char digest[DIGEST_TEXT_SIZE];
-    for (int i = 0; i < 2; i++) {
+    for (int i = 0; i < 3; i++) {
         int64_t bytes = 0;
         if (sets[i]->count == 0) {
             continue;
@@ -167,6 +167,9 @@ int64_t checkpoint_size(const struct checkpoint_save *save)
     }
     if (save->state.count > 0) {
         bytes += safetensors_file_bytes(save->state.entry, save->state.count);
+    }
+    if (save->adapter.count > 0) {
+        bytes += safetensors_file_bytes(save->adapter.entry, save->adapter.count);
     }
     for (size_t i = 0; i < save->blob_count; i++) {
         bytes += (int64_t)save->blob[i].size;

@@ -7,6 +7,7 @@
 #include "engine/base/json.h"
 #include "engine/base/text.h"
 #include "engine/base/xalloc.h"
+#include "engine/method/method.h"
 #include "engine/recipe/load.h"
 #include "engine/run/parts.h"
 
@@ -97,8 +98,16 @@ static int check_live(const struct run *run, const char *key, const struct field
         fail(err, ERROR_USAGE, "%s cannot change while the model trains", key);
         return hint(err, "windrow help recipe shows which settings are live");
     }
-    if (strncmp(key, "method.", 7) == 0 && strcmp(run->recipe.method_name, "full") == 0) {
-        return fail(err, ERROR_USAGE, "%s means nothing to method.name=full", key);
+    const struct method_ops *method = method_find(run->recipe.method_name);
+    if (method != NULL && !method_reads(method, key)) {
+        return fail(err, ERROR_USAGE, "%s means nothing to method.name=%s", key, method->name);
+    }
+    if (method != NULL && method->adapters && strcmp(key, "method.rank") == 0) {
+        fail(err, ERROR_USAGE,
+             "method.rank cannot change under method.name=%s: the rank is the "
+             "shape of the adapters",
+             method->name);
+        return hint(err, "start a new run from this one's exported model with another rank");
     }
     return 0;
 }

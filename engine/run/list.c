@@ -379,69 +379,6 @@ char *run_latest_checkpoint(const char *run, int64_t *step,
     return path;
 }
 
-/* ---- export --------------------------------------------------------------------------------- */
-
-static int read_saved(void *context, size_t index, int64_t first, int64_t count, void *out,
-                      struct error *err)
-{
-    const struct safetensors *file = context;
-    const struct safetensors_tensor *tensor = &file->tensor[index];
-    return safetensors_read_range(file, tensor, first, count, out, tensor->dtype, err);
-}
-
-static int export_checkpoint(const struct checkpoint *checkpoint, const char *target,
-                             struct error *err)
-{
-    struct model_config config;
-    char *name = path_join(checkpoint->path, "config.json");
-    int result = config_read(name, &config, err);
-    free(name);
-    const struct safetensors *file = checkpoint->file[0];
-    if (result != 0 || !file) {
-        return file
-                   ? -1
-                   : fail(err, ERROR_DATA, "%s holds no weights", text_show(checkpoint->path).text);
-    }
-    struct safetensors_entry *entry = xcalloc(file->count + 1, sizeof *entry);
-    for (size_t i = 0; i < file->count; i++) {
-        const struct safetensors_tensor *tensor = &file->tensor[i];
-        entry[i] = (struct safetensors_entry){ .name = tensor->name,
-                                               .dtype = tensor->dtype,
-                                               .rank = tensor->rank };
-        memcpy(entry[i].dim, tensor->dim, sizeof entry[i].dim);
-    }
-    struct model_export args = { .target = target,
-                                 .config = &config,
-                                 .entry = entry,
-                                 .entry_count = file->count,
-                                 .read = read_saved,
-                                 .context = checkpoint->file[0],
-                                 .source_directory = checkpoint->path };
-    result = model_export(&args, err);
-    free(entry);
-    return result;
-}
-
-int run_export(const char *run, int64_t step, const char *target, struct error *err)
-{
-    char *path = step > 0 ? xasprintf("%s/checkpoints/step-%06lld", run, (long long)step)
-                          : run_latest_checkpoint(run, &step, NULL, NULL, err);
-    struct checkpoint checkpoint;
-    if (!path) {
-        return -1;
-    }
-    int result = -1;
-    if (!file_is_directory(path)) {
-        fail(err, ERROR_USAGE, "%s has no checkpoint of step %lld", text_show(run).text,
-             (long long)step);
-    } else if (checkpoint_open(path, &checkpoint, err) == 0) {
-        result = export_checkpoint(&checkpoint, target, err);
-        checkpoint_close(&checkpoint);
-    }
-    free(path);
-    return result;
-}
-
 int run_prune(const char *run, struct error *err)
 {
     int64_t pid = 0;

@@ -8,6 +8,8 @@
 #include "engine/base/text.h"
 #include "engine/base/xalloc.h"
 #include "engine/inspect.h"
+#include "engine/method/method.h"
+#include "engine/model/adapter.h"
 #include "engine/model/hf_directory.h"
 #include "engine/recipe/load.h"
 #include "engine/run.h"
@@ -271,12 +273,65 @@ static int open_data(const struct recipe *recipe, const struct dataset_progress 
     return out->dataset ? 0 : -1;
 }
 
+/* ---- adapters ------------------------------------------------------------------------------- */
+
+static void find_adapter(const struct recipe *recipe, struct material *out)
+{
+    const char *directory = recipe->model_adapter;
+    bool beside = recipe->model_init == MODEL_PRETRAINED && out->model_directory[0] &&
+                  adapter_is_directory(out->model_directory);
+    if (!directory[0] && beside) {
+        directory = out->model_directory;
+    }
+    free(out->adapter_directory);
+    out->adapter_directory = xstrdup(directory);
+}
+
+bool material_continues_adapter(const struct recipe *recipe)
+{
+    const struct method_ops *method = method_find(recipe->method_name);
+    return method != NULL && method->adapters && recipe->model_adapter[0] != '\0';
+}
+
+int material_adapter_settings(struct recipe *recipe, const struct material *material,
+                              struct error *err)
+{
+    if (!material_continues_adapter(recipe)) {
+        return 0;
+    }
+    struct adapter *adapter = adapter_open(material->adapter_directory, &material->config, err);
+    if (!adapter) {
+        return -1;
+    }
+    struct adapter_settings settings;
+    adapter_settings(adapter, &material->config, &settings);
+    const struct {
+        const char *key;
+        const char *value;
+    } rows[] = {
+        { "method.rank", settings.rank },
+        { "method.alpha", settings.alpha },
+        { "method.targets", settings.targets },
+        { "method.rank_pattern", settings.rank_pattern },
+        { "method.alpha_pattern", settings.alpha_pattern },
+    };
+    int result = 0;
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0] && result == 0; i++) {
+        result = recipe_assign(recipe, recipe_field(rows[i].key), rows[i].value, NULL, err);
+    }
+    adapter_settings_free(&settings);
+    adapter_close(adapter);
+    return result;
+}
+
 /* ---- all of it ------------------------------------------------------------------------------ */
 
 int material_open(const struct recipe *recipe, int parts, const struct dataset_progress *progress,
                   struct material *out, struct error *err)
 {
-    *out = (struct material){ .model_directory = xstrdup(""), .tokenizer_directory = xstrdup("") };
+    *out = (struct material){ .model_directory = xstrdup(""),
+                              .adapter_directory = xstrdup(""),
+                              .tokenizer_directory = xstrdup("") };
     int result = 0;
     if (recipe->model_path[0]) {
         result = open_directory(recipe, out, err);
@@ -285,6 +340,9 @@ int material_open(const struct recipe *recipe, int parts, const struct dataset_p
     } else {
         fail(err, ERROR_USAGE, "the recipe names no model: model.path and model.preset are empty");
         result = hint(err, "add model.path=DIRECTORY, or model.preset=NAME (windrow models)");
+    }
+    if (result == 0) {
+        find_adapter(recipe, out);
     }
     /* A preset takes the size of the vocabulary from a tokenizer that exists already. */
     bool sized = recipe->model_preset[0] && recipe->tokenizer_path[0];
@@ -319,6 +377,7 @@ void material_close(struct material *material)
     }
     free(material->model_name);
     free(material->model_directory);
+    free(material->adapter_directory);
     free(material->tokenizer_bytes);
     free(material->tokenizer_directory);
     free(material->chat_template);

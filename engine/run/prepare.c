@@ -8,6 +8,8 @@
 #include "engine/base/json.h"
 #include "engine/base/text.h"
 #include "engine/base/xalloc.h"
+#include "engine/method/method.h"
+#include "engine/model/adapter.h"
 #include "engine/model/model_weights.h"
 #include "engine/recipe/load.h"
 #include "engine/run/parts.h"
@@ -213,7 +215,9 @@ static void tell_progress(void *context, int64_t done_bytes, int64_t total_bytes
 int run_check_rank(const struct recipe *recipe, const struct model_config *config,
                    struct error *err)
 {
-    if (strcmp(recipe->method_name, "full") != 0 && recipe->method_rank > config->hidden_size) {
+    const struct method_ops *method = method_find(recipe->method_name);
+    bool ranked = method != NULL && method_reads(method, "method.rank");
+    if (ranked && recipe->method_rank > config->hidden_size) {
         fail(err, ERROR_USAGE, "method.rank=%lld is more than the model's hidden size of %lld",
              (long long)recipe->method_rank, (long long)config->hidden_size);
         return hint(err, "set method.rank to %lld or less", (long long)config->hidden_size);
@@ -292,8 +296,14 @@ static int open_parts(struct run *run, int parts, struct error *err)
 static int open_material(struct run *run, struct error *err)
 {
     struct run_digests found;
-    if (open_parts(run, MATERIAL_TOKENIZER | MATERIAL_DATA, err) != 0 ||
-        run_check_rank(&run->recipe, &run->material.config, err) != 0) {
+    if (open_parts(run, MATERIAL_TOKENIZER | MATERIAL_DATA, err) != 0) {
+        return -1;
+    }
+    /* A checkpoint's recipe has them already, and its adapter. */
+    if (!run->resume_path && material_adapter_settings(&run->recipe, &run->material, err) != 0) {
+        return -1;
+    }
+    if (run_check_rank(&run->recipe, &run->material.config, err) != 0) {
         return -1;
     }
     const char *notice;
@@ -404,13 +414,25 @@ static void on_phase(void *context, enum trainer_phase phase)
 }
 
 /* The weights that the run begins with; they are compared with config.json before memory is taken
- * by what config.json says. */
-static struct weights_source *open_weights(const struct run *run, struct error *err)
+ * by what config.json says. An adapter is merged into them, unless it goes on training. */
+static struct weights_source *open_weights(const struct run *run, struct adapter **adapter,
+                                           struct error *err)
 {
     struct weights_source *source = weights_open(run->material.model_directory, err);
     if (source && model_check_weights(&run->material.config, source, err) != 0) {
         weights_close(source);
         return NULL;
+    }
+    const char *directory = run->material.adapter_directory;
+    if (source && directory[0]) {
+        *adapter = adapter_open(directory, &run->material.config, err);
+        if (!*adapter) {
+            weights_close(source);
+            return NULL;
+        }
+        if (!material_continues_adapter(&run->recipe)) {
+            weights_lay_adapter(source, *adapter);
+        }
     }
     return source;
 }
@@ -418,7 +440,8 @@ static struct weights_source *open_weights(const struct run *run, struct error *
 int run_build(struct run *run, const char *checkpoint, struct error *err)
 {
     bool pretrained = !checkpoint && run->recipe.model_init == MODEL_PRETRAINED;
-    struct weights_source *source = pretrained ? open_weights(run, err) : NULL;
+    struct adapter *adapter = NULL;
+    struct weights_source *source = pretrained ? open_weights(run, &adapter, err) : NULL;
     if (pretrained && !source) {
         return -1;
     }
@@ -439,7 +462,11 @@ int run_build(struct run *run, const char *checkpoint, struct error *err)
     if (result == 0 && source) {
         result = trainer_load_weights(run->trainer, source, err);
     }
+    if (result == 0 && adapter && material_continues_adapter(&run->recipe)) {
+        result = trainer_load_adapter(run->trainer, adapter, err);
+    }
     weights_close(source);
+    adapter_close(adapter);
     return result;
 }
 

@@ -8,6 +8,7 @@
 #include "engine/base/json.h"
 #include "engine/base/text.h"
 #include "engine/base/xalloc.h"
+#include "engine/model/adapter.h"
 #include "engine/model/export.h"
 #include "engine/run/parts.h"
 
@@ -19,7 +20,7 @@ enum { COMPANION_LIMIT = 64 << 20, SLOW_BYTES = 256 << 20 };
 static const char *const companions[] = { "tokenizer_config.json", "special_tokens_map.json",
                                           "added_tokens.json",     "tokenizer.json",
                                           "chat_template.jinja",   "generation_config.json" };
-enum { COMPANIONS = sizeof companions / sizeof companions[0], BLOBS_MAX = COMPANIONS + 4 };
+enum { COMPANIONS = sizeof companions / sizeof companions[0], BLOBS_MAX = COMPANIONS + 5 };
 
 /* Where a companion lies, xmalloc'd; NULL if there is none. */
 static char *companion_path(const struct run *run, size_t i)
@@ -98,6 +99,77 @@ static void list_tensors(struct trainer *trainer, struct tensor_range *weights,
     state->first = weights->count;
 }
 
+/* The adapters of the trainer, as tensors of a file in peft's names, as positions in the trainer's
+ * list, and as their description. */
+struct adapter_set {
+    struct trainer *trainer;
+    struct adapter_entry *adapter; /* without values */
+    size_t adapter_count;
+    struct safetensors_entry *entry; /* two an adapter, A first; their names are owned */
+    int64_t *position;
+    size_t count;
+};
+
+/* The state tensor "method/<parameter>/lora_A" or _B. */
+static void add_half(struct adapter_set *set, const struct adapter_entry *adapter, char half)
+{
+    char *wanted = xasprintf("method/%s/lora_%c", adapter->parameter, half);
+    int64_t count = trainer_state_count(set->trainer);
+    for (int64_t i = 0; i < count; i++) {
+        struct state_entry state;
+        trainer_state_entry(set->trainer, i, &state);
+        if (strcmp(state.name, wanted) == 0) {
+            set->position[set->count] = i;
+            set->entry[set->count++] = (struct safetensors_entry){
+                .name = adapter_tensor_name(adapter->parameter, half),
+                .dtype = state.dtype,
+                .rank = state.rank,
+                .dim = { state.dim[0], state.dim[1] },
+            };
+            break;
+        }
+    }
+    free(wanted);
+}
+
+static void list_adapters(struct trainer *trainer, struct adapter_set *set)
+{
+    int64_t count = trainer_adapter_count(trainer);
+    *set = (struct adapter_set){ .trainer = trainer, .adapter_count = (size_t)count };
+    set->adapter = xcalloc((size_t)count + 1, sizeof *set->adapter);
+    set->entry = xcalloc(2 * (size_t)count + 1, sizeof *set->entry);
+    set->position = xcalloc(2 * (size_t)count + 1, sizeof *set->position);
+    for (int64_t i = 0; i < count; i++) {
+        trainer_adapter(trainer, i, &set->adapter[i]);
+        add_half(set, &set->adapter[i], 'A');
+        add_half(set, &set->adapter[i], 'B');
+    }
+}
+
+static void free_adapters(struct adapter_set *set)
+{
+    for (size_t i = 0; i < set->count; i++) {
+        free((char *)(uintptr_t)set->entry[i].name);
+    }
+    free(set->adapter);
+    free(set->entry);
+    free(set->position);
+}
+
+static int read_adapter(void *context, size_t index, int64_t first, int64_t count, void *out,
+                        struct error *err)
+{
+    const struct adapter_set *set = context;
+    return trainer_state_read(set->trainer, set->position[index], first, count, out, err);
+}
+
+/* What the adapters are laid over, for adapter_config.json. */
+static const char *base_name(const struct run *run)
+{
+    const struct recipe *recipe = &run->recipe;
+    return recipe->model_path[0] ? recipe->model_path : recipe->model_preset;
+}
+
 /* ---- small files ---------------------------------------------------------------------------- */
 
 struct blobs {
@@ -135,7 +207,8 @@ static void add_companions(const struct run *run, struct blobs *blobs)
     }
 }
 
-static void gather_blobs(const struct run *run, struct blobs *blobs)
+static void gather_blobs(const struct run *run, const struct adapter_set *adapters,
+                         struct blobs *blobs)
 {
     char *state = run_state_text(run);
     cJSON *json = config_to_json(&run->material.config, (enum dtype)run->recipe.precision_weights);
@@ -145,6 +218,12 @@ static void gather_blobs(const struct run *run, struct blobs *blobs)
     add_blob(blobs, "state.json", state, strlen(state));
     add_blob(blobs, "config.json", config, strlen(config));
     add_companions(run, blobs);
+    if (adapters->adapter_count > 0) {
+        json = adapter_config(adapters->adapter, adapters->adapter_count, base_name(run));
+        char *adapter = json_print_pretty(json);
+        cJSON_Delete(json);
+        add_blob(blobs, ADAPTER_CONFIG, adapter, strlen(adapter));
+    }
     blobs->blob[blobs->count++] =
         (struct checkpoint_blob){ "tokenizer.model", run->material.tokenizer_bytes,
                                   run->material.tokenizer_size };
@@ -182,13 +261,16 @@ static int write_checkpoint(struct run *run, int64_t best_step, char **path, int
     struct tensor_range weights;
     struct tensor_range state;
     struct blobs blobs;
-    gather_blobs(run, &blobs);
+    struct adapter_set adapters;
+    list_adapters(run->trainer, &adapters);
+    gather_blobs(run, &adapters, &blobs);
     list_tensors(run->trainer, &weights, &state);
     struct checkpoint_save save = {
         .run = run->directory.path,
         .step = run->state.step,
         .weights = { weights.entry, weights.count, read_range, &weights },
         .state = { state.entry, state.count, read_range, &state },
+        .adapter = { adapters.entry, adapters.count, read_adapter, &adapters },
         .blob = blobs.blob,
         .blob_count = blobs.count,
         .pinned = pinned,
@@ -197,6 +279,7 @@ static int write_checkpoint(struct run *run, int64_t best_step, char **path, int
     int result = checkpoint_save(&save, path, bytes, err);
     free(weights.entry);
     free(state.entry);
+    free_adapters(&adapters);
     free_blobs(&blobs);
     return result;
 }
@@ -286,8 +369,69 @@ int run_save(struct run *run, struct error *err)
 
 /* ---- the model at the end ------------------------------------------------------------------- */
 
+/* The trainer's adapters with their values, to be merged. NULL: there are none, or (with an error)
+ * no memory. */
+static struct adapter *take_adapters(struct trainer *trainer, struct error *err)
+{
+    struct adapter_set set;
+    if (trainer_adapter_count(trainer) == 0) {
+        return NULL;
+    }
+    list_adapters(trainer, &set);
+    struct adapter *adapter = xcalloc(1, sizeof *adapter);
+    adapter->entry = xcalloc(set.adapter_count, sizeof *adapter->entry);
+    int result = 0;
+    for (size_t i = 0; i < set.adapter_count && result == 0; i++) {
+        struct adapter_entry *entry = &adapter->entry[adapter->count++];
+        *entry = set.adapter[i];
+        entry->parameter = xstrdup(entry->parameter);
+        int64_t count[] = { entry->rank * entry->columns, entry->rows * entry->rank };
+        entry->a = malloc((size_t)count[0] * sizeof *entry->a);
+        entry->b = malloc((size_t)count[1] * sizeof *entry->b);
+        if (!entry->a || !entry->b) {
+            result = fail(err, ERROR_RUNTIME, "out of memory for a copy of the adapters");
+        } else if (read_adapter(&set, 2 * i, 0, count[0], entry->a, err) != 0 ||
+                   read_adapter(&set, 2 * i + 1, 0, count[1], entry->b, err) != 0) {
+            result = -1;
+        }
+    }
+    free_adapters(&set);
+    if (result != 0) {
+        adapter_close(adapter);
+        return NULL;
+    }
+    return adapter;
+}
+
+/* Weights of the trainer with the adapters merged into them. */
+struct merged_range {
+    struct tensor_range *weights;
+    const struct adapter *adapter;
+    float *wide; /* 1 MiB of values at a time, as fp32 */
+};
+enum { MERGED_VALUES = 1 << 19 };
+
+static int read_merged(void *context, size_t index, int64_t first, int64_t count, void *out,
+                       struct error *err)
+{
+    const struct merged_range *merged = context;
+    const struct safetensors_entry *entry = &merged->weights->entry[index];
+    if (read_range(merged->weights, index, first, count, out, err) != 0) {
+        return -1;
+    }
+    if (count <= MERGED_VALUES) {
+        adapter_merge_into(merged->adapter, entry->name, first, count,
+                           &(struct adapter_buffer){ out, entry->dtype, merged->wide });
+    }
+    return 0;
+}
+
 int run_write_model(struct run *run, struct error *err)
 {
+    struct adapter *adapter = take_adapters(run->trainer, err);
+    if (!adapter && trainer_adapter_count(run->trainer) > 0) {
+        return -1;
+    }
     struct tensor_range weights;
     struct tensor_range state;
     char *target = path_join(run->directory.path, "model");
@@ -298,11 +442,19 @@ int run_write_model(struct run *run, struct error *err)
     args.entry_count = weights.count;
     args.read = read_range;
     args.context = &weights;
+    struct merged_range merged = { .weights = &weights, .adapter = adapter };
+    if (adapter) {
+        merged.wide = xmalloc(MERGED_VALUES * sizeof *merged.wide);
+        args.read = read_merged;
+        args.context = &merged;
+    }
     /* One that an earlier end of this run left is replaced. */
     int result = file_exists(target) ? file_remove_tree(target, err) : 0;
     if (result == 0) {
         result = model_export(&args, err);
     }
+    free(merged.wide);
+    adapter_close(adapter);
     free(weights.entry);
     free(state.entry);
     free(target);

@@ -125,6 +125,20 @@ static int plan_sample(struct trainer *trainer, int64_t length, struct error *er
     return rc;
 }
 
+/* Bytes of the files that hold adapters once more, in the format of others. */
+static int64_t adapter_bytes(const struct trainer *trainer)
+{
+    enum { HEADER = 2 * 150, DESCRIPTION = 40 };
+    int64_t bytes = 0;
+    for (int64_t i = 0; i < trainer_adapter_count(trainer); i++) {
+        struct adapter_entry adapter;
+        trainer_adapter(trainer, i, &adapter);
+        bytes += adapter.rank * (adapter.rows + adapter.columns) * (int64_t)sizeof(float);
+        bytes += HEADER + DESCRIPTION;
+    }
+    return bytes;
+}
+
 /* Bytes of safetensors files with these tensors: data, and a header of about this text. */
 static int64_t checkpoint_size(struct trainer *trainer)
 {
@@ -146,7 +160,7 @@ static int64_t checkpoint_size(struct trainer *trainer)
                           entry.name, (long long)entry.dim[0], (long long)entry.dim[1],
                           (long long)bytes, (long long)(bytes + size));
     }
-    return bytes;
+    return bytes + adapter_bytes(trainer);
 }
 
 static struct backend *open_null(struct error *err)

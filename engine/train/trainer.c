@@ -41,6 +41,20 @@ static void weight_gradient(void *context, struct pass *pass, const struct linea
     method->ops->weight_gradient(method, pass, linear, dy, x);
 }
 
+static void add_forward(void *context, struct pass *pass, const struct linear *linear,
+                        struct tensor *y, const struct tensor *x)
+{
+    struct method *method = context;
+    method->ops->forward(method, pass, linear, y, x);
+}
+
+static void add_input_gradient(void *context, struct pass *pass, const struct linear *linear,
+                               struct tensor *dx, const struct tensor *dy)
+{
+    struct method *method = context;
+    method->ops->input_gradient(method, pass, linear, dx, dy);
+}
+
 static void method_settings_take(struct method *method, const struct recipe *recipe)
 {
     static const enum dtype state_dtypes[] = {
@@ -109,7 +123,11 @@ static int find_parts(struct trainer *trainer, struct error *err)
     method->model = &trainer->model;
     method->on_refresh = on_refresh;
     method->context = trainer;
-    trainer->hooks = (struct linear_hooks){ .weight_gradient = weight_gradient, .context = method };
+    bool adds = method->ops->forward != NULL && !trainer->inference;
+    trainer->hooks = (struct linear_hooks){ .forward = adds ? add_forward : NULL,
+                                            .input_gradient = adds ? add_input_gradient : NULL,
+                                            .weight_gradient = weight_gradient,
+                                            .context = method };
     method_settings_take(method, &trainer->recipe);
     return 0;
 }
@@ -185,6 +203,7 @@ static int build(struct trainer *trainer, const struct trainer_options *options,
         return -1;
     }
     model_place(&trainer->model, trainer->be, trainer->memory);
+    trainer->after_weights = memory_mark(trainer->memory, MEMORY_WEIGHTS);
     place_inputs(trainer);
     if (find_parts(trainer, err) != 0) {
         return -1;
@@ -309,7 +328,50 @@ int64_t trainer_trained_count(const struct trainer *trainer)
         const struct parameter *p = &trainer->model.parameter[i];
         count += p->frozen ? 0 : parameter_count(p);
     }
+    for (int64_t i = 0; i < trainer_adapter_count(trainer); i++) {
+        struct method_adapter adapter;
+        trainer->method.ops->adapter(&trainer->method, i, &adapter);
+        count += tensor_count(&adapter.a) + tensor_count(&adapter.b);
+    }
     return count;
+}
+
+int64_t trainer_adapter_count(const struct trainer *trainer)
+{
+    const struct method_ops *ops = trainer->method.ops;
+    bool has = !trainer->inference && ops->adapter_count != NULL;
+    return has ? ops->adapter_count(&trainer->method) : 0;
+}
+
+void trainer_adapter(const struct trainer *trainer, int64_t index, struct adapter_entry *out)
+{
+    struct method_adapter adapter;
+    trainer->method.ops->adapter(&trainer->method, index, &adapter);
+    *out = (struct adapter_entry){ .parameter = adapter.parameter->name,
+                                   .rank = adapter.rank,
+                                   .rows = adapter.b.dim[0],
+                                   .columns = adapter.a.dim[1],
+                                   .scale = adapter.scale };
+}
+
+int trainer_load_adapter(struct trainer *trainer, const struct adapter *adapter, struct error *err)
+{
+    struct method *method = &trainer->method;
+    for (int64_t i = 0; i < trainer_adapter_count(trainer); i++) {
+        struct method_adapter own;
+        method->ops->adapter(method, i, &own);
+        const struct adapter_entry *entry = adapter_find(adapter, own.parameter->name);
+        if (entry == NULL || entry->rank != own.rank) {
+            return fail(err, ERROR_DATA,
+                        "%s: the adapter of %s has rank %lld, the recipe asks %lld",
+                        adapter->directory, own.parameter->name,
+                        entry == NULL ? 0LL : (long long)entry->rank, (long long)own.rank);
+        }
+        backend_upload(trainer->be, own.a.data, entry->a, tensor_bytes(&own.a));
+        backend_upload(trainer->be, own.b.data, entry->b, tensor_bytes(&own.b));
+    }
+    method->ops->renew(method);
+    return backend_sync(trainer->be) == 0 ? 0 : trainer_device_error(trainer, err);
 }
 
 int64_t trainer_selection_count(const struct trainer *trainer)
@@ -341,7 +403,8 @@ static bool capacity_changed(const struct trainer *trainer, const size_t *capaci
 }
 
 /* Saves gradients' and states' regions to the host, takes them anew and puts the states back: a
- * change of rank is a restore under another rank. Weights and inputs stay where they are. */
+ * change of rank is a restore under another rank. Weights and inputs stay where they are; adapters,
+ * which lie behind the weights in their region, come back with the states. */
 static int lay_out(struct trainer *trainer, const size_t *capacity, struct error *err)
 {
     static const enum memory_category moved[] = { MEMORY_GRADIENTS, MEMORY_OPTIMIZER,
@@ -359,6 +422,7 @@ static int lay_out(struct trainer *trainer, const size_t *capacity, struct error
             return -1;
         }
     }
+    memory_release(trainer->memory, MEMORY_WEIGHTS, trainer->after_weights);
     struct state_source source = trainer_snapshot_source(snapshot);
     int rc = attach(trainer, err);
     if (rc == 0) {
@@ -378,6 +442,11 @@ int trainer_apply(struct trainer *trainer, const struct recipe *recipe, const si
                   struct error *err)
 {
     bool rank_changed = recipe->method_rank != trainer->recipe.method_rank;
+    if (rank_changed && trainer->method.ops->adapters) {
+        return fail(err, ERROR_USAGE,
+                    "method.rank: the rank of adapters cannot change while they "
+                    "train");
+    }
     recipe_copy(&trainer->recipe, recipe);
     method_settings_take(&trainer->method, &trainer->recipe);
     trainer->dense.weight_decay = recipe->optimizer_weight_decay;

@@ -11,6 +11,7 @@
 #include "engine/memory/memory.h"
 #include "engine/method/selection.h"
 #include "engine/method/state.h"
+#include "engine/model/adapter.h"
 #include "engine/model/config.h"
 #include "engine/model/weights.h"
 #include "engine/recipe.h"
@@ -50,6 +51,9 @@ void trainer_close(struct trainer *trainer);
 
 /* Fills the weights from a model directory; every tensor must be there with the right shape. */
 int trainer_load_weights(struct trainer *trainer, struct weights_source *source, struct error *err);
+
+/* Takes the values of an adapter from files, of the very ranks that the recipe asks for. */
+int trainer_load_adapter(struct trainer *trainer, const struct adapter *adapter, struct error *err);
 
 /* ---- steps ---------------------------------------------------------------------------------- */
 
@@ -103,6 +107,11 @@ int64_t trainer_positions(const struct trainer *trainer);
 int64_t trainer_parameter_count(const struct trainer *trainer);
 /* Parameters that may move at all under the method. */
 int64_t trainer_trained_count(const struct trainer *trainer);
+
+/* The adapters that train; 0 but for lora. Their values are the state tensors
+ * "method/<parameter>/lora_A" and "lora_B"; the entry has no values. */
+int64_t trainer_adapter_count(const struct trainer *trainer);
+void trainer_adapter(const struct trainer *trainer, int64_t index, struct adapter_entry *out);
 
 /* ---- live settings ----------------------------------------------------------------------------
  */

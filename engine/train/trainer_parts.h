@@ -19,6 +19,7 @@ struct trainer {
     struct dense dense;
     struct dense_gradients dense_gradients;
     struct linear_hooks hooks;
+    struct memory_position after_weights; /* where adapters begin in the region of weights */
     const struct activation_policy *policy;
     struct offload offload;
     bool offloads;

@@ -404,7 +404,6 @@ static void what_is_not_there_is_refused_by_name(void **state)
     check((const char *[]){ NULL }, NULL);
     check((const char *[]){ "method.name=full", "device=cpu", NULL }, NULL);
     check((const char *[]){ "method.name=galore", NULL }, "available: full, grass");
-    check((const char *[]){ "method.name=lora", NULL }, "not built into this version");
     check((const char *[]){ "method.name=gras", NULL }, "unknown");
     check((const char *[]){ "optimizer.name=sgd", NULL }, NULL);
     check((const char *[]){ "optimizer.name=sdg", NULL }, "adamw, sgd, tradam");

@@ -401,8 +401,8 @@ static void a_run_can_be_exported_and_opened(void **state)
     char *run = fixture_path(fixture, "one");
     char *target = fixture_path(fixture, "exported");
     fixture_train(fixture, "one");
-    assert_int_equal(run_export(run, 0, target, &err), 0);
-    assert_int_equal(run_export(run, 5, "/tmp/never-made", &err), -1);
+    assert_int_equal(run_export(run, 0, false, target, &err), 0);
+    assert_int_equal(run_export(run, 5, false, "/tmp/never-made", &err), -1);
     const char *const models[] = { target, run, fixture->recipe.model_preset };
     for (size_t i = 0; i < 3; i++) {
         struct recipe recipe;
@@ -463,7 +463,7 @@ static void exports_carry_their_own_tokenizer(void **state)
     char *run = fixture_path(fixture, "second");
     char *model = fixture_path(fixture, "second/model");
     char *target = fixture_path(fixture, "exported");
-    assert_int_equal(run_export(run, 0, target, &err), 0);
+    assert_int_equal(run_export(run, 0, false, target, &err), 0);
     assert_same_file(first, model, "tokenizer.model");
     assert_same_file(model, target, "tokenizer.model");
     assert_same_file(model, target, "tokenizer_config.json");
