@@ -255,6 +255,8 @@ enum select_rule {
     SELECT_NORM,    /* probability proportional to the norm */
     SELECT_NORM2,   /* ... to the squared norm */
     SELECT_UNIFORM, /* all alike */
+    SELECT_WINNERS, /* the largest for certain, the others with probability proportional to the norm
+                     */
 };
 
 /* Chooses at most R of M candidates by their squared norms (M) fp32.
@@ -268,6 +270,12 @@ enum select_rule {
  * Without: exactly R distinct candidates by systematic sampling over a random order with inclusion
  *   probabilities pi = min(1, c q), sum pi = R (Madow 1949); if unbiased, rho = sqrt(1 / pi)
  *   (Horvitz, Thompson 1952). Candidates with q = 0 are taken only when too few others exist.
+ * SELECT_WINNERS (Liu et al., "Winner-take-all column row sampling", arXiv 2305.15265, section 3):
+ *   with q proportional to the norm, the W candidates with the largest q, of sum P, are taken for
+ *   certain, rho = 1; R - W are drawn with replacement from the rest, rho = sqrt(c (1 - P) / ((R -
+ *   W) q)). W minimises (1 - P)^2 / (R - W), which bounds the variance (the least such W; ties in q
+ *   to the lower index). If no more than R candidates have q > 0, they are all taken, rho = 1.
+ *   `replacement` says nothing.
  * If all norms are 0, or any is not finite, the choice is that of SELECT_UNIFORM (SELECT_TOP: NaN
  * counts as the largest).
  * Random numbers: key (purpose RANDOM_SELECT), element = draw number or candidate. */

@@ -41,7 +41,7 @@ void op_select(struct backend *be, const struct select *args)
     call_elements(&c, "scale", args->scale, CALL_OUT | CALL_FP32, chosen);
     call_require(&c, chosen <= candidates, "%lld of %lld candidates cannot be chosen",
                  (long long)chosen, (long long)candidates);
-    call_require(&c, (unsigned)args->rule <= SELECT_UNIFORM, "there is no rule %d",
+    call_require(&c, (unsigned)args->rule <= SELECT_WINNERS, "there is no rule %d",
                  (int)args->rule);
     if (call_start(&c)) {
         be->ops->select(be, args);

@@ -19,6 +19,7 @@ enum random_purpose {
     RANDOM_SELECT,  /* choice of rows */
     RANDOM_ORDER,   /* order of the data */
     RANDOM_SAMPLE,  /* choice of tokens in generation */
+    RANDOM_INPUTS,  /* what is kept of a linear layer's input */
     RANDOM_TEST,
 };
 

@@ -24,8 +24,42 @@ static const struct linear *only_reader(const struct block *block, enum block_va
 bool block_keeps(const struct pass *pass, const struct block *block, enum block_value value)
 {
     const struct linear *reader = only_reader(block, value);
-    bool wanted = reader == NULL || !reader->idle;
+    bool wanted = reader == NULL || (!reader->idle && pass->sampler == NULL);
     return pass->training && wanted && pass->policy->keeps[value];
+}
+
+/* True if a sample of the value stands for it in the weight gradient. */
+static bool is_sampled(const struct pass *pass, const struct block *block, enum block_value value)
+{
+    return pass->training && pass->sampler != NULL && only_reader(block, value) != NULL;
+}
+
+/* Takes the sample that will wait for the backward, once. */
+static void keep_sample(struct pass *pass, struct block *block, const struct linear *linear,
+                        enum block_value value)
+{
+    bool keep = is_sampled(pass, block, value) && pass->policy->keeps[value] && !linear->idle;
+    if (keep && (block->sampled & bit(value)) == 0) {
+        pass->sampler->ops->take(pass->sampler, pass, linear, &block->value[value],
+                                 MEMORY_ACTIVATIONS, &block->sample[value]);
+        block->sampled |= bit(value);
+    }
+}
+
+/* The weight gradient from a sample: the one that was kept, or one of the value made again. */
+static void sampled_weight_gradient(struct model *model, struct pass *pass, struct block *block,
+                                    const struct linear *linear, const struct tensor *dy,
+                                    enum block_value value)
+{
+    const struct input_sampler *sampler = pass->sampler;
+    if ((block->sampled & bit(value)) != 0) {
+        sampler->ops->weight_gradient(sampler, pass, linear, dy, &block->sample[value]);
+        return;
+    }
+    struct input_sample sample;
+    const struct tensor *x = block_need(model, pass, block, value);
+    sampler->ops->take(sampler, pass, linear, x, MEMORY_WORKSPACE, &sample);
+    sampler->ops->weight_gradient(sampler, pass, linear, dy, &sample);
 }
 
 struct block_scope block_open(const struct pass *pass, const struct block *block)
@@ -70,6 +104,7 @@ void block_linear_forward(struct model *model, struct pass *pass, struct block *
                           float beta)
 {
     linear_forward(pass, linear, y, block_need(model, pass, block, x), beta);
+    keep_sample(pass, block, linear, x);
 }
 
 void block_linear_backward(struct model *model, struct pass *pass, struct block *block,
@@ -81,6 +116,10 @@ void block_linear_backward(struct model *model, struct pass *pass, struct block 
         return;
     }
     struct block_scope scope = block_open(pass, block);
-    linear_weight_gradient(pass, linear, dy, block_need(model, pass, block, x));
+    if (is_sampled(pass, block, x)) {
+        sampled_weight_gradient(model, pass, block, linear, dy, x);
+    } else {
+        linear_weight_gradient(pass, linear, dy, block_need(model, pass, block, x));
+    }
     block_close(pass, block, scope);
 }

@@ -30,7 +30,8 @@ struct tensor *block_need(struct model *model, struct pass *pass, struct block *
 void block_spoil(struct block *block, enum block_value value);
 
 /* True if the pass keeps the value whole until the block's backward: if the policy says so, and
- * unless only a weight gradient would want it that nobody asks for. */
+ * unless only a weight gradient would want it, for which a sample is kept or which nobody asks
+ * for. */
 bool block_keeps(const struct pass *pass, const struct block *block, enum block_value value);
 
 /* y = x W^T + beta y, where x is a value of the block. */
@@ -39,7 +40,8 @@ void block_linear_forward(struct model *model, struct pass *pass, struct block *
                           float beta);
 
 /* dx = dy W, and the method's hook with dy and the value x, which is there only that long. x is not
- * asked for if the method does nothing at this layer. */
+ * asked for if the method does nothing at this layer; where the pass samples inputs, the hook gets
+ * an estimate's dy and x instead. */
 void block_linear_backward(struct model *model, struct pass *pass, struct block *block,
                            const struct linear *linear, struct tensor *dx, const struct tensor *dy,
                            enum block_value x);

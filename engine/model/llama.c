@@ -220,6 +220,7 @@ static void llama_block_forward(struct model *model, struct pass *pass, struct b
     struct block_scope scope = block_open(pass, block);
     block->value[VALUE_BLOCK_INPUT] = *x;
     block->present = 1u << VALUE_BLOCK_INPUT;
+    block->sampled = 0;
     place_row_numbers(model, pass, block);
     if (pass->training) {
         if (block->waits) {

@@ -50,6 +50,9 @@ struct block {
     struct linear *qkv, *o, *gate_up, *down;
     struct tensor value[VALUE_COUNT];
     unsigned present; /* bits of the values that are there now: model/block.h */
+    /* Of the values whose bits are set, samples lie in ACTIVATIONS. */
+    unsigned sampled;
+    struct input_sample sample[VALUE_COUNT];
     /* fp32 numbers of the rows, always kept: recomputing writes the same ones again. */
     struct tensor rstd1, rstd2, lse;
     struct memory_position kept; /* activations before this block */

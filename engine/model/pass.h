@@ -45,6 +45,38 @@ struct block_mover {
     void *context;
 };
 
+/* What is kept of a linear layer's input in place of all of it: engine/activation/sample.h. */
+struct input_sample {
+    struct tensor x;
+    struct tensor index;
+    struct tensor scale;
+};
+
+/* Keeps a random sample of the inputs that only a weight gradient wants, so that the expected
+ * gradient is the true one. Where the policy makes such an input again, the sample is taken then;
+ * it is the same, being a function of the keys and of the input. */
+struct input_sampler {
+    const struct sampler_ops *ops;
+    double keep; /* share that is kept, below 1 */
+    uint64_t seed;
+    int64_t step;
+    int64_t micro;
+};
+
+struct pass;
+struct linear;
+struct sampler_ops {
+    const char *name;
+    /* Places a sample of x (T, N) in `category`. */
+    void (*take)(const struct input_sampler *sampler, struct pass *pass,
+                 const struct linear *linear, const struct tensor *x, enum memory_category category,
+                 struct input_sample *out);
+    /* Calls linear_weight_gradient with what estimates it. */
+    void (*weight_gradient)(const struct input_sampler *sampler, struct pass *pass,
+                            const struct linear *linear, const struct tensor *dy,
+                            const struct input_sample *sample);
+};
+
 /* Keys and values of the tokens so far, for generation. */
 struct token_cache {
     struct tensor *keys; /* one (B, P, K D) a block */
@@ -66,6 +98,7 @@ struct pass {
     bool training;
     const struct activation_policy *policy;
     const struct block_mover *mover;     /* NULL: everything stays where it is */
+    const struct input_sampler *sampler; /* NULL: inputs are used whole */
     const struct linear_hooks *hooks;    /* NULL: none, if the pass does not train */
     const struct dense_gradients *dense; /* training only */
     struct token_cache *cache;           /* generation only: S is 1 */

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "engine/activation/policy.h"
+#include "engine/activation/sample.h"
 #include "engine/base/file.h"
 #include "engine/base/text.h"
 #include "engine/base/xalloc.h"
@@ -23,9 +24,8 @@ struct known {
 enum { NAMES_MAX = 16 };
 
 static const char *const planned_methods[] = { "galore", NULL };
-static const char *const built_none[] = { "none", NULL };
 static const char *const planned_recompute[] = { NULL };
-static const char *const planned_sample[] = { "wta-crs", "crs", "rad", NULL };
+static const char *const planned_sample[] = { NULL };
 static const char *const built_offload[] = { "none", "host", "ssd", NULL };
 static const char *const planned_offload[] = { NULL };
 static const char *const planned_optimizers[] = { NULL };
@@ -35,7 +35,7 @@ static const char *const planned_attention[] = { "cudnn", NULL };
 static const struct known known_names[] = {
     { "method.name", method_name, NULL, planned_methods },
     { "activation.recompute", activation_name, NULL, planned_recompute },
-    { "activation.sample", NULL, built_none, planned_sample },
+    { "activation.sample", sampler_name, NULL, planned_sample },
     { "activation.offload", NULL, built_offload, planned_offload },
     { "optimizer.name", rule_name, NULL, planned_optimizers },
     { "kernel.attention", NULL, built_attention, planned_attention },

@@ -25,7 +25,23 @@ static bool tradam_int8(const struct recipe *r)
     return is(r->optimizer_name, "tradam") && r->optimizer_state == STATE_INT8;
 }
 
+static bool rad_recomputed(const struct recipe *r)
+{
+    return is(r->activation_sample, "rad") && !is(r->activation_recompute, "none");
+}
+
+static bool nothing_sampled(const struct recipe *r)
+{
+    return !is(r->activation_sample, "none") && r->activation_keep <= 0.0;
+}
+
 static const struct combination combinations[] = {
+    { rad_recomputed,
+      "activation.sample=rad does not go with activation.recompute: rad thins out what is kept, "
+      "recomputing keeps nothing of it, and together they would only add noise to the gradient",
+      "use activation.recompute=none, or activation.sample=wta-crs, which also saves FLOPs" },
+    { nothing_sampled, "activation.keep=0 leaves activation.sample nothing to keep",
+      "set activation.keep to the share that is kept, for example 0.3" },
     { tradam_selected,
       "optimizer.name=tradam does not go with method.name=grass or galore: the pull towards the "
       "anchor has to be added to the full gradient before it is compressed, and that takes an "

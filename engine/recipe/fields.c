@@ -141,7 +141,7 @@ const struct field recipe_fields[] = {
     STRING("activation.sample", activation_sample, "none|wta-crs|crs|rad", "none",
            "Keeps a random sample of the inputs of linear layers instead of all of them."),
     NUMBER("activation.keep", activation_keep, 0, 1, "fraction", "0.3",
-           "The share that activation.sample keeps."),
+           "The share that activation.sample keeps: of the tokens, or with rad of the columns."),
     STRING(
         "activation.offload", activation_offload, "none|host|ssd", "none",
         "Where the activations of all but three blocks wait for the backward pass: on the device, "

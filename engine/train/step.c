@@ -14,6 +14,8 @@ struct pass trainer_pass(struct trainer *trainer, bool training)
                           .training = training,
                           .policy = trainer->policy,
                           .mover = trainer->offloads && training ? &trainer->offload.mover : NULL,
+                          .sampler =
+                              training && trainer->sampler.ops != NULL ? &trainer->sampler : NULL,
                           .hooks = &trainer->hooks,
                           .dense = &trainer->dense_gradients,
                           .ids = &trainer->ids,
@@ -190,6 +192,8 @@ int trainer_step(struct trainer *trainer, int64_t step, const struct batch *batc
     dense_zero_gradients(&trainer->dense);
     for (int64_t i = 0; i < count; i++) {
         method->micro = i;
+        trainer->sampler.step = step;
+        trainer->sampler.micro = i;
         if (trainer_upload(trainer, &batches[i], err) != 0) {
             return -1;
         }

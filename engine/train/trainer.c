@@ -107,6 +107,11 @@ static int find_parts(struct trainer *trainer, struct error *err)
     method->ops = method_find(recipe->method_name);
     method->rule = rule_find(recipe->optimizer_name);
     trainer->policy = activation_find(recipe->activation_recompute);
+    if (recipe->activation_keep < 1.0) { /* all of it is no sample, but what there is */
+        trainer->sampler = (struct input_sampler){ .ops = sampler_find(recipe->activation_sample),
+                                                   .keep = recipe->activation_keep,
+                                                   .seed = (uint64_t)recipe->train_seed };
+    }
     if (method->ops == NULL) {
         return fail(err, ERROR_USAGE, "method.name: '%s' is not built in", recipe->method_name);
     }

@@ -5,6 +5,7 @@
 
 #include "engine/activation/offload.h"
 #include "engine/activation/policy.h"
+#include "engine/activation/sample.h"
 #include "engine/comm/comm.h"
 #include "engine/method/dense.h"
 #include "engine/method/method.h"
@@ -23,6 +24,7 @@ struct trainer {
     const struct activation_policy *policy;
     struct offload offload;
     bool offloads;
+    struct input_sampler sampler; /* without ops: inputs are used whole */
     struct comm *comm;
     void (*on_phase)(void *context, enum trainer_phase phase);
     void *context;

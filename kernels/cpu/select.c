@@ -161,7 +161,8 @@ static void weigh(const struct choice *c)
     for (int64_t i = 0; i < c->candidates; i++) {
         double n = (double)norms[i];
         even = even || !isfinite(n);
-        c->weight[i] = !(n > 0.0) ? 0.0 : c->args->rule == SELECT_NORM ? sqrt(n) : n;
+        bool root = c->args->rule == SELECT_NORM || c->args->rule == SELECT_WINNERS;
+        c->weight[i] = !(n > 0.0) ? 0.0 : root ? sqrt(n) : n;
         sum += c->weight[i];
     }
     if (even || !(sum > 0.0)) {
@@ -222,6 +223,65 @@ static void choose_with_replacement(const struct choice *c)
     /* rho^2 = c / (R q) = drawn / share with share = R q: the expected number of draws. */
     for (int64_t i = 0; i < c->candidates; i++) {
         c->share[i] = (double)c->slots * c->weight[i] / sum;
+    }
+}
+
+/* Order of the candidates from the largest weight to the smallest; how many are positive. */
+static int64_t order_by_weight(const struct choice *c)
+{
+    int64_t positive = 0;
+    for (int64_t i = 0; i < c->candidates; i++) {
+        positive += c->weight[i] > 0.0 ? 1 : 0;
+        c->order[i] = ((uint64_t)descending_key((float)c->weight[i]) << 32) | (uint32_t)i;
+    }
+    sort_order(c, c->candidates);
+    return positive;
+}
+
+/* W: how many of the ordered candidates, with these cumulative weights, are taken for certain. */
+static int64_t winner_count(const double *cumulative, double sum, int64_t slots)
+{
+    int64_t winners = 0;
+    double least = sum * sum / (double)slots;
+    for (int64_t w = 1; w < slots; w++) {
+        double rest = sum - cumulative[w - 1];
+        double bound = rest * rest / (double)(slots - w);
+        if (bound < least) {
+            least = bound;
+            winners = w;
+        }
+    }
+    return winners;
+}
+
+static void choose_winners(const struct choice *c)
+{
+    int64_t positive = order_by_weight(c);
+    int64_t winners = cpu_min(positive, c->slots);
+    if (positive > c->slots && c->slots > 0) {
+        for (int64_t i = 0; i < c->candidates; i++) {
+            c->share[i] = c->weight[(uint32_t)c->order[i]];
+        }
+        double sum = cumulate(c->share, c->candidates);
+        winners = winner_count(c->share, sum, c->slots);
+        double before = winners > 0 ? c->share[winners - 1] : 0.0;
+        /* At least the next one, which a sum much larger than the rest may have swallowed. */
+        double rest = fmax(sum - before, c->weight[(uint32_t)c->order[winners]]);
+        int64_t draws = c->slots - winners;
+        for (int64_t j = 0; j < draws; j++) {
+            int64_t found =
+                find_cumulative(c->share, c->candidates, before + uniform32(c, j) * rest);
+            /* Where rounding leads astray, the nearest that may be drawn. */
+            found = found < winners ? winners : cpu_min(found, positive - 1);
+            c->drawn[(uint32_t)c->order[found]]++;
+        }
+        for (int64_t i = 0; i < c->candidates; i++) {
+            c->share[i] = (double)draws * c->weight[i] / rest;
+        }
+    }
+    for (int64_t w = 0; w < winners; w++) {
+        c->drawn[(uint32_t)c->order[w]] = 1;
+        c->share[(uint32_t)c->order[w]] = 1.0;
     }
 }
 
@@ -345,7 +405,9 @@ void cpu_select(struct backend *be, const struct select *args)
         choose_top(&c);
     } else {
         weigh(&c);
-        if (args->replacement) {
+        if (args->rule == SELECT_WINNERS) {
+            choose_winners(&c);
+        } else if (args->replacement) {
             choose_with_replacement(&c);
         } else {
             choose_without_replacement(&c);

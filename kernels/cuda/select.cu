@@ -236,7 +236,8 @@ static __device__ void weigh(const struct choice *c)
     {
         double n = (double)c->norms[i];
         odd += isfinite(n) ? 0 : 1;
-        c->weight[i] = !(n > 0.0) ? 0.0 : c->rule == SELECT_NORM ? sqrt(n) : n;
+        bool root = c->rule == SELECT_NORM || c->rule == SELECT_WINNERS;
+        c->weight[i] = !(n > 0.0) ? 0.0 : root ? sqrt(n) : n;
         positive += c->weight[i] > 0.0 ? 1 : 0;
     }
     odd = block_count(odd);
@@ -261,6 +262,95 @@ static __device__ void choose_with_replacement(const struct choice *c)
     EACH_CANDIDATE(i, c)
     {
         c->share[i] = (double)c->slots * c->weight[i] / sum;
+    }
+}
+
+/* Candidates in `order`, to be sorted from the largest weight to the smallest; how many are
+ * positive. */
+static __device__ void prepare_winners(const struct choice *c)
+{
+    int64_t positive = 0;
+    EACH_CANDIDATE(i, c)
+    {
+        c->drawn[i] = 0;
+        positive += c->weight[i] > 0.0 ? 1 : 0;
+        c->order[i] = ((uint64_t)descending_key((float)c->weight[i]) << 32) | (uint32_t)i;
+    }
+    positive = block_count(positive);
+    if (threadIdx.x == 0) {
+        c->counts[COUNT_OPEN] = positive;
+    }
+}
+
+/* How many of the ordered candidates, with the cumulative weights `share`, are taken for certain:
+ * the number with the least bound, and of several the smallest. */
+static __device__ int64_t winner_count(const struct choice *c, double sum)
+{
+    __shared__ double bounds[SELECT_THREADS];
+    __shared__ int64_t counts[SELECT_THREADS];
+    __shared__ int64_t winners;
+    struct part own = own_part(c->slots);
+    double least = INFINITY;
+    int64_t best = 0;
+    for (int64_t w = own.first; w < own.last; w++) {
+        double rest = w > 0 ? sum - c->share[w - 1] : sum;
+        double bound = rest * rest / (double)(c->slots - w);
+        if (bound < least) {
+            least = bound;
+            best = w;
+        }
+    }
+    bounds[threadIdx.x] = least;
+    counts[threadIdx.x] = best;
+    __syncthreads();
+    if (threadIdx.x == 0) {
+        for (int i = 1; i < SELECT_THREADS; i++) {
+            if (bounds[i] < least) {
+                least = bounds[i];
+                best = counts[i];
+            }
+        }
+        winners = best;
+    }
+    __syncthreads();
+    return winners;
+}
+
+/* Draws the slots that the winners leave from the other candidates; returns the winners' number. */
+static __device__ int64_t draw_beside_winners(const struct choice *c, int64_t positive)
+{
+    for (int64_t i = threadIdx.x; i < c->candidates; i += SELECT_THREADS) {
+        c->share[i] = c->weight[(uint32_t)c->order[i]];
+    }
+    double sum = cumulate(c, c->share, c->share, c->candidates);
+    int64_t winners = winner_count(c, sum);
+    double before = winners > 0 ? c->share[winners - 1] : 0.0;
+    double rest = fmax(sum - before, c->weight[(uint32_t)c->order[winners]]);
+    int64_t draws = c->slots - winners;
+    for (int64_t j = threadIdx.x; j < draws; j += SELECT_THREADS) {
+        int64_t found = find_cumulative(c->share, c->candidates, before + uniform32(c, j) * rest);
+        found = found < winners ? winners : found < positive ? found : positive - 1;
+        atomicAdd(&c->drawn[(uint32_t)c->order[found]], 1); /* of integers: any order */
+    }
+    __syncthreads();
+    EACH_CANDIDATE(i, c)
+    {
+        c->share[i] = (double)draws * c->weight[i] / rest;
+    }
+    return winners;
+}
+
+static __device__ void choose_winners(const struct choice *c)
+{
+    int64_t positive = c->counts[COUNT_OPEN];
+    int64_t winners = positive < c->slots ? positive : c->slots;
+    if (positive > c->slots && c->slots > 0) {
+        winners = draw_beside_winners(c, positive);
+    }
+    __syncthreads();
+    for (int64_t w = threadIdx.x; w < winners; w += SELECT_THREADS) {
+        c->drawn[(uint32_t)c->order[w]] = 1;
+        c->share[(uint32_t)c->order[w]] = 1.0;
     }
 }
 
@@ -429,6 +519,19 @@ static __global__ void __launch_bounds__(SELECT_THREADS, 1) sample_kernel(struct
     write_choice(&c);
 }
 
+static __global__ void __launch_bounds__(SELECT_THREADS, 1) order_kernel(struct choice c)
+{
+    weigh(&c);
+    prepare_winners(&c);
+}
+
+static __global__ void __launch_bounds__(SELECT_THREADS, 1) winners_kernel(struct choice c)
+{
+    choose_winners(&c);
+    __syncthreads();
+    write_choice(&c);
+}
+
 /* Places the arrays in scratch. False if there is no room. */
 static bool choice_place(struct backend *be, struct choice *c)
 {
@@ -468,6 +571,10 @@ void cuda_select(struct backend *be, const struct select *args)
     }
     if (c.rule == SELECT_TOP) {
         LAUNCH(top_kernel, 1, SELECT_THREADS, 0, cuda_stream(be), c);
+    } else if (c.rule == SELECT_WINNERS) {
+        LAUNCH(order_kernel, 1, SELECT_THREADS, 0, cuda_stream(be), c);
+        c.order = cuda_sort(be, c.order, c.spare, c.candidates);
+        LAUNCH(winners_kernel, 1, SELECT_THREADS, 0, cuda_stream(be), c);
     } else if (c.replacement) {
         LAUNCH(replacement_kernel, 1, SELECT_THREADS, 0, cuda_stream(be), c);
     } else {

@@ -96,13 +96,13 @@ static float *uneven_norms(struct report *r, int64_t count, bool odd)
 
 static void cases_select(struct report *r)
 {
-    for (int i = 0; i < 32; i++) {
+    for (int i = 0; i < 40; i++) {
         int64_t candidates = i < 16   ? case_random(r, 1, 60)
                              : i < 28 ? case_random(r, 500, 700) * r->size
                                       : case_random(r, 2100, 5000);
         int64_t slots = i % 5 == 0 ? candidates : case_random(r, 1, candidates);
         float *norms = uneven_norms(r, candidates, i % 7 == 6);
-        struct numbers n = { .a = i % 4, .b = i, .yes = (i & 4) != 0, .other = (i & 8) != 0 };
+        struct numbers n = { .a = i % 5, .b = i, .yes = (i & 4) != 0, .other = (i & 8) != 0 };
         struct trial t = { "select", { output(1, slots, DTYPE_I32) }, 3, n, run_select };
         t.item[1] = output(1, slots, DTYPE_F32);
         t.item[2] = (struct item){ 1, candidates, DTYPE_F32, FILL_GIVEN, 0, 0, norms, false };

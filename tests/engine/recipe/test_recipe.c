@@ -416,7 +416,13 @@ static void what_is_not_there_is_refused_by_name(void **state)
           "as large as the weights");
     check((const char *[]){ "activation.recompute=block", NULL }, NULL);
     check((const char *[]){ "activation.recompute=blocks", NULL }, "none, norms, ffn, block");
-    check((const char *[]){ "activation.sample=rad", NULL }, "activation.sample");
+    check((const char *[]){ "activation.sample=rad", NULL }, NULL);
+    check((const char *[]){ "activation.sample=radd", NULL }, "none, wta-crs, crs, rad");
+    check((const char *[]){ "activation.sample=rad", "activation.recompute=norms", NULL },
+          "only add noise");
+    check((const char *[]){ "activation.sample=crs", "activation.recompute=norms", NULL }, NULL);
+    check((const char *[]){ "activation.sample=crs", "activation.keep=0", NULL },
+          "nothing to keep");
     check((const char *[]){ "kernel.attention=cudnn", NULL }, "kernel.attention");
     check((const char *[]){ "method.targets=", NULL }, "method.targets");
     check((const char *[]){ "train.epochs=0", NULL }, "nothing to do");

@@ -62,9 +62,13 @@ static void test_every_preset(void **state)
             snprintf(rank, sizeof rank, "method.rank=%d", extra & 1 ? 5 : 32);
             snprintf(recompute, sizeof recompute, "activation.recompute=%s",
                      preset.activation_recompute);
+            char sample[64], keep[64];
+            snprintf(sample, sizeof sample, "activation.sample=%s", preset.activation_sample);
+            snprintf(keep, sizeof keep, "activation.keep=%g", preset.activation_keep);
             fixture_open(
                 &f, "untied",
-                WORDS(name, selection, side, state_word, precision, rank, recompute, rule,
+                WORDS(name, selection, side, state_word, precision, rank, recompute, sample, keep,
+                      rule,
                       extra & 1 ? "data.validation=0.1" : "data.validation=", "train.eval_every=10",
                       extra & 2 ? "train.sample_every=5" : "train.sample_every=0"));
             check_used(&f);

@@ -88,11 +88,16 @@ static void draw_recipe(struct scenario *s)
     static const char *const rules[] = { "adamw", "adamw", "tradam", "sgd" };
     static const char *const roundings[] = { "nearest", "stochastic" };
     static const char *const schedules[] = { "constant", "linear", "cosine", "wsd" };
+    static const char *const samples[] = { "none", "crs", "wta-crs", "rad" };
+    static const char *const keeps[] = { "0.01", "0.3", "0.7", "1" };
     static const char *const recomputes[] = { "none", "norms", "ffn", "block" };
     struct recipe *r = &s->recipe;
     recipe_init(r);
     draw_method(s);
     set(r, "activation.recompute", one_of(&s->dice, recomputes, 4));
+    bool recomputes_any = strcmp(r->activation_recompute, "none") != 0;
+    set(r, "activation.sample", one_of(&s->dice, samples, recomputes_any ? 3 : 4));
+    set(r, "activation.keep", one_of(&s->dice, keeps, 4));
     set(r, "model.init", "random");
     set_number(r, "data.sequence_length", DICE_PICK(&s->dice, 1, 2, 5, 16));
     set_number(r, "batch.micro", 1 + dice_roll(&s->dice, 3));

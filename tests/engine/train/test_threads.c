@@ -90,6 +90,7 @@ static void test_same_bits(void **state)
         WORDS("method.name=grass", "method.rank=24", "method.interval=4", "method.selection=norm",
               "method.unbiased=true", "method.side=in", "precision.weights=bf16",
               "optimizer.state=bf16", "activation.recompute=block"),
+        WORDS("method.name=full", "activation.sample=wta-crs", "activation.keep=0.3"),
     };
     int before = omp_get_max_threads();
     for (size_t v = 0; v < sizeof variants / sizeof variants[0]; v++) {
