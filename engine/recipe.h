@@ -130,6 +130,10 @@ int recipe_set(struct recipe *recipe, const char *assignment, struct error *err)
  * devices that are not built in (by name, with what exists). */
 int recipe_check(const struct recipe *recipe, struct error *err);
 
+/* The keys "method..." that the recipe's method reads, joined by ", " (xmalloc'd; "" if unknown).
+ */
+char *recipe_method_keys(const struct recipe *recipe);
+
 /* Whether the run evaluates: there is validation data, and an interval to look at it. */
 bool recipe_evaluates(const struct recipe *recipe);
 

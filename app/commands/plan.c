@@ -129,6 +129,11 @@ static void print_report(const struct plan_report *report)
     }
     output_data(", a step of %lld x %lld rows of %lld tokens\n\n", (long long)r->batch_accumulate,
                 (long long)r->batch_micro, (long long)r->data_sequence_length);
+    char *keys = recipe_method_keys(r);
+    if (keys[0]) {
+        output_data("method %s reads %s\n\n", r->method_name, keys);
+    }
+    free(keys);
     print_memory(&report->plan);
     print_work(&report->plan);
     print_largest(&report->plan);

@@ -80,6 +80,8 @@ static void add_patterns(cJSON *ranks, cJSON *alphas, const struct adapter_entry
     free(module);
 }
 
+/* Only keys that every peft since 0.6 knows: older ones refuse what they do not know, newer ones
+ * take what is absent (use_dora, use_rslora) as false. */
 cJSON *adapter_config(const struct adapter_entry *entry, size_t count, const char *base)
 {
     char *kinds[16];
@@ -119,8 +121,6 @@ cJSON *adapter_config(const struct adapter_entry *entry, size_t count, const cha
     cJSON_AddNullToObject(json, "revision");
     cJSON_AddItemToObject(json, "target_modules", targets);
     cJSON_AddStringToObject(json, "task_type", "CAUSAL_LM");
-    cJSON_AddFalseToObject(json, "use_dora");
-    cJSON_AddFalseToObject(json, "use_rslora");
     return json;
 }
 

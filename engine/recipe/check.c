@@ -208,6 +208,16 @@ int recipe_check(const struct recipe *recipe, struct error *err)
     return check_device(recipe, err);
 }
 
+char *recipe_method_keys(const struct recipe *recipe)
+{
+    const struct method_ops *method = method_find(recipe->method_name);
+    struct buffer list = { 0 };
+    for (size_t i = 0; method && method->keys && method->keys[i]; i++) {
+        buffer_printf(&list, "%s%s", i ? ", " : "", method->keys[i]);
+    }
+    return list.text ? list.text : xstrdup("");
+}
+
 bool recipe_evaluates(const struct recipe *recipe)
 {
     double fraction;

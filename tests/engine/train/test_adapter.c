@@ -203,7 +203,7 @@ static void test_described_again(void **state)
     const cJSON *five =
         json_get(json_get(json, "alpha_pattern"), "model.layers.1.self_attn.k_proj");
     assert_true(five->valuedouble == 5.0);
-    assert_true(cJSON_IsFalse(json_get(json, "use_dora")));
+    assert_null(json_get(json, "use_dora")); /* peft before 0.9 refuses the key */
     cJSON_Delete(json);
     char *name = adapter_tensor_name(entry[0].parameter, 'A');
     assert_string_equal(name, "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight");
