@@ -17,6 +17,10 @@ static const struct family_ops *const families[] = { &llama_family };
 /* Logits of at most this many elements exist at a time: enough rows for a full-speed product, and
  * a small share of the memory of any model whose vocabulary makes it matter. */
 static const int64_t LOGITS_ELEMENTS = (int64_t)1 << 22;
+/* But at least so many tokens in bf16: a chunk reads the whole head and reads and writes its whole
+ * gradient, 2 / tokens bytes for a FLOP, and a GPU that does 280 FLOPs in the time of a byte would
+ * wait for its memory below 560 tokens. */
+static const int64_t LOGITS_ROWS_BF16 = 1024;
 
 const struct family_ops *family_find(const char *name)
 {
@@ -195,7 +199,8 @@ static struct tensor residual_stream(struct model *model, struct pass *pass)
 static int64_t logits_rows(const struct model *model, const struct pass *pass)
 {
     int64_t rows = LOGITS_ELEMENTS / model->config.vocabulary;
-    rows = rows < 16 ? 16 : rows;
+    int64_t least = model->dtype == DTYPE_BF16 ? LOGITS_ROWS_BF16 : 16;
+    rows = rows < least ? least : rows;
     return rows > pass_tokens(pass) ? pass_tokens(pass) : rows;
 }
 
