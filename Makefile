@@ -16,7 +16,8 @@ CMAKE   ?= cmake
 
 # package=what shows that it is there: a program, <a header> or a pkg-config module
 BUILD_NEEDS := pkg-config=pkg-config-program libncurses-dev=ncursesw libcjson-dev=libcjson \
-               libsentencepiece-dev=sentencepiece 'libdnnl-dev=<dnnl.h>' libxxhash-dev=libxxhash liburing-dev=liburing
+               libsentencepiece-dev=sentencepiece 'libdnnl-dev=<dnnl.h>' libxxhash-dev=libxxhash \
+               liburing-dev=liburing liblapack-dev=lapack
 TEST_NEEDS  := $(BUILD_NEEDS) libcmocka-dev=cmocka libvterm-dev=vterm
 
 .PHONY: build run test bench dist install torture format clean deps deps-test

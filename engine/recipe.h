@@ -14,6 +14,8 @@
 
 enum model_init { MODEL_PRETRAINED, MODEL_RANDOM };
 enum method_side { METHOD_SIDE_OUT, METHOD_SIDE_IN, METHOD_SIDE_SHORT };
+enum method_projection { METHOD_PROJECTION_SUBSPACE, METHOD_PROJECTION_SVD };
+enum method_moments { METHOD_MOMENTS_KEEP, METHOD_MOMENTS_ROTATE, METHOD_MOMENTS_RESET };
 enum state_format { STATE_FP32, STATE_BF16, STATE_INT8 };
 enum anchor_step { ANCHOR_STEP_HARMONIC, ANCHOR_STEP_FULL };
 enum schedule_name { SCHEDULE_CONSTANT, SCHEDULE_LINEAR, SCHEDULE_COSINE, SCHEDULE_WSD };
@@ -51,6 +53,9 @@ struct recipe {
     double method_scale;
     bool method_carry;
     int64_t method_refresh_warmup;
+    int method_projection; /* enum method_projection */
+    int method_moments;    /* enum method_moments */
+    bool method_stagger;
     char *method_targets;
     char *method_frozen;
     char *method_rank_pattern;

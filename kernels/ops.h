@@ -444,6 +444,53 @@ struct dequantize {
 };
 void op_dequantize(struct backend *be, const struct dequantize *args);
 
+/* ---- subspaces ----------------------------------------------------------------------------------
+ */
+
+/* y (P, R) fp32, P >= R, gets orthonormal columns, in place: where its columns are independent, the
+ * first j of the result span what the first j of y did (CholeskyQR2: Fukaya, Nakatsukasa,
+ * Yanagisawa, Yamamoto, "CholeskyQR2: a simple and communication-avoiding algorithm", ScalA 2014).
+ *   once:  S = y^T y;  y = y D L^-T  with D = diag(S)^-1/2 and L L^T = D S D
+ * is done at least twice, and again until no pivot of L L^T is below 0.9. A column of which less
+ * than 1e-3 (squared, of its length) is left after the columns before it is not divided by that
+ * rest, which the next round does from a new product; one that is zero, not finite or of which less
+ * than 1e-6 is left is replaced by random numbers (key; purpose RANDOM_FILL; element: position in
+ * y, P R further in each round). So the result is orthonormal whatever y was. scratch (R + 2, R)
+ * fp32. The host waits for the rounds. FLOPs counted: two rounds, 6 P R^2. */
+struct orthonormalize {
+    struct tensor *y;
+    struct tensor *scratch;
+    struct random_key key;
+};
+void op_orthonormalize(struct backend *be, const struct orthonormalize *args);
+
+/* vectors (P, R) fp32: column j is the unit eigenvector of the j-th largest eigenvalue of the
+ * symmetric matrix (P, P) fp32, its largest component (the first of equals) positive. If the matrix
+ * is not finite, the first R unit vectors. LAPACK dsyevr in double on the host, on every backend;
+ * needs op_eigenvectors_built. FLOPs counted: 4/3 P^3 + 2 P^2 R. */
+void op_eigenvectors(struct backend *be, struct tensor *vectors, const struct tensor *matrix);
+bool op_eigenvectors_built(void);
+
+/* y = y^2, element by element. */
+void op_square(struct backend *be, struct tensor *y);
+
+/* w -= lr * (scale * step + weight_decay * w), the old w on the right; nothing at all if
+ * control[SKIP] is set. weight (M, N); step (M, N) fp32. A bf16 weight is rounded once, by
+ * `rounding`: random numbers from key with purpose RANDOM_ROUND_W, element = first + position, so
+ * that a matrix may be done in blocks of rows. */
+struct descend {
+    struct tensor *weight;
+    const struct tensor *step;
+    const struct tensor *control;
+    float lr;
+    float scale;
+    float weight_decay;
+    enum rounding rounding;
+    int64_t first;
+    struct random_key key;
+};
+void op_descend(struct backend *be, const struct descend *args);
+
 /* ---- random
  * ---------------------------------------------------------------------------------------- */
 
@@ -501,6 +548,10 @@ struct backend_ops {
     void (*quantize)(struct backend *, const struct quantize *);
     void (*dequantize)(struct backend *, const struct dequantize *);
     void (*random_normal)(struct backend *, struct tensor *, float, struct random_key);
+    void (*orthonormalize)(struct backend *, const struct orthonormalize *);
+    void (*eigenvectors)(struct backend *, struct tensor *, const struct tensor *);
+    void (*square)(struct backend *, struct tensor *);
+    void (*descend)(struct backend *, const struct descend *);
 };
 
 #ifdef __cplusplus

@@ -7,10 +7,12 @@
 
 #include "engine/base/xalloc.h"
 #include "engine/method/full.h"
+#include "engine/method/galore.h"
 #include "engine/method/grass.h"
 #include "engine/method/lora.h"
 
-static const struct method_ops *const methods[] = { &full_method, &grass_method, &lora_method };
+static const struct method_ops *const methods[] = { &full_method, &grass_method, &galore_method,
+                                                    &lora_method };
 
 const struct method_ops *method_find(const char *name)
 {

@@ -19,6 +19,10 @@
  * and then rank counts rows of that side rather than of the hidden size. */
 enum selection_side { SELECTION_OUT, SELECTION_IN, SELECTION_SHORT };
 
+/* How GaLore finds its basis, and what becomes of its moments when that changes (galore.h). */
+enum projection { PROJECTION_SUBSPACE, PROJECTION_SVD };
+enum moments { MOMENTS_KEEP, MOMENTS_ROTATE, MOMENTS_RESET };
+
 /* The settings that methods read; the live ones may differ from step to step. */
 struct method_settings {
     int64_t rank;
@@ -35,6 +39,9 @@ struct method_settings {
     const char *rank_pattern;
     const char *alpha_pattern;
     double alpha;
+    enum projection projection;
+    enum moments moments;
+    bool stagger;
     double weight_decay;
     enum dtype state_dtype;
     uint64_t seed;

@@ -23,7 +23,7 @@ struct known {
 };
 enum { NAMES_MAX = 16 };
 
-static const char *const planned_methods[] = { "galore", NULL };
+static const char *const planned_methods[] = { NULL };
 static const char *const planned_recompute[] = { NULL };
 static const char *const planned_sample[] = { NULL };
 static const char *const built_offload[] = { "none", "host", "ssd", NULL };
@@ -162,6 +162,12 @@ static int check_method(const struct recipe *recipe, struct error *err)
     if (recipe->method_targets[0] == '\0') {
         fail(err, ERROR_USAGE, "method.targets is empty");
         return hint(err, "use all, or patterns such as q_proj,v_proj");
+    }
+    if (strcmp(recipe->method_name, "galore") == 0 &&
+        recipe->method_projection == METHOD_PROJECTION_SVD && !op_eigenvectors_built()) {
+        fail(err, ERROR_USAGE,
+             "method.projection=svd is not built into this program: LAPACK was not found");
+        return hint(err, "use method.projection=subspace, or install liblapack-dev and build anew");
     }
     return combine_check(recipe, err);
 }

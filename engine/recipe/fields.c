@@ -10,6 +10,8 @@
 static const char *const init_names[] = { "pretrained", "random", NULL };
 static const char *const selection_names[] = { "top", "norm", "norm2", "uniform", NULL };
 static const char *const side_names[] = { "out", "in", "short", NULL };
+static const char *const projection_names[] = { "subspace", "svd", NULL };
+static const char *const moments_names[] = { "keep", "rotate", "reset", NULL };
 static const char *const state_names[] = { "fp32", "bf16", "int8", NULL };
 static const char *const anchor_step_names[] = { "harmonic", "full", NULL };
 static const char *const schedule_names[] = { "constant", "linear", "cosine", "wsd", NULL };
@@ -100,8 +102,10 @@ const struct field recipe_fields[] = {
     BOOL("data.train_on_prompt", data_train_on_prompt, "false",
          "Also trains on the prompts of instructions and chats, not only on the answers."),
 
-    STRING("method.name", method_name, "full|grass|galore|lora", "grass",
-           "How the matrices are trained: full trains all, grass a changing subset of rows."),
+    STRING(
+        "method.name", method_name, "full|grass|galore|lora", "grass",
+        "How the matrices are trained: full trains all, grass a changing subset of rows, galore in "
+        "a changing subspace."),
     LIVE_WHOLE("method.rank", method_rank, 1, 65536, "rows", "128",
                "Rows trained at a time, for a dimension as large as the hidden size: fewer take "
                "less memory, more learn faster per step."),
@@ -128,6 +132,15 @@ const struct field recipe_fields[] = {
     STRING("method.frozen", method_frozen, "patterns joined by commas", "",
            "Parameters that stay as they are: patterns such as embed_tokens, lm_head, norm, "
            "layers.0-3 or *_layernorm. They have no gradient, no state and no decay."),
+    CHOICE("method.projection", method_projection, projection_names, "subspace",
+           "How galore finds its subspace: by power iteration without forming a gradient, or by "
+           "an exact decomposition of it."),
+    CHOICE("method.moments", method_moments, moments_names, "rotate",
+           "What becomes of galore's optimizer state when its subspace changes: kept as numbers, "
+           "turned into the new one, or zeroed."),
+    BOOL("method.stagger", method_stagger, "false",
+         "Spreads galore's refreshes over the steps of an interval, layer by layer, so that no "
+         "step stalls."),
     NUMBER("method.alpha", method_alpha, 0, 1e6, "", "16",
            "Scaling of the adapters of lora, which add alpha / rank times B A."),
     STRING("method.rank_pattern", method_rank_pattern, "pattern=rank, joined by commas", "",

@@ -89,14 +89,21 @@ static int plan_steps(struct rehearsal *run, struct plan *plan, struct error *er
     run->batch[1] = batch;
     int64_t count = recipe->batch_accumulate < 2 ? recipe->batch_accumulate : 2;
     double rest = (double)(recipe->batch_accumulate - count);
+    double rest_flops = 0.0;
+    double rest_bytes = 0.0;
     int rc = measure_step(run, 1, count, &first, err);
     if (rc == 0) {
         rc = measure_step(run, 2, count, &second, err);
     }
-    single = second;
     if (rc == 0 && rest > 0.0) {
-        /* A refresh if and only if the second was one. */
-        rc = measure_step(run, second.refreshed ? 3 : 2, 1, &single, err);
+        /* The second once more: what was due at it has been done. */
+        struct step_cost pair;
+        rc = measure_step(run, 2, 2, &pair, err);
+        if (rc == 0) {
+            rc = measure_step(run, 2, 1, &single, err);
+        }
+        rest_flops = rest * (pair.flops - single.flops);
+        rest_bytes = rest * (pair.bytes - single.bytes);
     }
     if (rc == 0 && recipe_evaluates(recipe)) {
         double loss;
@@ -106,10 +113,9 @@ static int plan_steps(struct rehearsal *run, struct plan *plan, struct error *er
     if (rc != 0) {
         return -1;
     }
-    double added = rest * (second.flops - single.flops);
-    plan->refresh_flops = first.refreshed ? first.flops + added : 0.0;
-    plan->step_flops = second.flops + added;
-    plan->step_bytes = second.bytes + rest * (second.bytes - single.bytes);
+    plan->refresh_flops = first.refreshed ? first.flops + rest_flops : 0.0;
+    plan->step_flops = second.flops + rest_flops;
+    plan->step_bytes = second.bytes + rest_bytes;
     return 0;
 }
 

@@ -116,6 +116,10 @@ static const struct backend_ops cpu_ops = {
     .quantize = cpu_quantize,
     .dequantize = cpu_dequantize,
     .random_normal = cpu_random_normal,
+    .orthonormalize = cpu_orthonormalize,
+    .eigenvectors = cpu_eigenvectors,
+    .square = cpu_square,
+    .descend = cpu_descend,
 };
 
 /* The processor's own name for itself, without the padding it comes with. */

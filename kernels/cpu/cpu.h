@@ -231,4 +231,10 @@ void cpu_dequantize(struct backend *be, const struct dequantize *args);
 void cpu_random_normal(struct backend *be, struct tensor *x, float deviation,
                        struct random_key key);
 
+/* subspace.c */
+void cpu_orthonormalize(struct backend *be, const struct orthonormalize *args);
+void cpu_eigenvectors(struct backend *be, struct tensor *vectors, const struct tensor *matrix);
+void cpu_square(struct backend *be, struct tensor *y);
+void cpu_descend(struct backend *be, const struct descend *args);
+
 #endif

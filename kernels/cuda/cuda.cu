@@ -146,6 +146,10 @@ static const struct backend_ops cuda_ops = {
     .quantize = cuda_quantize,
     .dequantize = cuda_dequantize,
     .random_normal = cuda_random_normal,
+    .orthonormalize = cuda_orthonormalize,
+    .eigenvectors = cuda_eigenvectors,
+    .square = cuda_square,
+    .descend = cuda_descend,
 };
 
 /* Whether device `index` can be had; its facts. */

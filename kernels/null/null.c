@@ -167,6 +167,8 @@ NULL_ARGUMENTS(sgd)
 NULL_ARGUMENTS(tradam)
 NULL_ARGUMENTS(quantize)
 NULL_ARGUMENTS(dequantize)
+NULL_ARGUMENTS(orthonormalize)
+NULL_ARGUMENTS(descend)
 
 static const struct backend_ops null_ops = {
     .name = "null",
@@ -208,6 +210,10 @@ static const struct backend_ops null_ops = {
     .quantize = null_quantize,
     .dequantize = null_dequantize,
     .random_normal = null_random,
+    .orthonormalize = null_orthonormalize,
+    .eigenvectors = null_binary,
+    .square = null_unary,
+    .descend = null_descend,
 };
 
 struct backend *backend_null_open(int index, char *why, size_t why_size)

@@ -63,7 +63,7 @@ static void train_wants_either_a_recipe_or_a_run(void **state)
     REFUSES(2, "stories", "train", "storeis");
     REFUSES(2, "method.rank", "train", "stories", "method.rnak=3");
     REFUSES(2, "method.rank", "train", "stories", "method.rank=0");
-    REFUSES(2, "galore", "train", "stories", "method.name=galore");
+    REFUSES(2, "galore", "train", "stories", "method.name=galor");
 }
 
 static void words_without_data_stay_off_stdout(void **state)

@@ -403,7 +403,10 @@ static void what_is_not_there_is_refused_by_name(void **state)
     (void)state;
     check((const char *[]){ NULL }, NULL);
     check((const char *[]){ "method.name=full", "device=cpu", NULL }, NULL);
-    check((const char *[]){ "method.name=galore", NULL }, "available: full, grass");
+    check((const char *[]){ "method.name=galore", NULL }, NULL);
+    check((const char *[]){ "method.name=galore", "optimizer.name=tradam", NULL },
+          "full gradient before it is compressed");
+    check((const char *[]){ "method.name=galor", NULL }, "available: full, grass, galore");
     check((const char *[]){ "method.name=gras", NULL }, "unknown");
     check((const char *[]){ "optimizer.name=sgd", NULL }, NULL);
     check((const char *[]){ "optimizer.name=sdg", NULL }, "adamw, sgd, tradam");
