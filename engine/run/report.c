@@ -165,7 +165,7 @@ void run_report_step(struct run *run, const struct step_result *result, double d
     step->tokens_total = run->state.tokens_total;
     step->tokens_per_second = all_s > 0.0 ? (double)result->positions / all_s : (double)NAN;
     step->step_ms = 1e3 * all_s;
-    double flops = result->refreshed ? run->plan.refresh_flops : run->plan.step_flops;
+    double flops = result->flops;
     if (run->ceiling_flops > 0.0 && all_s > 0.0) {
         step->mfu = flops / all_s / run->ceiling_flops;
     }

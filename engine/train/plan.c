@@ -77,33 +77,35 @@ static struct batch plan_batch(const struct recipe *recipe)
 }
 
 /* From the second micro-batch on each costs the same and takes the same memory: two are run, and a
- * step of one tells what the others add. */
+ * step of one tells what the others add. A method's first refresh may cost more than the later
+ * ones: a step by which all are due tells what those cost, the same step again, at which nothing is
+ * due any more, what one without refresh costs. */
 static int plan_steps(struct rehearsal *run, struct plan *plan, struct error *err)
 {
     const struct recipe *recipe = trainer_recipe(run->trainer);
     struct batch batch = plan_batch(recipe);
-    struct step_cost first;
-    struct step_cost second;
-    struct step_cost single;
+    struct step_cost refresh;
+    struct step_cost plain;
+    struct step_cost single = { 0 };
     run->batch[0] = batch;
     run->batch[1] = batch;
     int64_t count = recipe->batch_accumulate < 2 ? recipe->batch_accumulate : 2;
     double rest = (double)(recipe->batch_accumulate - count);
-    double rest_flops = 0.0;
-    double rest_bytes = 0.0;
-    int rc = measure_step(run, 1, count, &first, err);
+    int64_t step = 2;
+    int rc = measure_step(run, 1, count, &refresh, err);
+    bool refreshes = rc == 0 && refresh.refreshed;
     if (rc == 0) {
-        rc = measure_step(run, 2, count, &second, err);
+        rc = measure_step(run, step, count, &plain, err);
+    }
+    if (rc == 0 && refreshes) {
+        step += recipe->method_interval;
+        rc = measure_step(run, step, count, &refresh, err);
+        if (rc == 0) {
+            rc = measure_step(run, step, count, &plain, err);
+        }
     }
     if (rc == 0 && rest > 0.0) {
-        /* The second once more: what was due at it has been done. */
-        struct step_cost pair;
-        rc = measure_step(run, 2, 2, &pair, err);
-        if (rc == 0) {
-            rc = measure_step(run, 2, 1, &single, err);
-        }
-        rest_flops = rest * (pair.flops - single.flops);
-        rest_bytes = rest * (pair.bytes - single.bytes);
+        rc = measure_step(run, step, 1, &single, err);
     }
     if (rc == 0 && recipe_evaluates(recipe)) {
         double loss;
@@ -113,9 +115,9 @@ static int plan_steps(struct rehearsal *run, struct plan *plan, struct error *er
     if (rc != 0) {
         return -1;
     }
-    plan->refresh_flops = first.refreshed ? first.flops + rest_flops : 0.0;
-    plan->step_flops = second.flops + rest_flops;
-    plan->step_bytes = second.bytes + rest_bytes;
+    plan->refresh_flops = refreshes ? refresh.flops + rest * (plain.flops - single.flops) : 0.0;
+    plan->step_flops = plain.flops + rest * (plain.flops - single.flops);
+    plan->step_bytes = plain.bytes + rest * (plain.bytes - single.bytes);
     return 0;
 }
 

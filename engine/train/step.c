@@ -187,6 +187,7 @@ int trainer_step(struct trainer *trainer, int64_t step, const struct batch *batc
     }
     struct method *method = &trainer->method;
     float scale = (float)(1.0 / (double)result->tokens);
+    double flops = backend_total(trainer->be).flops;
     method->ops->begin_step(method, step);
     op_zero(trainer->be, &trainer->loss);
     dense_zero_gradients(&trainer->dense);
@@ -203,6 +204,7 @@ int trainer_step(struct trainer *trainer, int64_t step, const struct batch *batc
     reduce(trainer);
     update(trainer, step, result->learning_rate);
     int rc = read_back(trainer, result, err);
+    result->flops = backend_total(trainer->be).flops - flops;
     trainer_enter(trainer, PHASE_IDLE);
     return rc;
 }

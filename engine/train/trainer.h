@@ -63,7 +63,8 @@ struct step_result {
     double learning_rate;
     int64_t tokens;     /* trained */
     int64_t positions;  /* processed: micro-batches * rows * S */
-    bool refreshed;     /* rows were chosen anew in this step */
+    double flops;       /* that the operations asked for */
+    bool refreshed;     /* rows (or a subspace, of some matrices) were chosen anew in this step */
     bool skipped;       /* nothing was changed */
     const char *reason; /* why it was skipped; a constant */
 };

@@ -45,6 +45,7 @@ static void test_every_preset(void **state)
             struct recipe preset;
             char name[64], selection[64], side[64], state_word[64], precision[64], rank[64];
             char recompute[64], rule[64];
+            char projection[64], stagger[64];
             recipe_init(&preset);
             check(recipe_load(&preset, presets.item[i].path, &err), &err);
             snprintf(name, sizeof name, "method.name=%s", preset.method_name);
@@ -65,10 +66,16 @@ static void test_every_preset(void **state)
             char sample[64], keep[64];
             snprintf(sample, sizeof sample, "activation.sample=%s", preset.activation_sample);
             snprintf(keep, sizeof keep, "activation.keep=%g", preset.activation_keep);
+            snprintf(projection, sizeof projection, "method.projection=%s",
+                     preset.method_projection == METHOD_PROJECTION_SVD && op_eigenvectors_built()
+                         ? "svd"
+                         : "subspace");
+            snprintf(stagger, sizeof stagger, "method.stagger=%s",
+                     preset.method_stagger ? "true" : "false");
             fixture_open(
                 &f, "untied",
                 WORDS(name, selection, side, state_word, precision, rank, recompute, sample, keep,
-                      rule,
+                      rule, projection, stagger,
                       extra & 1 ? "data.validation=0.1" : "data.validation=", "train.eval_every=10",
                       extra & 2 ? "train.sample_every=5" : "train.sample_every=0"));
             check_used(&f);

@@ -44,16 +44,26 @@ static const char *one_of(struct dice *dice, const char *const *names, int64_t c
     return names[dice_roll(dice, count)];
 }
 
+static const char *draw_projection(struct scenario *s)
+{
+    return dice_roll(&s->dice, 3) == 0 && op_eigenvectors_built() ? "svd" : "subspace";
+}
+
 static void draw_method(struct scenario *s)
 {
     static const char *const rules[] = { "top", "norm", "norm2", "uniform" };
     static const char *const sides[] = { "out", "in", "short" };
     static const char *const truths[] = { "false", "true" };
+    static const char *const moments[] = { "keep", "rotate", "reset" };
     struct recipe *r = &s->recipe;
     const char *rule = one_of(&s->dice, rules, 4);
     bool top = strcmp(rule, "top") == 0;
-    static const char *const methods[] = { "full", "lora", "grass", "grass", "grass" };
-    set(r, "method.name", one_of(&s->dice, methods, 5));
+    static const char *const methods[] = { "full",  "lora",   "grass", "grass",
+                                           "grass", "galore", "galore" };
+    set(r, "method.name", one_of(&s->dice, methods, 7));
+    set(r, "method.projection", draw_projection(s));
+    set(r, "method.moments", one_of(&s->dice, moments, 3));
+    set(r, "method.stagger", one_of(&s->dice, truths, 2));
     set_number(r, "method.rank", 1 + dice_roll(&s->dice, s->config.hidden_size));
     set_number(r, "method.interval", 1 + dice_roll(&s->dice, 3));
     set(r, "method.selection", rule);
@@ -163,6 +173,13 @@ static void take_steps(struct scenario *s, int count)
         if (result.refreshed && s->plan.refresh_flops > 0.0) {
             planned = s->plan.refresh_flops;
         }
+        bool galore = strcmp(s->recipe.method_name, "galore") == 0;
+        if (galore && result.refreshed) {
+            /* The first costs more, and a staggered one is a part of all. */
+            assert_true(flops > s->plan.step_flops);
+            planned = flops;
+        }
+        assert_true(result.flops == flops);
         assert_false(result.skipped);
         assert_true(isfinite(result.loss) && isfinite(result.grad_norm));
         if (fabs(flops - planned) > 1e-9 * planned) {
