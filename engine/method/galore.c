@@ -321,10 +321,19 @@ static void galore_selection(const struct method *method, int64_t index,
     *report = galore->part[galore->reported[index]].report;
 }
 
+static const char *const galore_keys[] = {
+    "method.rank",           "method.interval",
+    "method.scale",          "method.projection",
+    "method.moments",        "method.stagger",
+    "method.refresh_warmup", "method.targets",
+    "method.frozen",         NULL,
+};
+
 const struct method_ops galore_method = {
     .name = "galore",
     .title = "GaLore: gradient low-rank projection",
     .reference = "Zhao, Zhang, Chen, Wang, Anandkumar, Tian, arXiv 2403.03507",
+    .keys = galore_keys,
     .attach = galore_attach,
     .detach = galore_detach,
     .begin_step = galore_begin_step,

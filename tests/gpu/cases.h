@@ -72,10 +72,11 @@ void case_run(struct report *report, const struct trial *trial);
 /* A random whole number in [low, high]. */
 int64_t case_random(struct report *report, int64_t low, int64_t high);
 
-/* Operations of the model (attention apart), and of the update. */
+/* Operations of the model (attention apart), of the update, and of subspaces. */
 void cases_model(struct report *report);
 void cases_attention(struct report *report);
 void cases_update(struct report *report);
+void cases_subspace(struct report *report);
 
 /* What differs between the emulated and the real device. */
 int64_t device_size(void);

@@ -239,6 +239,7 @@ int main(int count, char **arguments)
     cases_model(&report);
     cases_attention(&report);
     cases_update(&report);
+    cases_subspace(&report);
     int bad = print_table(&report);
     FILE *file = count > 1 ? fopen(arguments[1], "w") : NULL;
     if (file != NULL) {
