@@ -63,6 +63,15 @@ void one_close(struct one_matrix *o)
     backend_close(o->be);
 }
 
+void one_use(struct one_matrix *o, const struct rule_ops *rule, enum dtype state_dtype)
+{
+    struct error err = { 0 };
+    galore_method.detach(&o->method);
+    o->method.rule = rule;
+    o->method.settings.state_dtype = state_dtype;
+    assert_int_equal(galore_method.attach(&o->method, &err), 0);
+}
+
 void one_set_gradient(struct one_matrix *o, const float *left, const float *right)
 {
     int64_t tokens = o->dy.dim[0];

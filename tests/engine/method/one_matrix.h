@@ -31,6 +31,9 @@ struct one_matrix {
 void one_open(struct one_matrix *o, int64_t m, int64_t n, int64_t tokens, int64_t rank);
 void one_close(struct one_matrix *o);
 
+/* The same with another rule and other states, before the first step. */
+void one_use(struct one_matrix *o, const struct rule_ops *rule, enum dtype state_dtype);
+
 /* dy and x become the transposed factors of G (m, n) = left (m, k) right (k, n), k = tokens. */
 void one_set_gradient(struct one_matrix *o, const float *left, const float *right);
 

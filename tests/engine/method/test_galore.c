@@ -3,6 +3,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "engine/optimizer/adamw.h"
+#include "engine/optimizer/sgd.h"
 #include "one_matrix.h"
 
 static float normal(uint32_t stream, int64_t at)
@@ -463,6 +465,78 @@ static void test_reset(void **state)
     one_close(&o);
 }
 
+/* Gradient descent at full rank is gradient descent: a rotation and back. */
+static void test_full_rank_descent(void **state)
+{
+    (void)state;
+    for (int turned = 0; turned < 2; turned++) {
+        struct one_matrix o;
+        int64_t m = turned ? 18 : 31;
+        int64_t n = turned ? 31 : 18;
+        one_open(&o, m, n, 40, 18);
+        one_use(&o, &sgd_rule, DTYPE_F32);
+        random_gradient(&o, 3);
+        one_step(&o, 1);
+        double *g = one_gradient(&o);
+        const float *w = o.linear.weight.data;
+        double difference = 0.0;
+        double norm = 0.0;
+        for (int64_t i = 0; i < m * n; i++) {
+            double want = -0.01 * g[i];
+            difference += ((double)w[i] - want) * ((double)w[i] - want);
+            norm += want * want;
+        }
+        assert_true(sqrt(difference) < 1e-5 * sqrt(norm));
+        free(g);
+        one_close(&o);
+    }
+}
+
+/* Eight-bit states, whose blocks lie along a direction of the basis: near the fp32 ones through
+ * refreshes that turn them; where there is no gradient nothing moves. */
+static void test_eight_bits(void **state)
+{
+    (void)state;
+    enum { M = 300, N = 40, RANK = 6 };
+    struct one_matrix exact;
+    struct one_matrix bytes;
+    one_open(&exact, M, N, 48, RANK);
+    one_open(&bytes, M, N, 48, RANK);
+    one_use(&bytes, &adamw_rule, DTYPE_U8);
+    exact.method.settings.interval = 4;
+    bytes.method.settings.interval = 4;
+    const struct rule_state *states = &one_part(&bytes)->state;
+    assert_int_equal(states->slot[0].dtype, DTYPE_U8);
+    assert_int_equal(states->slot[2].dim[0], 2); /* two blocks a column */
+    assert_int_equal(states->slot[2].dim[1], RANK);
+    for (int i = 0; i < 10; i++) {
+        random_gradient(&exact, (uint32_t)(1 + 2 * i));
+        random_gradient(&bytes, (uint32_t)(1 + 2 * i));
+        one_step(&exact, 1);
+        one_step(&bytes, 1);
+    }
+    const float *a = exact.linear.weight.data;
+    const float *b = bytes.linear.weight.data;
+    double difference = 0.0;
+    double norm = 0.0;
+    for (int64_t i = 0; i < M * N; i++) {
+        difference += pow((double)a[i] - (double)b[i], 2.0);
+        norm += pow((double)a[i], 2.0);
+    }
+    assert_true(norm > 0.0 && sqrt(difference) < 0.1 * sqrt(norm));
+    one_close(&bytes);
+    one_open(&bytes, M, N, 48, RANK);
+    one_use(&bytes, &adamw_rule, DTYPE_U8);
+    memset(bytes.dy.data, 0, tensor_bytes(&bytes.dy));
+    random_gradient(&exact, 1);
+    memcpy(bytes.linear.weight.data, a, M * N * sizeof *a);
+    one_step(&bytes, 1);
+    one_step(&bytes, 1);
+    assert_memory_equal(bytes.linear.weight.data, a, M * N * sizeof *a);
+    one_close(&exact);
+    one_close(&bytes);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -471,7 +545,8 @@ int main(void)
         cmocka_unit_test(test_definition),      cmocka_unit_test(test_accumulation),
         cmocka_unit_test(test_rank_of_updates), cmocka_unit_test(test_degenerate),
         cmocka_unit_test(test_rotation),        cmocka_unit_test(test_whole_space),
-        cmocka_unit_test(test_reset),
+        cmocka_unit_test(test_reset),           cmocka_unit_test(test_full_rank_descent),
+        cmocka_unit_test(test_eight_bits),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
