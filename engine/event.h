@@ -15,7 +15,12 @@
 #include "engine/base/xalloc.h"
 #include "engine/memory/memory.h"
 
-enum { EVENT_HISTOGRAM_BINS = 64, EVENT_LARGEST_COUNT = 16, EVENT_PHASE_COUNT = 8 };
+enum {
+    EVENT_HISTOGRAM_BINS = 64,
+    EVENT_CURVE_POINTS = 7,
+    EVENT_LARGEST_COUNT = 16,
+    EVENT_PHASE_COUNT = 8
+};
 #define EVENT_UNKNOWN INT64_MIN
 
 enum event_kind {
@@ -111,6 +116,8 @@ struct event_selection {
     double captured_energy; /* share of the squared gradient norm */
     double coverage;        /* share of rows ever selected */
     double entropy;         /* nats, of the squared row norms as a distribution */
+    double
+        curve[EVENT_CURVE_POINTS]; /* share that 1/64, 1/32 ... 1/2, all of the rows could hold */
     int64_t histogram[EVENT_HISTOGRAM_BINS]; /* selected rows by position, bins of equal width */
 };
 

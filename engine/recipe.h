@@ -56,6 +56,9 @@ struct recipe {
     int method_projection; /* enum method_projection */
     int method_moments;    /* enum method_moments */
     bool method_stagger;
+    int64_t method_sketch;           /* 0: exact norms */
+    int64_t method_unselected_every; /* 0: never */
+    double method_unselected_scale;
     char *method_targets;
     char *method_frozen;
     char *method_rank_pattern;

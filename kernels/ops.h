@@ -373,7 +373,8 @@ void op_settle(struct backend *be, const struct settle *args);
 /* Plain gradient descent without a state, g = control[FACTOR] * gradient:
  *   w -= lr * (scale * rho * g + weight_decay * w);   age = age + 1
  * Dense or selected, skipped, rounded and keyed as in op_adamw. Dense, `rho` may be given with one
- * factor a row of the weight; rows whose factor is 0 are then left alone. age may be NULL. */
+ * factor a row (SIDE_COLUMNS: a column) of the weight; where it is 0, the weight is then left
+ * alone, decay and all. age may be NULL. */
 struct sgd {
     struct tensor *weight;
     struct tensor *age;
@@ -389,6 +390,19 @@ struct sgd {
     struct random_key key;
 };
 void op_sgd(struct backend *be, const struct sgd *args);
+
+/* Factors that give rows (columns) a root mean square of 1, for the `rho` of a dense op_sgd:
+ *   factors (M) fp32: 1 / sqrt(norms[i] / length), norms (M) fp32 as of op_squared_norms, length
+ *   elements in each; 0 where the norm is 0 or not finite, and for the candidates in `index`
+ *   (R) int32: index[j] - offset, -1 in unused slots. */
+struct unit_factors {
+    struct tensor *factors;
+    const struct tensor *norms;
+    const struct tensor *index;
+    int64_t offset;
+    int64_t length;
+};
+void op_unit_factors(struct backend *be, const struct unit_factors *args);
 
 /* Trajectory-regularised Adam (TRAdam, IJCAI 2019, released code). Steps come in loops of
  * `interval`; i = age mod interval counts within one. At i = 0 the anchor becomes the weight. Then
@@ -497,6 +511,10 @@ void op_descend(struct backend *be, const struct descend *args);
 /* x = deviation * standard normal (Box-Muller on pairs of words). */
 void op_random_normal(struct backend *be, struct tensor *x, float deviation, struct random_key key);
 
+/* x = magnitude or -magnitude, each with probability 1/2: the lowest bit of word e for element e.
+ */
+void op_random_sign(struct backend *be, struct tensor *x, float magnitude, struct random_key key);
+
 /* ---- the table
  * ------------------------------------------------------------------------------------- */
 
@@ -544,6 +562,7 @@ struct backend_ops {
     void (*settle)(struct backend *, const struct settle *);
     void (*adamw_int8)(struct backend *, const struct adamw *);
     void (*sgd)(struct backend *, const struct sgd *);
+    void (*unit_factors)(struct backend *, const struct unit_factors *);
     void (*tradam)(struct backend *, const struct tradam *);
     void (*quantize)(struct backend *, const struct quantize *);
     void (*dequantize)(struct backend *, const struct dequantize *);
@@ -552,6 +571,7 @@ struct backend_ops {
     void (*eigenvectors)(struct backend *, struct tensor *, const struct tensor *);
     void (*square)(struct backend *, struct tensor *);
     void (*descend)(struct backend *, const struct descend *);
+    void (*random_sign)(struct backend *, struct tensor *, float, struct random_key);
 };
 
 #ifdef __cplusplus

@@ -13,7 +13,7 @@ static void check_sgd(struct call *c, const struct sgd *args)
     int64_t rows = tensor_rows(args->weight);
     int64_t columns = tensor_columns(args->weight);
     int64_t ages = 1;
-    int64_t factors = rows;
+    int64_t factors = args->side == SIDE_COLUMNS ? columns : rows;
     if (args->index != NULL) {
         if (!call_tensor(c, "index", args->index, CALL_IN | CALL_INT32) ||
             !check_side(c, args->side)) {
@@ -47,6 +47,24 @@ void op_sgd(struct backend *be, const struct sgd *args)
         c.bytes += 2.0 * updated * (double)dtype_size(args->weight->dtype);
         be->ops->sgd(be, args);
         call_finish(&c, OP_OPTIMIZER, 5.0 * updated);
+    }
+}
+
+void op_unit_factors(struct backend *be, const struct unit_factors *args)
+{
+    struct call c;
+    if (!call_begin(&c, be, "unit_factors") ||
+        !call_tensor(&c, "norms", args->norms, CALL_IN | CALL_FP32)) {
+        return;
+    }
+    int64_t count = tensor_count(args->norms);
+    call_elements(&c, "factors", args->factors, CALL_OUT | CALL_FP32, count);
+    call_tensor(&c, "index", args->index, CALL_IN | CALL_INT32);
+    call_require(&c, args->length >= 1, "rows of %lld elements have no root mean square",
+                 (long long)args->length);
+    if (call_start(&c)) {
+        be->ops->unit_factors(be, args);
+        call_finish(&c, OP_OPTIMIZER, 3.0 * (double)count);
     }
 }
 

@@ -197,3 +197,16 @@ void op_random_normal(struct backend *be, struct tensor *x, float deviation, str
         call_finish(&c, OP_RANDOM, (double)tensor_count(x));
     }
 }
+
+void op_random_sign(struct backend *be, struct tensor *x, float magnitude, struct random_key key)
+{
+    struct call c;
+    if (!call_begin(&c, be, "random_sign")) {
+        return;
+    }
+    call_tensor(&c, "x", x, CALL_OUT | CALL_FLOAT);
+    if (call_start(&c)) {
+        be->ops->random_sign(be, x, magnitude, key);
+        call_finish(&c, OP_RANDOM, (double)tensor_count(x));
+    }
+}

@@ -21,9 +21,10 @@ enum random_purpose {
     RANDOM_SAMPLE,  /* choice of tokens in generation */
     RANDOM_INPUTS,  /* what is kept of a linear layer's input */
     RANDOM_TEST,
-    RANDOM_BASIS, /* where the search for a subspace begins */
-    RANDOM_FILL,  /* columns that complete a basis */
-    RANDOM_PROBE, /* directions that measure what lies outside of a subspace */
+    RANDOM_BASIS,  /* where the search for a subspace begins */
+    RANDOM_FILL,   /* columns that complete a basis */
+    RANDOM_PROBE,  /* directions that measure what lies outside of a subspace */
+    RANDOM_SKETCH, /* sketches of gradients */
 };
 
 struct random_key {

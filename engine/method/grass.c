@@ -36,6 +36,7 @@ static void part_init(struct method *method, struct grass_part *p, const struct 
     p->chosen = xmalloc((size_t)p->count * sizeof *p->chosen);
     p->next = xmalloc((size_t)p->count * sizeof *p->next);
     p->norms = xcalloc((size_t)p->candidates, sizeof *p->norms);
+    p->sorted = xcalloc((size_t)p->candidates, sizeof *p->sorted);
     p->seen = xcalloc((size_t)p->candidates, 1);
     p->scratch = xmalloc((size_t)(3 * p->count) * sizeof *p->scratch);
     for (int64_t i = 0; i < p->count; i++) {
@@ -169,6 +170,7 @@ static void grass_detach(struct method *method)
         free(grass->part[i].chosen);
         free(grass->part[i].next);
         free(grass->part[i].norms);
+        free(grass->part[i].sorted);
         free(grass->part[i].seen);
         free(grass->part[i].scratch);
         grass_waiting_free(grass->part[i].waiting);
@@ -212,6 +214,10 @@ static int grass_attach(struct method *method, struct error *err)
         grass->group_count += groups;
         grass->first_group[i + 1] = grass->group_count;
     }
+    if (method->settings.unselected_every > 0) {
+        grass->guard = place_vector(method, "unselected rows", "guard", DTYPE_F32, CONTROL_COUNT);
+        grass->guard_sum = place_vector(method, "unselected rows", "guard sum", DTYPE_F32, 1);
+    }
     return 0;
 }
 
@@ -232,6 +238,10 @@ static void grass_begin_step(struct method *method, int64_t step)
     method->step = step;
     method->refreshed = false;
     grass->refreshing = last == 0 || step >= last + method->settings.interval || any_waiting(grass);
+    grass->guarded = false;
+    for (int64_t i = 0; i < grass->part_count; i++) {
+        grass->part[i].refreshing = grass->refreshing;
+    }
 }
 
 /* The compressed gradient of one micro-batch: (dy[:, sigma])^T x, or dy^T x[:, sigma]. */
@@ -269,6 +279,10 @@ static void grass_weight_gradient(struct method *method, struct pass *pass,
 {
     struct grass *grass = method->state;
     bool choose = grass->refreshing && method->micro == 0;
+    bool move = grass_moves_unselected(method);
+    if (move) {
+        grass_guard_unselected(method);
+    }
     for (int64_t g = grass->first_group[linear->index]; g < grass->first_group[linear->index + 1];
          g++) {
         struct grass_group *group = &grass->group[g];
@@ -278,6 +292,15 @@ static void grass_weight_gradient(struct method *method, struct pass *pass,
         }
         for (int p = 0; p < group->part_count; p++) {
             grass_refresh_part(method, pass, group->part[p], dy, x);
+        }
+        if (method->settings.sketch > 0) {
+            accumulate(method, pass, group, dy, x);
+        }
+    }
+    for (int64_t g = grass->first_group[linear->index];
+         move && g < grass->first_group[linear->index + 1]; g++) {
+        for (int p = 0; p < grass->group[g].part_count; p++) {
+            grass_move_unselected(method, pass, grass->group[g].part[p], dy, x);
         }
     }
 }
@@ -364,9 +387,21 @@ static void grass_selection(const struct method *method, int64_t index,
 }
 
 static const char *const grass_keys[] = {
-    "method.rank",           "method.interval", "method.selection", "method.replacement",
-    "method.unbiased",       "method.side",     "method.scale",     "method.carry",
-    "method.refresh_warmup", "method.targets",  "method.frozen",    NULL,
+    "method.rank",
+    "method.interval",
+    "method.selection",
+    "method.replacement",
+    "method.unbiased",
+    "method.side",
+    "method.scale",
+    "method.carry",
+    "method.refresh_warmup",
+    "method.sketch",
+    "method.unselected_every",
+    "method.unselected_scale",
+    "method.targets",
+    "method.frozen",
+    NULL,
 };
 
 const struct method_ops grass_method = {

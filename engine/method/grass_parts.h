@@ -35,6 +35,8 @@ struct grass_part {
     uint8_t *seen;   /* (candidates) */
     struct grass_waiting *waiting;
     struct selection_report report;
+    bool refreshing;  /* this step chooses anew */
+    float *sorted;    /* (candidates) scratch of the statistics */
     float *norms;     /* (candidates) squared, of the refresh being prepared */
     int32_t *scratch; /* (3 R) for a refresh, which takes no memory of its own */
 };
@@ -58,6 +60,9 @@ struct grass {
     int64_t part_count;
     int64_t *first_group; /* (linears + 1): groups of a linear layer */
     bool refreshing;      /* this step chooses anew */
+    bool guarded;         /* this step's guard is decided */
+    struct tensor guard;  /* (CONTROL_COUNT) may unselected rows move? Placed if they ever do */
+    struct tensor guard_sum;
 };
 
 /* Length of the selection within its slots: entries before the first -1. */
@@ -67,7 +72,21 @@ int64_t grass_used(const int32_t *index, int64_t count);
 void grass_upload_index(struct method *method, struct grass_part *part, const int32_t *local,
                         struct tensor *index);
 
-/* Forms dW of one matrix, chooses, and leaves the compressed gradient of this micro-batch. */
+/* dW of one matrix and micro-batch, in the workspace. */
+struct tensor grass_form_gradient(struct method *method, struct pass *pass,
+                                  const struct grass_part *part, const struct tensor *dy,
+                                  const struct tensor *x);
+
+/* Whether this micro-batch moves the rows that are not selected; then, before its first compressed
+ * gradient, whether it may (once a step); and doing so for one matrix, whose selection of this step
+ * has been made. */
+bool grass_moves_unselected(const struct method *method);
+void grass_guard_unselected(struct method *method);
+void grass_move_unselected(struct method *method, struct pass *pass, struct grass_part *part,
+                           const struct tensor *dy, const struct tensor *x);
+
+/* Forms dW of one matrix, chooses, and leaves the compressed gradient of this micro-batch; with a
+ * sketch dW is not formed, and the compressed gradient is left to the caller. */
 void grass_refresh_part(struct method *method, struct pass *pass, struct grass_part *part,
                         const struct tensor *dy, const struct tensor *x);
 

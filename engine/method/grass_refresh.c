@@ -25,6 +25,80 @@ void grass_upload_index(struct method *method, struct grass_part *part, const in
     backend_upload(method->be, index->data, absolute, (size_t)part->count * sizeof *absolute);
 }
 
+struct tensor grass_form_gradient(struct method *method, struct pass *pass,
+                                  const struct grass_part *part, const struct tensor *dy,
+                                  const struct tensor *x)
+{
+    const int64_t dim[2] = { part->part->rows, tensor_columns(x) };
+    struct tensor dw =
+        memory_matrix(pass->memory, MEMORY_WORKSPACE, "refresh dW", method->model->dtype, dim);
+    op_matmul(pass->be, &(struct matmul){ .c = &dw,
+                                          .a = dy,
+                                          .b = x,
+                                          .transpose_a = true,
+                                          .a_first = part->part->first,
+                                          .a_columns = part->part->rows });
+    return dw;
+}
+
+/* Norms of rows from dW S, those of columns from S^T dW: S holds random signs over sqrt(s), so that
+ * the expected squared norm is the true one; its relative error is about sqrt(2 / s). Summed by
+ * associativity, neither forms dW: dy^T (x S), (dy S)^T x. */
+static void sketch_norms(struct method *method, struct pass *pass, const struct grass_part *part,
+                         const struct tensor *dy, const struct tensor *x, struct tensor *norms)
+{
+    struct memory_position mark = memory_mark(pass->memory, MEMORY_WORKSPACE);
+    bool rows = part->side == SIDE_ROWS;
+    int64_t s = method->settings.sketch;
+    enum dtype dtype = x->dtype;
+    const int64_t sign_dim[2] = { rows ? tensor_columns(x) : part->part->rows, s };
+    const int64_t sketch_dim[2] = { rows ? part->part->rows : s, rows ? s : tensor_columns(x) };
+    struct tensor signs =
+        memory_matrix(pass->memory, MEMORY_WORKSPACE, "sketch signs", dtype, sign_dim);
+    struct tensor thin = pass_scratch(pass, "sketched tokens", dtype, s);
+    struct tensor sketch =
+        memory_matrix(pass->memory, MEMORY_WORKSPACE, "gradient sketch", DTYPE_F32, sketch_dim);
+    op_random_sign(pass->be, &signs, (float)(1.0 / sqrt((double)s)),
+                   (struct random_key){ .seed = method->settings.seed,
+                                        .purpose = RANDOM_SKETCH,
+                                        .tensor = part->part->parameter->id,
+                                        .step = (uint32_t)method->step });
+    const int64_t first = part->part->first;
+    const int64_t count = part->part->rows;
+    if (rows) {
+        op_matmul(pass->be, &(struct matmul){ .c = &thin, .a = x, .b = &signs });
+        op_matmul(pass->be, &(struct matmul){ .c = &sketch,
+                                              .a = dy,
+                                              .b = &thin,
+                                              .transpose_a = true,
+                                              .a_first = first,
+                                              .a_columns = count });
+    } else {
+        op_matmul(pass->be,
+                  &(struct matmul){
+                      .c = &thin, .a = dy, .b = &signs, .a_first = first, .a_columns = count });
+        op_matmul(pass->be,
+                  &(struct matmul){ .c = &sketch, .a = &thin, .b = x, .transpose_a = true });
+    }
+    op_squared_norms(pass->be, norms, &sketch, part->side);
+    memory_release(pass->memory, MEMORY_WORKSPACE, mark);
+}
+
+static void choose(struct method *method, struct backend *be, struct grass_part *part,
+                   const struct tensor *norms)
+{
+    op_select(be, &(struct select){ .index = &part->next_index,
+                                    .scale = &part->next_rho,
+                                    .norms = norms,
+                                    .rule = method->settings.selection,
+                                    .replacement = method->settings.replacement,
+                                    .unbiased = method->settings.unbiased,
+                                    .key = { .seed = method->settings.seed,
+                                             .purpose = RANDOM_SELECT,
+                                             .tensor = part->part->parameter->id,
+                                             .step = (uint32_t)method->step } });
+}
+
 void grass_refresh_part(struct method *method, struct pass *pass, struct grass_part *part,
                         const struct tensor *dy, const struct tensor *x)
 {
@@ -33,29 +107,17 @@ void grass_refresh_part(struct method *method, struct pass *pass, struct grass_p
         method->on_refresh(method->context, true);
     }
     struct memory_position mark = memory_mark(pass->memory, MEMORY_WORKSPACE);
-    const int64_t dim[2] = { part->part->rows, x->dim[x->rank - 1] };
-    struct tensor dw =
-        memory_matrix(pass->memory, MEMORY_WORKSPACE, "refresh dW", method->model->dtype, dim);
     struct tensor norms =
         memory_vector(pass->memory, MEMORY_WORKSPACE, "refresh norms", DTYPE_F32, part->candidates);
-    op_matmul(be, &(struct matmul){ .c = &dw,
-                                    .a = dy,
-                                    .b = x,
-                                    .transpose_a = true,
-                                    .a_first = part->part->first,
-                                    .a_columns = part->part->rows });
-    op_squared_norms(be, &norms, &dw, part->side);
-    op_select(be, &(struct select){ .index = &part->next_index,
-                                    .scale = &part->next_rho,
-                                    .norms = &norms,
-                                    .rule = method->settings.selection,
-                                    .replacement = method->settings.replacement,
-                                    .unbiased = method->settings.unbiased,
-                                    .key = { .seed = method->settings.seed,
-                                             .purpose = RANDOM_SELECT,
-                                             .tensor = part->part->parameter->id,
-                                             .step = (uint32_t)method->step } });
-    op_gather(be, &part->gradient, &dw, &part->next_index, part->side);
+    if (method->settings.sketch > 0) {
+        sketch_norms(method, pass, part, dy, x, &norms);
+        choose(method, be, part, &norms);
+    } else {
+        struct tensor dw = grass_form_gradient(method, pass, part, dy, x);
+        op_squared_norms(be, &norms, &dw, part->side);
+        choose(method, be, part, &norms);
+        op_gather(be, &part->gradient, &dw, &part->next_index, part->side);
+    }
     backend_download(be, part->norms, norms.data, tensor_bytes(&norms));
     backend_download(be, part->next, part->next_index.data, tensor_bytes(&part->next_index));
     grass_upload_index(method, part, part->next, &part->next_index);
@@ -174,7 +236,8 @@ void grass_commit_part(struct method *method, struct grass_part *part)
                                                  .chosen_count = used,
                                                  .before = before,
                                                  .before_count = before_count,
-                                                 .seen = part->seen },
+                                                 .seen = part->seen,
+                                                 .sorted = part->sorted },
                       &part->report);
     if (method->settings.carry) {
         carry(method, part, used);

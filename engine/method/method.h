@@ -34,6 +34,9 @@ struct method_settings {
     double scale;
     bool carry;
     int64_t refresh_warmup;
+    int64_t sketch; /* columns of the sketch that norms are taken from; 0: of the gradient itself */
+    int64_t unselected_every; /* 0: never */
+    double unselected_scale;
     const char *targets; /* patterns: targets.h */
     const char *frozen;
     const char *rank_pattern;
@@ -116,6 +119,12 @@ struct method {
     struct method_counters counters;
     int64_t step;
     int64_t micro;
+    int64_t micro_count; /* of this step */
+    /* Of this step, for methods that update in the backward: the learning rate, what rules need
+     * beside it (control is not decided yet), and the sum of the losses so far. */
+    double lr;
+    const struct rule_settings *rule_settings;
+    const struct tensor *loss;
     bool refreshed; /* this step chose rows anew, and was not skipped */
     void (*on_refresh)(void *context, bool begin); /* around the refresh of each matrix, or NULL */
     void *context;

@@ -2,6 +2,7 @@
 #include "engine/method/selection.h"
 
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 int64_t selection_share(int64_t rank, int64_t dimension, int64_t hidden_size)
@@ -47,6 +48,35 @@ static double entropy(const struct selection_input *in, double total)
     return sum;
 }
 
+static int descending(const void *a, const void *b)
+{
+    float left = *(const float *)a;
+    float right = *(const float *)b;
+    return left > right ? -1 : left < right;
+}
+
+static void curve(const struct selection_input *in, double total, double out[SELECTION_CURVE])
+{
+    for (int i = 0; i < SELECTION_CURVE; i++) {
+        out[i] = (double)NAN;
+    }
+    if (in->sorted == NULL || !(total > 0.0)) {
+        return;
+    }
+    memcpy(in->sorted, in->squared_norms, (size_t)in->candidates * sizeof *in->sorted);
+    qsort(in->sorted, (size_t)in->candidates, sizeof *in->sorted, descending);
+    double sum = 0.0;
+    int64_t taken = 0;
+    for (int i = 0; i < SELECTION_CURVE; i++) {
+        int64_t parts = (int64_t)1 << (SELECTION_CURVE - 1 - i);
+        int64_t count = (in->candidates + parts - 1) / parts;
+        for (; taken < count; taken++) {
+            sum += (double)in->sorted[taken];
+        }
+        out[i] = sum / total;
+    }
+}
+
 void selection_measure(const struct selection_input *in, struct selection_report *report)
 {
     double total = 0.0;
@@ -69,6 +99,7 @@ void selection_measure(const struct selection_input *in, struct selection_report
     report->selected = in->chosen_count;
     report->overlap = overlap(in);
     report->captured_energy = total > 0.0 ? captured / total : (double)NAN;
+    curve(in, total, report->curve);
     report->entropy = total > 0.0 ? entropy(in, total) : (double)NAN;
     report->coverage = (double)seen / (double)in->candidates;
 }

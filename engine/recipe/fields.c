@@ -126,6 +126,16 @@ const struct field recipe_fields[] = {
          "Rows that stay selected keep their optimizer state at a refresh."),
     WHOLE("method.refresh_warmup", method_refresh_warmup, 0, MOST, "steps", "0",
           "Steps over which the update grows to full size after each refresh; 0: none."),
+    WHOLE(
+        "method.sketch", method_sketch, 0, 65536, "columns", "0",
+        "grass: estimates row norms at a refresh from a random sketch of so many columns, so that "
+        "no full gradient is ever formed; 64 is plenty. 0: exact norms."),
+    WHOLE("method.unselected_every", method_unselected_every, 0, MOST, "steps", "0",
+          "grass: steps between two updates of the rows that are not selected, by their normalised "
+          "gradient and without any state. 1 is the quality of more memory at the work of full "
+          "training, 4 a balance. 0: they never move."),
+    NUMBER("method.unselected_scale", method_unselected_scale, 0, 1e6, "", "1",
+           "grass: factor on the updates of the rows that are not selected."),
     STRING("method.targets", method_targets, "all, or patterns joined by commas", "all",
            "The matrices of the blocks that train, by patterns such as q_proj, layers.0-3 or "
            "layers.*.down_proj; the others are frozen. all means q, k, v, o, gate, up and down."),

@@ -29,6 +29,7 @@ enum row_type {
     ROW_FLAG,       /* bool */
     ROW_CATEGORIES, /* int64_t [MEMORY_CATEGORY_COUNT]: {"weights": ...} */
     ROW_HISTOGRAM,  /* int64_t [EVENT_HISTOGRAM_BINS]: [...] */
+    ROW_CURVE,      /* double [EVENT_CURVE_POINTS]: [...] */
     ROW_PHASES,     /* struct event_plan: {"forward": {"weights": ...}, ...} */
     ROW_LARGEST,    /* struct event_plan: [{"name", "category", "dtype", "shape", "bytes"}, ...] */
 };
@@ -111,6 +112,7 @@ static const struct row rows[] = {
     { EVENT_SELECTION, "captured_energy", ROW_DOUBLE, AT(selection.captured_energy) },
     { EVENT_SELECTION, "coverage", ROW_DOUBLE, AT(selection.coverage) },
     { EVENT_SELECTION, "entropy", ROW_DOUBLE, AT(selection.entropy) },
+    { EVENT_SELECTION, "energy_curve", ROW_CURVE, AT(selection.curve) },
     { EVENT_SELECTION, "histogram", ROW_HISTOGRAM, AT(selection.histogram) },
 
     { EVENT_EVALUATION, "loss", ROW_FLOAT, AT(evaluation.loss) },
@@ -179,7 +181,7 @@ void event_init(struct event *event, enum event_kind kind)
         }
         if (rows[i].type == ROW_FLOAT) {
             *(float *)place = NAN;
-        } else if (rows[i].type == ROW_DOUBLE) {
+        } else if (rows[i].type == ROW_DOUBLE || rows[i].type == ROW_CURVE) {
             *(double *)place = (double)NAN;
         } else if (rows[i].type == ROW_INTEGER || rows[i].type == ROW_CATEGORIES ||
                    rows[i].type == ROW_HISTOGRAM) {
@@ -215,6 +217,15 @@ static void write_histogram(struct buffer *out, const int64_t *bins)
 {
     for (int i = 0; i < EVENT_HISTOGRAM_BINS; i++) {
         buffer_printf(out, "%s%lld", i ? "," : "[", (long long)bins[i]);
+    }
+    buffer_append(out, "]", 1);
+}
+
+static void write_curve(struct buffer *out, const double *points)
+{
+    for (int i = 0; i < EVENT_CURVE_POINTS; i++) {
+        buffer_append(out, i ? "," : "[", 1);
+        json_write_double(out, points[i]);
     }
     buffer_append(out, "]", 1);
 }
@@ -268,6 +279,7 @@ static bool is_known(const struct row *row, const void *place)
     case ROW_FLOAT:
         return isfinite(*(const float *)place);
     case ROW_DOUBLE:
+    case ROW_CURVE:
         return isfinite(*(const double *)place);
     case ROW_INTEGER:
     case ROW_CATEGORIES:
@@ -311,6 +323,9 @@ static void write_value(const struct row *row, const void *place, struct buffer 
         break;
     case ROW_HISTOGRAM:
         write_histogram(out, place);
+        break;
+    case ROW_CURVE:
+        write_curve(out, place);
         break;
     case ROW_PHASES:
         write_phases(out, place);
@@ -377,6 +392,22 @@ static bool read_histogram(const cJSON *value, int64_t *out)
     }
     memcpy(out, bins, sizeof bins);
     return count == EVENT_HISTOGRAM_BINS;
+}
+
+static bool read_curve(const cJSON *value, double *out)
+{
+    int count = 0;
+    const cJSON *item;
+    if (!cJSON_IsArray(value) || cJSON_GetArraySize(value) != EVENT_CURVE_POINTS) {
+        return false;
+    }
+    cJSON_ArrayForEach (item, value) {
+        if (!cJSON_IsNumber(item)) {
+            return false;
+        }
+        out[count++] = item->valuedouble;
+    }
+    return true;
 }
 
 static bool read_phases(const cJSON *value, struct event_plan *plan)
@@ -495,6 +526,8 @@ static bool read_value(const struct row *row, const cJSON *value, void *place)
         return read_categories(value, place);
     case ROW_HISTOGRAM:
         return read_histogram(value, place);
+    case ROW_CURVE:
+        return read_curve(value, place);
     case ROW_PHASES:
         return read_phases(value, place);
     case ROW_LARGEST:

@@ -229,6 +229,7 @@ void run_report_selection(struct run *run)
         event.selection.captured_energy = report.captured_energy;
         event.selection.coverage = report.coverage;
         event.selection.entropy = report.entropy;
+        memcpy(event.selection.curve, report.curve, sizeof event.selection.curve);
         for (int bin = 0; bin < EVENT_HISTOGRAM_BINS; bin++) {
             event.selection.histogram[bin] = report.histogram[bin];
         }

@@ -123,29 +123,33 @@ static void reduce(struct trainer *trainer)
     trainer->method.ops->each_gradient(&trainer->method, &visitor);
 }
 
-static void update(struct trainer *trainer, int64_t step, double lr)
+static struct rule_settings rule_settings_of(const struct trainer *trainer, int64_t step)
 {
     const struct recipe *recipe = &trainer->recipe;
+    return (struct rule_settings){ .beta1 = (float)recipe->optimizer_beta1,
+                                   .beta2 = (float)recipe->optimizer_beta2,
+                                   .eps = (float)recipe->optimizer_eps,
+                                   .rounding = (enum rounding)recipe->precision_rounding,
+                                   .seed = (uint64_t)recipe->train_seed,
+                                   .step = (uint32_t)step,
+                                   .anchor_interval = recipe->optimizer_anchor_interval,
+                                   .anchor_pull = (float)recipe->optimizer_anchor_weight,
+                                   .anchor_harmonic =
+                                       recipe->optimizer_anchor_step == ANCHOR_STEP_HARMONIC,
+                                   .control = &trainer->control };
+}
+
+static void update(struct trainer *trainer, double lr, const struct rule_settings *settings)
+{
     struct method *method = &trainer->method;
     trainer_enter(trainer, PHASE_UPDATE);
     op_zero(trainer->be, &trainer->sum_squares);
     dense_add_squares(&trainer->dense, &trainer->sum_squares);
     method->ops->add_squares(method, &trainer->sum_squares);
     op_clip(trainer->be, &trainer->control, &trainer->sum_squares, &trainer->loss,
-            (float)recipe->train_clip);
-    struct rule_settings settings = { .beta1 = (float)recipe->optimizer_beta1,
-                                      .beta2 = (float)recipe->optimizer_beta2,
-                                      .eps = (float)recipe->optimizer_eps,
-                                      .rounding = (enum rounding)recipe->precision_rounding,
-                                      .seed = (uint64_t)recipe->train_seed,
-                                      .step = (uint32_t)step,
-                                      .anchor_interval = recipe->optimizer_anchor_interval,
-                                      .anchor_pull = (float)recipe->optimizer_anchor_weight,
-                                      .anchor_harmonic =
-                                          recipe->optimizer_anchor_step == ANCHOR_STEP_HARMONIC,
-                                      .control = &trainer->control };
-    dense_update(&trainer->dense, lr, &settings);
-    method->ops->update(method, lr, &settings);
+            (float)trainer->recipe.train_clip);
+    dense_update(&trainer->dense, lr, settings);
+    method->ops->update(method, lr, settings);
 }
 
 /* What the device found, once it is done. */
@@ -188,6 +192,11 @@ int trainer_step(struct trainer *trainer, int64_t step, const struct batch *batc
     struct method *method = &trainer->method;
     float scale = (float)(1.0 / (double)result->tokens);
     double flops = backend_total(trainer->be).flops;
+    struct rule_settings settings = rule_settings_of(trainer, step);
+    method->micro_count = count;
+    method->lr = result->learning_rate;
+    method->rule_settings = &settings;
+    method->loss = &trainer->loss;
     method->ops->begin_step(method, step);
     op_zero(trainer->be, &trainer->loss);
     dense_zero_gradients(&trainer->dense);
@@ -202,7 +211,8 @@ int trainer_step(struct trainer *trainer, int64_t step, const struct batch *batc
     }
     op_scale(trainer->be, &trainer->loss, scale);
     reduce(trainer);
-    update(trainer, step, result->learning_rate);
+    update(trainer, result->learning_rate, &settings);
+    method->rule_settings = NULL;
     int rc = read_back(trainer, result, err);
     result->flops = backend_total(trainer->be).flops - flops;
     trainer_enter(trainer, PHASE_IDLE);

@@ -112,6 +112,7 @@ static const struct backend_ops cpu_ops = {
     .settle = cpu_settle,
     .adamw_int8 = cpu_adamw_int8,
     .sgd = cpu_sgd,
+    .unit_factors = cpu_unit_factors,
     .tradam = cpu_tradam,
     .quantize = cpu_quantize,
     .dequantize = cpu_dequantize,
@@ -120,6 +121,7 @@ static const struct backend_ops cpu_ops = {
     .eigenvectors = cpu_eigenvectors,
     .square = cpu_square,
     .descend = cpu_descend,
+    .random_sign = cpu_random_sign,
 };
 
 /* The processor's own name for itself, without the padding it comes with. */

@@ -220,6 +220,7 @@ void cpu_settle(struct backend *be, const struct settle *args);
 
 /* rules.c */
 void cpu_sgd(struct backend *be, const struct sgd *args);
+void cpu_unit_factors(struct backend *be, const struct unit_factors *args);
 void cpu_tradam(struct backend *be, const struct tradam *args);
 
 /* int8.c */
@@ -228,6 +229,7 @@ void cpu_quantize(struct backend *be, const struct quantize *args);
 void cpu_dequantize(struct backend *be, const struct dequantize *args);
 
 /* random.c */
+void cpu_random_sign(struct backend *be, struct tensor *x, float magnitude, struct random_key key);
 void cpu_random_normal(struct backend *be, struct tensor *x, float deviation,
                        struct random_key key);
 

@@ -40,3 +40,23 @@ void cpu_random_normal(struct backend *be, struct tensor *x, float deviation, st
         }
     }
 }
+
+void cpu_random_sign(struct backend *be, struct tensor *x, float magnitude, struct random_key key)
+{
+    (void)be;
+    int64_t count = tensor_count(x);
+    int64_t chunks = cpu_chunk_count(count, CPU_GRAIN);
+#pragma omp parallel for schedule(static) if (chunks > 1)
+    for (int64_t i = 0; i < chunks; i++) {
+        struct cpu_range r = cpu_chunk(count, CPU_GRAIN, i);
+        for (int64_t at = r.first; at < r.last; at += CPU_RANDOM_WORDS) {
+            uint32_t words[CPU_RANDOM_WORDS];
+            float values[CPU_RANDOM_WORDS];
+            cpu_lanes_random_run(&key, (uint64_t)at / 4, words);
+            for (int j = 0; j < CPU_RANDOM_WORDS; j++) {
+                values[j] = (words[j] & 1u) != 0 ? magnitude : -magnitude;
+            }
+            cpu_store(x, at, values, cpu_min(CPU_RANDOM_WORDS, r.last - at));
+        }
+    }
+}

@@ -44,6 +44,21 @@ static void sgd_columns(const struct sgd *a, int64_t row, float step)
     }
 }
 
+/* Row `row` of a dense gradient with a factor for every column. */
+static void sgd_factors(const struct sgd *a, int64_t row, float step)
+{
+    const float *rho = a->rho->data;
+    int64_t columns = tensor_columns(a->weight);
+    for (int64_t j = 0; j < columns; j++) {
+        if (fabsf(rho[j]) > 0.0f) {
+            float w = cpu_get(a->weight, row * columns + j);
+            float gradient = cpu_get(a->gradient, row * columns + j);
+            sgd_values(&w, &gradient, 1, step * rho[j], a->lr * a->weight_decay);
+            update_store_one(a->weight, row * columns + j, w, a->rounding, a->key);
+        }
+    }
+}
+
 static void sgd_row(const struct sgd *a, int64_t row, float step)
 {
     const int32_t *index = a->index != NULL ? a->index->data : NULL;
@@ -51,6 +66,10 @@ static void sgd_row(const struct sgd *a, int64_t row, float step)
     int64_t columns = tensor_columns(a->gradient);
     if (index != NULL && a->side == SIDE_COLUMNS) {
         sgd_columns(a, row, step);
+        return;
+    }
+    if (index == NULL && rho != NULL && a->side == SIDE_COLUMNS) {
+        sgd_factors(a, row, step);
         return;
     }
     bool unused = index != NULL ? index[row] < 0 : rho != NULL && !(fabsf(rho[row]) > 0.0f);
@@ -82,6 +101,24 @@ void cpu_sgd(struct backend *be, const struct sgd *args)
     int64_t ages = args->age != NULL ? tensor_count(args->age) : 0;
     for (int64_t j = 0; j < ages; j++) {
         ((int32_t *)args->age->data)[j] += index == NULL || index[j] >= 0 ? 1 : 0;
+    }
+}
+
+void cpu_unit_factors(struct backend *be, const struct unit_factors *args)
+{
+    (void)be;
+    float *factors = args->factors->data;
+    const float *norms = args->norms->data;
+    const int32_t *index = args->index->data;
+    int64_t count = tensor_count(args->norms);
+    for (int64_t i = 0; i < count; i++) {
+        bool usable = norms[i] > 0.0f && isfinite(norms[i]);
+        factors[i] = usable ? 1.0f / sqrtf(norms[i] / (float)args->length) : 0.0f;
+    }
+    for (int64_t j = 0; j < tensor_count(args->index); j++) {
+        if (index[j] >= 0) {
+            factors[index[j] - args->offset] = 0.0f;
+        }
     }
 }
 

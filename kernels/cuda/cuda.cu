@@ -142,6 +142,7 @@ static const struct backend_ops cuda_ops = {
     .settle = cuda_settle,
     .adamw_int8 = cuda_adamw_int8,
     .sgd = cuda_sgd,
+    .unit_factors = cuda_unit_factors,
     .tradam = cuda_tradam,
     .quantize = cuda_quantize,
     .dequantize = cuda_dequantize,
@@ -150,6 +151,7 @@ static const struct backend_ops cuda_ops = {
     .eigenvectors = cuda_eigenvectors,
     .square = cuda_square,
     .descend = cuda_descend,
+    .random_sign = cuda_random_sign,
 };
 
 /* Whether device `index` can be had; its facts. */

@@ -66,6 +66,7 @@ void cuda_settle(struct backend *be, const struct settle *args);
 
 /* rules.cu */
 void cuda_sgd(struct backend *be, const struct sgd *args);
+void cuda_unit_factors(struct backend *be, const struct unit_factors *args);
 void cuda_tradam(struct backend *be, const struct tradam *args);
 
 /* int8.cu */
@@ -74,6 +75,7 @@ void cuda_quantize(struct backend *be, const struct quantize *args);
 void cuda_dequantize(struct backend *be, const struct dequantize *args);
 
 /* random.cu */
+void cuda_random_sign(struct backend *be, struct tensor *x, float magnitude, struct random_key key);
 void cuda_random_normal(struct backend *be, struct tensor *x, float deviation,
                         struct random_key key);
 

@@ -1,5 +1,5 @@
-/* Normal random numbers by Box and Muller, on the same words as the cpu backend: a thread makes the
- * four elements of one block of words. */
+/* Random signs, and normal random numbers by Box and Muller, on the same words as the cpu backend:
+ * a thread makes the four elements of one block of words. */
 #include "kernels/cuda/check.cuh"
 #include "kernels/cuda/cuda.cuh"
 #include "kernels/cuda/vector.cuh"
@@ -35,4 +35,30 @@ void cuda_random_normal(struct backend *be, struct tensor *x, float deviation,
                cuda_stream(be), view_of(x), deviation, key, count);
     }
     cuda_check(be, "random_normal");
+}
+
+static __global__ void random_sign_kernel(struct view x, float magnitude, struct random_key key,
+                                          int64_t count)
+{
+    int64_t at = thread_number() * 4;
+    if (at >= count) {
+        return;
+    }
+    struct random_block block = random_words(&key, (uint64_t)at / 4);
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        if (at + i < count) {
+            put(x, at + i, (block.word[i] & 1u) != 0 ? magnitude : -magnitude);
+        }
+    }
+}
+
+void cuda_random_sign(struct backend *be, struct tensor *x, float magnitude, struct random_key key)
+{
+    int64_t count = tensor_count(x);
+    if (count > 0) {
+        LAUNCH(random_sign_kernel, cuda_blocks((count + 3) / 4), BLOCK_THREADS, 0, cuda_stream(be),
+               view_of(x), magnitude, key, count);
+    }
+    cuda_check(be, "random_sign");
 }

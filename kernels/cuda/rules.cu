@@ -61,7 +61,7 @@ void cuda_sgd(struct backend *be, const struct sgd *args)
     d.count = tensor_count(args->gradient);
     d.columns = tensor_columns(args->gradient);
     d.weight_columns = tensor_columns(args->weight);
-    d.by_row = args->index == NULL || args->side == SIDE_ROWS;
+    d.by_row = args->side == SIDE_ROWS;
     d.stochastic = args->weight->dtype == DTYPE_BF16 && args->rounding == ROUNDING_STOCHASTIC;
     d.rate = args->lr * args->scale;
     d.decay = args->lr * args->weight_decay;
@@ -75,6 +75,42 @@ void cuda_sgd(struct backend *be, const struct sgd *args)
                (int32_t *)args->age->data, d.index, d.control, ages);
     }
     cuda_check(be, "sgd");
+}
+
+static __global__ void unit_factors_kernel(float *factors, const float *norms, float length,
+                                           int64_t count)
+{
+    int64_t i = thread_number();
+    if (i < count) {
+        bool usable = norms[i] > 0.0f && norms[i] <= 3.402823466e38f;
+        factors[i] = usable ? 1.0f / sqrtf(norms[i] / length) : 0.0f;
+    }
+}
+
+static __global__ void exclude_kernel(float *factors, const int32_t *index, int64_t offset,
+                                      int64_t count)
+{
+    int64_t j = thread_number();
+    if (j < count && index[j] >= 0) {
+        factors[index[j] - offset] = 0.0f;
+    }
+}
+
+void cuda_unit_factors(struct backend *be, const struct unit_factors *args)
+{
+    int64_t count = tensor_count(args->norms);
+    int64_t slots = tensor_count(args->index);
+    if (count > 0) {
+        LAUNCH(unit_factors_kernel, cuda_blocks(count), BLOCK_THREADS, 0, cuda_stream(be),
+               (float *)args->factors->data, (const float *)args->norms->data, (float)args->length,
+               count);
+    }
+    if (slots > 0) {
+        LAUNCH(exclude_kernel, cuda_blocks(slots), BLOCK_THREADS, 0, cuda_stream(be),
+               (float *)args->factors->data, (const int32_t *)args->index->data, args->offset,
+               slots);
+    }
+    cuda_check(be, "unit_factors");
 }
 
 /* ---- tradam --------------------------------------------------------------------------------- */

@@ -164,6 +164,7 @@ NULL_ARGUMENTS(select)
 NULL_ARGUMENTS(adamw)
 NULL_ARGUMENTS(settle)
 NULL_ARGUMENTS(sgd)
+NULL_ARGUMENTS(unit_factors)
 NULL_ARGUMENTS(tradam)
 NULL_ARGUMENTS(quantize)
 NULL_ARGUMENTS(dequantize)
@@ -206,6 +207,7 @@ static const struct backend_ops null_ops = {
     .settle = null_settle,
     .adamw_int8 = null_adamw,
     .sgd = null_sgd,
+    .unit_factors = null_unit_factors,
     .tradam = null_tradam,
     .quantize = null_quantize,
     .dequantize = null_dequantize,
@@ -214,6 +216,7 @@ static const struct backend_ops null_ops = {
     .eigenvectors = null_binary,
     .square = null_unary,
     .descend = null_descend,
+    .random_sign = null_random,
 };
 
 struct backend *backend_null_open(int index, char *why, size_t why_size)

@@ -391,7 +391,7 @@ static void run_sgd(struct backend *be, struct tensor *t, const struct numbers *
                               .control = &t[3],
                               .index = n->a > 0 ? &t[4] : NULL,
                               .rho = n->other ? &t[5] : NULL,
-                              .side = n->a == 2 ? SIDE_COLUMNS : SIDE_ROWS,
+                              .side = n->a == 2 || n->b > 0 ? SIDE_COLUMNS : SIDE_ROWS,
                               .lr = 0.01f,
                               .weight_decay = 0.1f,
                               .scale = 0.7f,
@@ -417,6 +417,47 @@ static void cases_sgd(struct report *r)
         t.item[4] = given(index, slots);
         t.item[5] = uniform(1, way == 0 ? rows : slots, DTYPE_F32, 0.5f, 2);
         case_run(r, &t);
+        if (way == 0 && n.other) {
+            t.numbers.b = 1;
+            t.item[5] = uniform(1, columns, DTYPE_F32, 0.5f, 2);
+            case_run(r, &t);
+        }
+        free(index);
+    }
+}
+
+static void run_unit_factors(struct backend *be, struct tensor *t, const struct numbers *n)
+{
+    op_unit_factors(be, &(struct unit_factors){ &t[0], &t[1], &t[2], n->a, n->b });
+}
+
+static void run_random_sign(struct backend *be, struct tensor *t, const struct numbers *n)
+{
+    op_random_sign(be, &t[0], n->f, (struct random_key){ 8, RANDOM_SKETCH, 7, (uint32_t)n->a });
+}
+
+static void cases_unselected(struct report *r)
+{
+    for (int i = 0; i < 6; i++) {
+        int64_t count = i < 3 ? case_random(r, 2, 9) : case_random(r, 300, 900);
+        int64_t slots = case_random(r, 1, count / 2);
+        int32_t *index = slots_of(r, slots, count);
+        float *norms = uneven_norms(r, count, i % 2 == 1);
+        struct trial u = { "unit_factors",
+                           { output(1, count, DTYPE_F32) },
+                           3,
+                           { .a = 0, .b = 17 },
+                           run_unit_factors };
+        u.item[1] = (struct item){ 1, count, DTYPE_F32, FILL_GIVEN, 0, 0, norms, false };
+        u.item[2] = given(index, slots);
+        case_run(r, &u);
+        struct trial s = { "random_sign",
+                           { output(1, count, types[i & 1]) },
+                           1,
+                           { .a = i, .f = 0.125f },
+                           run_random_sign };
+        case_run(r, &s);
+        free(norms);
         free(index);
     }
 }
@@ -491,6 +532,7 @@ void cases_update(struct report *report)
     cases_adamw_int8(report);
     cases_quantize(report);
     cases_sgd(report);
+    cases_unselected(report);
     cases_tradam(report);
     cases_random(report);
 }

@@ -34,6 +34,7 @@ static void test_by_hand(void **state)
     const int32_t chosen[] = { 0, 2 };
     const int32_t before[] = { 2, 3 };
     uint8_t seen[4] = { 0, 0, 0, 1 };
+    float sorted[4];
     struct selection_report report = { 0 };
     struct selection_input input = { .squared_norms = norms,
                                      .candidates = 4,
@@ -41,8 +42,12 @@ static void test_by_hand(void **state)
                                      .chosen_count = 2,
                                      .before = before,
                                      .before_count = 2,
-                                     .seen = seen };
+                                     .seen = seen,
+                                     .sorted = sorted };
     selection_measure(&input, &report);
+    /* Of four: one row holds 1/2, two hold 3/4, all of them all; less than one row is one row. */
+    static const double curve[SELECTION_CURVE] = { 0.5, 0.5, 0.5, 0.5, 0.5, 0.75, 1.0 };
+    assert_memory_equal(report.curve, curve, sizeof curve);
     assert_true(fabs(report.overlap - 1.0 / 3.0) < 1e-12);
     assert_true(fabs(report.captured_energy - 0.75) < 1e-12);
     assert_true(fabs(report.coverage - 0.75) < 1e-12);
@@ -58,6 +63,7 @@ static void test_by_hand(void **state)
     selection_measure(&input, &report);
     assert_true(isnan(report.captured_energy));
     assert_true(isnan(report.entropy));
+    assert_true(isnan(report.curve[0]) && isnan(report.curve[6]));
 }
 
 /* Random subsets: overlap and histogram against membership tables. */

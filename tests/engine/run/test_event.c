@@ -159,11 +159,15 @@ static void memory_and_selection_come_back(void **state)
     event.selection.tensor = xstrdup("model.layers.0.self_attn.q_proj.weight");
     event.selection.side = xstrdup("out");
     event.selection.captured_energy = 0.75;
+    for (int i = 0; i < EVENT_CURVE_POINTS; i++) {
+        event.selection.curve[i] = (i + 1) / 7.0;
+    }
     for (int i = 0; i < EVENT_HISTOGRAM_BINS; i++) {
         event.selection.histogram[i] = i * i;
     }
     round_trip(&event, &back);
     assert_int_equal(back.selection.histogram[63], 63 * 63);
+    assert_true(back.selection.curve[2] == 3.0 / 7.0 && back.selection.curve[6] == 1.0);
     assert_true(isnan(back.selection.overlap));
     event_free(&back);
     event_free(&event);
@@ -247,6 +251,7 @@ static void damaged_lines_are_refused(void **state)
     refuse("{\"event\":\"memory\",\"time\":1,\"bytes\":{\"weights\":1}}");
     refuse("{\"event\":\"memory\",\"time\":1,\"bytes\":5}");
     refuse("{\"event\":\"selection\",\"time\":1,\"tensor\":\"a\",\"histogram\":[1,2]}");
+    refuse("{\"event\":\"selection\",\"time\":1,\"tensor\":\"a\",\"energy_curve\":[1,2]}");
     refuse("{\"event\":\"plan\",\"time\":1,\"phases\":{\"a name much too long for a phase\":{}}}");
     refuse("{\"event\":\"plan\",\"time\":1,\"largest\":[{\"name\":\"a\"}]}");
     refuse("{\"event\":\"step\",\"time\":1,\"time\":2}");

@@ -72,6 +72,8 @@ static void draw_method(struct scenario *s)
     set(r, "method.unbiased", top ? "false" : one_of(&s->dice, truths, 2));
     set(r, "method.carry", one_of(&s->dice, truths, 2));
     set_number(r, "method.refresh_warmup", dice_roll(&s->dice, 3));
+    set_number(r, "method.sketch", DICE_PICK(&s->dice, 0, 0, 1, 6));
+    set_number(r, "method.unselected_every", dice_roll(&s->dice, 4) == 0);
 }
 
 /* Half of the cases freeze something. */

@@ -7,34 +7,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "fixture.h"
+#include "saved_states.h"
 
 /* ---- saving and restoring -------------------------------------------------------------------- */
-
-/* All states of one trainer as a set for another. */
-struct set {
-    struct trainer *trainer;
-    int64_t count;
-};
-
-static int64_t set_find(void *context, const char *name, struct state_entry *entry)
-{
-    struct set *set = context;
-    for (int64_t i = 0; i < set->count; i++) {
-        trainer_state_entry(set->trainer, i, entry);
-        if (strcmp(entry->name, name) == 0) {
-            return i;
-        }
-    }
-    return -1;
-}
-
-static int set_read(void *context, int64_t index, int64_t first, int64_t count, void *out,
-                    struct error *err)
-{
-    struct set *set = context;
-    return trainer_state_read(set->trainer, index, first, count, out, err);
-}
 
 /* Steps 1 .. 13 in one go, and stopped after 6: the same bytes. */
 static void check_resume(const char *const *words)
@@ -56,11 +31,7 @@ static void check_resume(const char *const *words)
     for (int i = 0; i < 6; i++) {
         fixture_step(&first, &b);
     }
-    struct trainer_counters counters;
-    trainer_counters(first.trainer, &counters);
-    struct set set = { .trainer = first.trainer, .count = trainer_state_count(first.trainer) };
-    struct state_source source = { .find = set_find, .read = set_read, .context = &set };
-    check(trainer_restore(second.trainer, &source, &counters, &err), &err);
+    states_copy(second.trainer, first.trainer, &err);
     for (int i = 0; i < 7; i++) {
         fixture_step(&second, &b);
     }
