@@ -248,6 +248,8 @@ struct effect *workbench_push(struct workbench *workbench, enum effect_kind kind
 /* Sends a command; returns its id. */
 int64_t workbench_send(struct workbench *workbench, const char *command, const char *key,
                        const char *value);
+/* workbench_keys.c */
+void workbench_key(struct workbench *workbench, uint32_t key);
 /* Steps shown by the charts. */
 void workbench_window(const struct workbench *workbench, int64_t *first, int64_t *last);
 
