@@ -87,6 +87,7 @@ struct batch {
     int32_t *positions;     /* (B, S): restart with each record */
     int32_t *starts;        /* (B, S): first position in the row that this one may attend to */
     int64_t trained_tokens; /* targets that are not -1 */
+    bool whole;             /* all rows are one run of text each: starts are 0 and can be skipped */
 };
 int batch_init(struct batch *batch, int64_t rows, int64_t sequence, struct error *err);
 void batch_free(struct batch *batch);

@@ -142,6 +142,9 @@ int recipe_check(const struct recipe *recipe, struct error *err);
  */
 char *recipe_method_keys(const struct recipe *recipe);
 
+/* What the recipe asks of a backend, for backend_configure. */
+struct backend_options recipe_backend_options(const struct recipe *recipe);
+
 /* Whether the run evaluates: there is validation data, and an interval to look at it. */
 bool recipe_evaluates(const struct recipe *recipe);
 

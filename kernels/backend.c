@@ -33,6 +33,16 @@ void backend_close(struct backend *be)
     }
 }
 
+int backend_configure(struct backend *be, const struct backend_options *options, char *why,
+                      size_t why_size)
+{
+    if (be->ops->configure(be, options, why, why_size) != 0) {
+        return -1;
+    }
+    be->options = *options;
+    return 0;
+}
+
 int backend_sync(struct backend *be)
 {
     if (be->failed) {

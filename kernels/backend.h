@@ -62,10 +62,20 @@ struct backend_facts {
     bool imaginary;       /* the null backend: nothing is computed, uploads need no contents */
 };
 
+/* Which kernels compute attention, where there is a choice: auto takes cuDNN where it can be had
+ * and does what is asked for, else our own. */
+enum attention_kernels { ATTENTION_AUTO, ATTENTION_OWN, ATTENTION_CUDNN };
+
+struct backend_options {
+    enum attention_kernels attention;
+    bool deterministic; /* the same bits each time: no kernel that adds in any order */
+};
+
 struct backend {
     const struct backend_ops *ops;
     void *state;
     struct backend_facts facts;
+    struct backend_options options; /* set by backend_configure alone */
     struct op_count count[OP_FAMILY_COUNT];
     bool timing;
     bool failed;
@@ -76,6 +86,12 @@ struct backend {
  * a sentence to `why` (of `why_size` bytes) if it cannot be had. Close with backend_close. */
 struct backend *backend_open(const char *name, int index, char *why, size_t why_size);
 void backend_close(struct backend *be);
+
+/* Sets the options, before the first operation. 0, or -1 with a sentence in `why` if the backend
+ * does not have what is asked for; then nothing has changed. A backend that was never configured
+ * uses its own kernels, deterministic ones. The null backend takes everything. */
+int backend_configure(struct backend *be, const struct backend_options *options, char *why,
+                      size_t why_size);
 
 /* Waits for everything asked so far. 0, or -1 if an error is latched (backend.error). */
 int backend_sync(struct backend *be);

@@ -523,6 +523,8 @@ void op_random_sign(struct backend *be, struct tensor *x, float magnitude, struc
 struct backend_ops {
     const char *name;
     void (*close)(struct backend *be);
+    int (*configure)(struct backend *be, const struct backend_options *options, char *why,
+                     size_t why_size);
     int (*sync)(struct backend *be);
     void *(*alloc)(struct backend *be, size_t bytes);
     void (*free)(struct backend *be, void *data, size_t bytes);

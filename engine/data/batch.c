@@ -107,6 +107,7 @@ void dataset_fill(const struct dataset *dataset, enum data_split which, int64_t 
             (long long)split->rows, (long long)dataset->sequence, (long long)batch->sequence);
     }
     batch->trained_tokens = 0;
+    batch->whole = split->packing.first == NULL;
     for (int64_t b = 0; b < batch->rows; b++) {
         int64_t epoch = (first + b) / split->rows;
         int64_t row = (first + b) % split->rows;

@@ -105,7 +105,7 @@ struct pass {
     const struct tensor *ids;            /* (T) int32 */
     const struct tensor *targets;        /* (T) int32 */
     const struct tensor *positions;      /* (T) int32 */
-    const struct tensor *starts;         /* (T) int32 */
+    const struct tensor *starts;         /* (T) int32; NULL: every row is one run of text */
     void (*on_layer)(void *context, int64_t layer, bool backward); /* may be NULL */
     void *context;
 };

@@ -29,8 +29,8 @@ static const char *const planned_sample[] = { NULL };
 static const char *const built_offload[] = { "none", "host", "ssd", NULL };
 static const char *const planned_offload[] = { NULL };
 static const char *const planned_optimizers[] = { NULL };
-static const char *const built_attention[] = { "auto", "own", NULL };
-static const char *const planned_attention[] = { "cudnn", NULL };
+static const char *const built_attention[] = { "auto", "own", "cudnn", NULL };
+static const char *const planned_attention[] = { NULL };
 
 static const struct known known_names[] = {
     { "method.name", method_name, NULL, planned_methods },
@@ -193,8 +193,24 @@ static int check_device(const struct recipe *recipe, struct error *err)
         fail(err, ERROR_USAGE, "device=%s cannot be used: %s", device, why);
         return hint(err, "use device=cpu, or device=auto");
     }
+    struct backend_options options = recipe_backend_options(recipe);
+    int result = backend_configure(be, &options, why, sizeof why);
     backend_close(be);
+    if (result != 0) {
+        fail(err, ERROR_USAGE, "kernel.attention=%s cannot be had: %s", recipe->kernel_attention,
+             why);
+        return hint(err, "use kernel.attention=auto, which takes what there is");
+    }
     return 0;
+}
+
+struct backend_options recipe_backend_options(const struct recipe *recipe)
+{
+    const char *name = recipe->kernel_attention;
+    return (struct backend_options){ .attention = strcmp(name, "cudnn") == 0 ? ATTENTION_CUDNN
+                                                  : strcmp(name, "own") == 0 ? ATTENTION_OWN
+                                                                             : ATTENTION_AUTO,
+                                     .deterministic = recipe->train_deterministic };
 }
 
 int recipe_check(const struct recipe *recipe, struct error *err)

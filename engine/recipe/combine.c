@@ -35,6 +35,31 @@ static bool nothing_sampled(const struct recipe *r)
     return !is(r->activation_sample, "none") && r->activation_keep <= 0.0;
 }
 
+static bool cudnn(const struct recipe *r)
+{
+    return is(r->kernel_attention, "cudnn");
+}
+
+static bool cudnn_elsewhere(const struct recipe *r)
+{
+    return cudnn(r) && strncmp(r->device, "cuda", 4) != 0;
+}
+
+static bool cudnn_deterministic(const struct recipe *r)
+{
+    return cudnn(r) && r->train_deterministic;
+}
+
+static bool cudnn_fp32(const struct recipe *r)
+{
+    return cudnn(r) && r->precision_weights != DTYPE_BF16;
+}
+
+static bool cudnn_tail(const struct recipe *r)
+{
+    return cudnn(r) && r->data_sequence_length % 128 != 0;
+}
+
 static const struct combination combinations[] = {
     { rad_recomputed,
       "activation.sample=rad does not go with activation.recompute: rad thins out what is kept, "
@@ -42,6 +67,20 @@ static const struct combination combinations[] = {
       "use activation.recompute=none, or activation.sample=wta-crs, which also saves FLOPs" },
     { nothing_sampled, "activation.keep=0 leaves activation.sample nothing to keep",
       "set activation.keep to the share that is kept, for example 0.3" },
+    { cudnn_elsewhere,
+      "kernel.attention=cudnn needs device=cuda: cuDNN runs on NVIDIA devices alone",
+      "use kernel.attention=auto" },
+    { cudnn_deterministic,
+      "kernel.attention=cudnn does not go with train.deterministic=true: its backward adds in any "
+      "order",
+      "use kernel.attention=auto, which keeps to what repeats, or train.deterministic=false" },
+    { cudnn_fp32,
+      "kernel.attention=cudnn does not go with precision.weights=fp32: its kernels take bf16 alone",
+      "use precision.weights=bf16, or kernel.attention=auto" },
+    { cudnn_tail,
+      "kernel.attention=cudnn needs a data.sequence_length that is a multiple of 128: with others "
+      "some of its versions have given wrong gradients",
+      "round data.sequence_length, or use kernel.attention=auto" },
     { tradam_selected,
       "optimizer.name=tradam does not go with method.name=grass or galore: the pull towards the "
       "anchor has to be added to the full gradient before it is compressed, and that takes an "

@@ -252,8 +252,10 @@ const struct field recipe_fields[] = {
       .minimum = 0,
       .maximum = 0x1p50,
       .default_text = "0" },
-    STRING("kernel.attention", kernel_attention, "auto|own|cudnn", "auto",
-           "Which attention kernels run."),
+    STRING(
+        "kernel.attention", kernel_attention, "auto|own|cudnn", "auto",
+        "Which attention kernels run: cuDNN's, our own, or cuDNN's where the device has them and "
+        "they do what is asked for. Rows packed of several records always take our own."),
     STRING("compare.methods", compare_methods, "names of methods, with commas",
            "full,grass,galore,lora",
            "What `windrow compare RECIPE` trains side by side; a method may carry settings: "

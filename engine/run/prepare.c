@@ -341,6 +341,14 @@ static struct backend *open_device(const struct recipe *recipe, struct error *er
     }
     if (!be) {
         fail(err, ERROR_RUNTIME, "device=%s cannot be used: %s", text_show(device).text, why);
+        return NULL;
+    }
+    struct backend_options options = recipe_backend_options(recipe);
+    if (backend_configure(be, &options, why, sizeof why) != 0) {
+        fail(err, ERROR_RUNTIME, "kernel.attention=%s cannot be had: %s", recipe->kernel_attention,
+             why);
+        backend_close(be);
+        return NULL;
     }
     return be;
 }

@@ -21,7 +21,7 @@ struct pass trainer_pass(struct trainer *trainer, bool training)
                           .ids = &trainer->ids,
                           .targets = &trainer->targets,
                           .positions = &trainer->positions,
-                          .starts = &trainer->starts };
+                          .starts = trainer->whole ? NULL : &trainer->starts };
 }
 
 /* Everything that an operation will use as an index is checked here, on the host. */
@@ -64,6 +64,7 @@ int trainer_upload(struct trainer *trainer, const struct batch *batch, struct er
         return -1;
     }
     size_t bytes = (size_t)(batch->rows * batch->sequence) * sizeof(int32_t);
+    trainer->whole = batch->whole;
     backend_upload(trainer->be, trainer->ids.data, batch->ids, bytes);
     backend_upload(trainer->be, trainer->targets.data, batch->targets, bytes);
     backend_upload(trainer->be, trainer->positions.data, batch->positions, bytes);

@@ -33,6 +33,7 @@ struct trainer {
 
     /* Inputs of a micro-batch, (B S) int32 each. */
     struct tensor ids, targets, positions, starts;
+    bool whole; /* as in struct batch */
     /* Scalars of a step, fp32. */
     struct tensor loss, sum_squares, control;
 

@@ -76,9 +76,21 @@ void *cpu_scratch(struct backend *be, size_t bytes)
     return state->scratch;
 }
 
+static int cpu_configure(struct backend *be, const struct backend_options *options, char *why,
+                         size_t why_size)
+{
+    (void)be;
+    if (options->attention == ATTENTION_CUDNN) {
+        snprintf(why, why_size, "cuDNN runs on NVIDIA devices, not on the cpu");
+        return -1;
+    }
+    return 0; /* everything else is so by itself */
+}
+
 static const struct backend_ops cpu_ops = {
     .name = "cpu",
     .close = cpu_close,
+    .configure = cpu_configure,
     .sync = cpu_sync,
     .alloc = cpu_alloc,
     .free = cpu_free,

@@ -370,7 +370,8 @@ static size_t shared_bytes(int owned, int weights, int size)
 void cuda_attention_forward(struct backend *be, const struct attention_forward *args)
 {
     const struct attention_shape *shape = &args->shape;
-    if (!size_fits(be, "attention_forward", shape) || flash_forward(be, args)) {
+    if (!size_fits(be, "attention_forward", shape) || cudnn_forward(be, args) ||
+        flash_forward(be, args)) {
         return;
     }
     struct scene s = scene_make(shape, args->qkv, args->starts);
@@ -386,7 +387,8 @@ void cuda_attention_forward(struct backend *be, const struct attention_forward *
 void cuda_attention_backward(struct backend *be, const struct attention_backward *args)
 {
     const struct attention_shape *shape = &args->shape;
-    if (!size_fits(be, "attention_backward", shape) || flash_backward(be, args)) {
+    if (!size_fits(be, "attention_backward", shape) || cudnn_backward(be, args) ||
+        flash_backward(be, args)) {
         return;
     }
     struct scene s = scene_make(shape, args->qkv, args->starts);

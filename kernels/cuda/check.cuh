@@ -8,6 +8,7 @@
 #define WINDROW_KERNELS_CUDA_CHECK_CUH
 
 #include "kernels/cuda/cublaslt.h"
+#include "kernels/cuda/cudnn.h"
 #include "kernels/cuda/device.cuh"
 
 /* What backend.state points to. */
@@ -17,6 +18,7 @@ struct cuda_state {
     struct cublaslt *products;
     void *scratch;
     size_t scratch_bytes;
+    struct cudnn *cudnn; /* NULL: absent, or not wanted */
     const char *last_op;
     bool wait_for_each; /* KERNELS_SYNC */
 };

@@ -68,4 +68,19 @@ if(WINDROW_CUDA)
 else()
     message(STATUS "CUDA kernels: none (no nvcc that works)")
 endif()
+
+# cuDNN is opened at run time; its headers may be there, with the toolkit, the system or Python's
+# package of it.
+if(WINDROW_CUDA)
+    file(GLOB python_cudnn /usr/lib/python3*/site-packages/nvidia/cudnn/include
+        /usr/local/lib/python3*/*-packages/nvidia/cudnn/include
+        $ENV{VIRTUAL_ENV}/lib/python3*/site-packages/nvidia/cudnn/include)
+    find_path(CUDNN_INCLUDE cudnn_graph.h HINTS ${CUDA_INCLUDE} ${CUDA_ROOT}/include
+        /usr/local/cuda/include ${python_cudnn})
+    if(CUDNN_INCLUDE)
+        message(STATUS "cuDNN headers: ${CUDNN_INCLUDE}")
+    else()
+        message(STATUS "cuDNN headers: none, attention by our own kernels alone")
+    endif()
+endif()
 set(WINDROW_CUDA ${WINDROW_CUDA} PARENT_SCOPE)

@@ -46,6 +46,7 @@ void *cuda_scratch(struct backend *be, size_t bytes)
 static void cuda_close(struct backend *be)
 {
     struct cuda_state *state = cuda_state_of(be);
+    cudnn_close(state->cudnn);
     cublaslt_close(state->products);
     cudaFree(state->scratch);
     cudaStreamDestroy(state->stream);
@@ -109,6 +110,7 @@ static void cuda_download(struct backend *be, void *host, const void *device, si
 static const struct backend_ops cuda_ops = {
     .name = "cuda",
     .close = cuda_close,
+    .configure = cuda_configure,
     .sync = cuda_sync,
     .alloc = cuda_alloc,
     .free = cuda_free,

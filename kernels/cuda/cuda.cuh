@@ -26,6 +26,8 @@ void cuda_rmsnorm_backward(struct backend *be, const struct rmsnorm_backward *ar
 void cuda_rope(struct backend *be, const struct rope *args);
 
 /* attention.cu */
+int cuda_configure(struct backend *be, const struct backend_options *options, char *why,
+                   size_t why_size);
 void cuda_attention_forward(struct backend *be, const struct attention_forward *args);
 void cuda_attention_backward(struct backend *be, const struct attention_backward *args);
 

@@ -38,6 +38,14 @@ struct flash {
 bool flash_forward(struct backend *be, const struct attention_forward *args);
 bool flash_backward(struct backend *be, const struct attention_backward *args);
 
+/* Tries the operation with cuDNN. False if it is not there or does not do this: bf16, one run of
+ * text a row, a multiple of 128 tokens; for the backward also only where deterministic results were
+ * not asked for. */
+bool cudnn_forward(struct backend *be, const struct attention_forward *args);
+bool cudnn_backward(struct backend *be, const struct attention_backward *args);
+
+/* Whether all tensors are bf16 and begin at a multiple of 16 bytes. */
+bool flash_aligned(const struct tensor *const *tensors, int count);
 /* Whether a shape and its tensors are for these kernels. */
 bool flash_fits(const struct attention_shape *shape, const struct tensor *const *tensors,
                 int count);

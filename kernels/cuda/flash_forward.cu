@@ -151,15 +151,21 @@ static __global__ void __launch_bounds__(FLASH_THREADS, 2) flash_forward_kernel(
 
 /* ---- launchers ------------------------------------------------------------------------------ */
 
-bool flash_fits(const struct attention_shape *shape, const struct tensor *const *tensors, int count)
+bool flash_aligned(const struct tensor *const *tensors, int count)
 {
     for (int i = 0; i < count; i++) {
         if (tensors[i]->dtype != DTYPE_BF16 || (uintptr_t)tensors[i]->data % 16 != 0) {
             return false;
         }
     }
+    return true;
+}
+
+bool flash_fits(const struct attention_shape *shape, const struct tensor *const *tensors, int count)
+{
     int64_t size = shape->head_size;
-    return (size == 32 || size == 64 || size == 80 || size == 96 || size == 128) &&
+    return flash_aligned(tensors, count) &&
+           (size == 32 || size == 64 || size == 80 || size == 96 || size == 128) &&
            shape->scale > 0.0f &&
            shape->sequence * (shape->heads + 2 * shape->kv_heads) * size < INT32_MAX;
 }

@@ -25,6 +25,16 @@ static void null_close(struct backend *be)
     free(be);
 }
 
+static int null_configure(struct backend *be, const struct backend_options *options, char *why,
+                          size_t why_size)
+{
+    (void)be;
+    (void)options;
+    (void)why;
+    (void)why_size;
+    return 0;
+}
+
 static int null_sync(struct backend *be)
 {
     (void)be;
@@ -174,6 +184,7 @@ NULL_ARGUMENTS(descend)
 static const struct backend_ops null_ops = {
     .name = "null",
     .close = null_close,
+    .configure = null_configure,
     .sync = null_sync,
     .alloc = null_alloc,
     .free = null_free,

@@ -2,6 +2,7 @@
  * Attention on random tensors: shapes for the plain kernels, and for those on tensor cores every
  * size of head, with tails, grouped queries and packed records.
  */
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "gpu/cases.h"
@@ -36,9 +37,9 @@ static int32_t *record_starts(struct report *r, int64_t batch, int64_t sequence)
     return starts;
 }
 
-/* Forward and backward at one shape. */
+/* Forward and backward at one shape, by cuDNN or by our own kernels. */
 static void run_both(struct report *r, const struct attention_shape *s, enum dtype type,
-                     bool records)
+                     bool records, bool cudnn)
 {
     int64_t tokens = s->batch * s->sequence;
     int64_t width = (s->heads + 2 * s->kv_heads) * s->head_size;
@@ -52,16 +53,20 @@ static void run_both(struct report *r, const struct attention_shape *s, enum dty
     struct item qkv = { tokens, width, type, FILL_UNIFORM, -1, 1, NULL, false };
     struct item other = { tokens, out, type, FILL_UNIFORM, -1, 1, NULL, false };
     struct numbers n = { .yes = records, .attention = *s };
-    struct trial f = {
-        "attention_forward", { result, statistics, qkv, given }, 4, n, run_attention_forward
-    };
+    struct trial f = { cudnn ? "cudnn_forward" : "attention_forward",
+                       { result, statistics, qkv, given },
+                       4,
+                       n,
+                       run_attention_forward };
     case_run(r, &f);
-    struct trial b = { "attention_backward",
+    struct trial b = { cudnn ? "cudnn_backward" : "attention_backward",
                        { gradient, statistics, other, other, lse, qkv, given },
                        7,
                        n,
                        run_attention_backward };
+    r->varies = cudnn;
     case_run(r, &b);
+    r->varies = false;
     free(starts);
 }
 
@@ -74,7 +79,7 @@ static void cases_plain(struct report *r)
         s.heads = s.kv_heads * case_random(r, 1, 2);
         s.head_size = i < 2 ? 8 : i < 6 ? 2 * case_random(r, 5, 15) : i == 6 ? 128 : 112;
         s.sequence = i < 2 ? case_random(r, 1, 9) : case_random(r, 20, 75) * r->size;
-        run_both(r, &s, types[i & 1], (i & 2) != 0);
+        run_both(r, &s, types[i & 1], (i & 2) != 0, false);
     }
 }
 
@@ -95,7 +100,7 @@ static void cases_flash(struct report *r)
                                      .kv_heads = shape[3],
                                      .head_size = shape[4],
                                      .scale = 0.3f };
-        run_both(r, &s, DTYPE_BF16, shape[5] != 0);
+        run_both(r, &s, DTYPE_BF16, shape[5] != 0, false);
     }
 }
 
@@ -103,4 +108,27 @@ void cases_attention(struct report *report)
 {
     cases_plain(report);
     cases_flash(report);
+}
+
+void cases_cudnn(struct report *report)
+{
+    static const int shapes[][4] = { { 2, 2, 64, 256 }, { 4, 2, 128, 384 }, { 3, 1, 96, 128 } };
+    struct backend_options options = { .attention = ATTENTION_CUDNN };
+    char why[256];
+    if (backend_configure(report->device, &options, why, sizeof why) != 0) {
+        printf("attention by cuDNN is not compared: %s\n", why);
+        return;
+    }
+    for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++) {
+        const int *shape = shapes[i];
+        struct attention_shape s = { .batch = 2,
+                                     .sequence = shape[3] * report->size,
+                                     .heads = shape[0],
+                                     .kv_heads = shape[1],
+                                     .head_size = shape[2],
+                                     .scale = 0.3f };
+        run_both(report, &s, DTYPE_BF16, false, true);
+    }
+    options.attention = ATTENTION_OWN;
+    backend_configure(report->device, &options, why, sizeof why);
 }

@@ -63,6 +63,7 @@ struct report {
     int lines;
     uint32_t stream; /* of random numbers */
     int64_t size;    /* shapes grow with it */
+    bool varies;     /* what runs now adds in any order: the last bits may differ */
     char trouble[256];
 };
 
@@ -75,6 +76,8 @@ int64_t case_random(struct report *report, int64_t low, int64_t high);
 /* Operations of the model (attention apart), of the update, and of subspaces. */
 void cases_model(struct report *report);
 void cases_attention(struct report *report);
+/* Attention by cuDNN, where the device has it. */
+void cases_cudnn(struct report *report);
 void cases_update(struct report *report);
 void cases_subspace(struct report *report);
 

@@ -37,6 +37,13 @@ static void test_open(void **state)
     assert_true(be->facts.host_accessible);
     assert_non_null(strstr(be->facts.device, "thread"));
     assert_int_equal(backend_sync(be), 0);
+    struct backend_options options = { .attention = ATTENTION_CUDNN };
+    assert_int_equal(backend_configure(be, &options, why, sizeof why), -1);
+    assert_non_null(strstr(why, "not on the cpu"));
+    assert_int_equal(be->options.attention, ATTENTION_AUTO);
+    options.attention = ATTENTION_OWN;
+    assert_int_equal(backend_configure(be, &options, why, sizeof why), 0);
+    assert_int_equal(be->options.attention, ATTENTION_OWN);
     backend_close(be);
 }
 

@@ -34,6 +34,7 @@ static int64_t assert_record(const struct batch *batch, int64_t place,
     int64_t count = (int64_t)tokens->count;
     int64_t trained = 0;
     assert_true(place + count <= batch->sequence);
+    assert_false(batch->whole);
     for (int64_t i = 0; i < count; i++) {
         int64_t at = place + i;
         bool learns = i + 1 < count && tokens->trained[i + 1] != 0;

@@ -49,6 +49,7 @@ static void assert_windows(const struct dataset *dataset, enum data_split split,
             for (int i = 0; i < S; i++) {
                 assert_int_equal(batch.positions[b * S + i], i);
                 assert_int_equal(batch.starts[b * S + i], 0);
+                assert_true(batch.whole);
             }
         }
     }

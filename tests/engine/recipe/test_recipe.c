@@ -426,7 +426,15 @@ static void what_is_not_there_is_refused_by_name(void **state)
     check((const char *[]){ "activation.sample=crs", "activation.recompute=norms", NULL }, NULL);
     check((const char *[]){ "activation.sample=crs", "activation.keep=0", NULL },
           "nothing to keep");
-    check((const char *[]){ "kernel.attention=cudnn", NULL }, "kernel.attention");
+    check((const char *[]){ "kernel.attention=cudnn", NULL }, "needs device=cuda");
+    check((const char *[]){ "kernel.attention=cudnn", "device=cuda", NULL }, "deterministic");
+    check((const char *[]){ "kernel.attention=cudnn", "device=cuda", "train.deterministic=false",
+                            NULL },
+          "precision.weights=fp32");
+    check((const char *[]){ "kernel.attention=cudnn", "device=cuda", "train.deterministic=false",
+                            "precision.weights=bf16", "data.sequence_length=100", NULL },
+          "multiple of 128");
+    check((const char *[]){ "kernel.attention=own", NULL }, NULL);
     check((const char *[]){ "method.targets=", NULL }, "method.targets");
     check((const char *[]){ "train.epochs=0", NULL }, "nothing to do");
     check((const char *[]){ "method.unbiased=true", NULL }, "method.unbiased");
