@@ -3,18 +3,19 @@
 
 #include <inttypes.h>
 #include <math.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "app/history_fold.h"
 #include "app/text.h"
-#include "engine/base/json.h"
+#include "engine/base/text.h"
 #include "engine/base/xalloc.h"
 
 void history_open(struct history *history)
 {
     memset(history, 0, sizeof(*history));
-    history->line = xcalloc(HISTORY_LINES, sizeof(history->line[0]));
     history->memory_step = -1;
     history->checkpoint_step = -1;
     history->smoothing = 0.94;
@@ -31,23 +32,70 @@ void history_close(struct history *history)
     }
     for (size_t i = 0; i < history->matrix_count; i++) {
         free(history->matrix[i].tensor);
+        free(history->matrix[i].choice);
     }
     for (size_t i = 0; i < history->sample_count; i++) {
         free(history->sample[i].prompt);
         free(history->sample[i].text);
     }
-    free(history->stop.reason);
-    free(history->evaluation);
-    free(history->memories);
-    free(history->refresh);
-    free(history->matrix);
-    free(history->setting);
-    free(history->line);
+    for (size_t i = history->line_lost; i < history->line_count; i++) {
+        free(history->line[i % HISTORY_LINES].text);
+    }
+    void *lists[] = { history->steps,       history->evaluation,  history->memories,
+                      history->plans,       history->telemetries, history->states,
+                      history->checkpoint,  history->pause,       history->skipped,
+                      history->refresh,     history->matrix,      history->setting,
+                      history->stop.reason, history->line };
+    for (size_t i = 0; i < sizeof(lists) / sizeof(lists[0]); i++) {
+        free(lists[i]);
+    }
     memset(history, 0, sizeof(*history));
 }
 
-/* Makes room for one more item and returns it zeroed. */
-static void *grow(void *list, size_t *count, size_t *capacity, size_t size)
+static struct history_line *add_line(struct history *history, const struct event *event)
+{
+    size_t at = history->line_count++ % HISTORY_LINES;
+    if (at >= history->line_capacity) {
+        history->line_capacity = at * 2 + 64;
+        history->line = xrealloc(history->line, history->line_capacity * sizeof(history->line[0]));
+    }
+    struct history_line *line = &history->line[at];
+    if (history->line_count > HISTORY_LINES) {
+        free(line->text);
+        history->line_lost++;
+    }
+    memset(line, 0, sizeof(*line));
+    line->seen = history->step;
+    line->kind = event->kind;
+    line->time = event->time;
+    line->step = event->step == EVENT_UNKNOWN ? -1 : event->step;
+    line->refresh = -1;
+    return line;
+}
+
+static void say(struct history *history, const struct event *event, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+static void say(struct history *history, const struct event *event, const char *format, ...)
+{
+    char text[sizeof(((struct history_text *)NULL)->text)];
+    va_list list;
+    va_start(list, format);
+    vsnprintf(text, sizeof(text), format, list);
+    va_end(list);
+    add_line(history, event)->text = xstrdup(text);
+}
+
+static const char *shown(const char *text)
+{
+    return text ? text : "?";
+}
+
+int64_t history_sane(int64_t value)
+{
+    return value < 0 || value > ((int64_t)1 << 53) ? 0 : value;
+}
+
+void *history_grow(void *list, size_t *count, size_t *capacity, size_t size)
 {
     char **items = list;
     if (*count == *capacity) {
@@ -59,29 +107,9 @@ static void *grow(void *list, size_t *count, size_t *capacity, size_t size)
     return item;
 }
 
-static struct history_line *add_line(struct history *history, const struct event *event)
-{
-    struct history_line *line = &history->line[history->line_count++ % HISTORY_LINES];
-    memset(line, 0, sizeof(*line));
-    line->kind = event->kind;
-    line->time = event->time;
-    line->step = event->step == EVENT_UNKNOWN ? -1 : event->step;
-    line->refresh = -1;
-    return line;
-}
-
-#define SAY(line, ...) snprintf((line)->text, sizeof((line)->text), __VA_ARGS__)
-
-static const char *shown(const char *text)
-{
-    return text ? text : "?";
-}
-
-/* Counts and steps from a file: unknown or absurd ones become 0, so that sums cannot overflow. */
-static int64_t sane(int64_t value)
-{
-    return value < 0 || value > ((int64_t)1 << 53) ? 0 : value;
-}
+#define GROW(history, list, name)                                                                  \
+    history_grow(&(history)->list, &(history)->name##_count, &(history)->name##_capacity,          \
+                 sizeof((history)->list[0]))
 
 /* ---- the smoothed loss ------------------------------------------------------------------------
  */
@@ -137,13 +165,21 @@ static void add_start(struct history *history, const struct event *event)
     for (int i = 0; i < STRINGS; i++) {
         *mine[i] = copies[i];
     }
-    to->total_steps = sane(from->total_steps);
+    to->total_steps = history_sane(from->total_steps);
     history->start.time = event->time;
     history->started = true;
-    struct history_line *line = add_line(history, event);
-    SAY(line, "start: %s, %s parameters, on %s", shown(from->model_name),
+    history->planned_steps = to->total_steps;
+    say(history, event, "start: %s, %s parameters, on %s", shown(from->model_name),
         text_count((double)from->parameters).text, shown(from->device));
 }
+
+/* What was said after `step` counts as said there. */
+#define CLAMP(list, count, step)                                                                   \
+    do {                                                                                           \
+        for (size_t i_ = (count); i_ > 0 && (list)[i_ - 1].seen > (step); i_--) {                  \
+            (list)[i_ - 1].seen = (step);                                                          \
+        }                                                                                          \
+    } while (0)
 
 /* After a return to a checkpoint the steps behind it are told again. */
 static void cut_back(struct history *history, int64_t step)
@@ -160,9 +196,90 @@ static void cut_back(struct history *history, int64_t step)
            history->memories[history->memories_count - 1].step > step) {
         history->memories_count--;
     }
+    CLAMP(history->evaluation, history->evaluation_count, step);
+    CLAMP(history->memories, history->memories_count, step);
+    CLAMP(history->plans, history->plan_count, step);
+    CLAMP(history->telemetries, history->telemetry_count, step);
+    CLAMP(history->states, history->state_count, step);
+    CLAMP(history->checkpoint, history->checkpoint_count, step);
+    CLAMP(history->pause, history->pause_count, step);
+    CLAMP(history->refresh, history->refresh_count, step);
+    CLAMP(history->setting, history->setting_count, step);
+    CLAMP(history->sample, history->sample_count, step);
+    for (size_t i = history->line_count; i > history->line_lost; i--) {
+        struct history_line *line = &history->line[(i - 1) % HISTORY_LINES];
+        line->seen = line->seen > step ? step : line->seen;
+    }
+    while (history->skipped_count > 0 && history->skipped[history->skipped_count - 1] > step) {
+        history->skipped_count--;
+    }
     history->step = step;
-    history->steps_seen = 0;
     history_smooth(history, history->smoothing);
+}
+
+/* Small whole numbers; -1 for what is unknown or too large. */
+static int32_t small(int64_t value)
+{
+    return value < 0 || value > INT32_MAX ? -1 : (int32_t)value;
+}
+
+static void keep_step(struct history *history, const struct event *event)
+{
+    const struct event_step *step = &event->step_done;
+    size_t count = history->loss.count;
+    size_t before = (size_t)history->step;
+    if (count > history->steps_capacity) {
+        history->steps_capacity = count * 3 / 2 + 64;
+        history->steps =
+            xrealloc(history->steps, history->steps_capacity * sizeof(history->steps[0]));
+    }
+    if (count - 1 > before) {
+        memset(&history->steps[before], 0, (count - 1 - before) * sizeof(history->steps[0]));
+    }
+    history->steps[count - 1] = (struct history_step){
+        .time = isfinite(event->time) && event->time > 0 ? event->time : 1,
+        .tokens_total = step->tokens_total < 0 ? -1 : step->tokens_total,
+        .step_ms = (float)step->step_ms,
+        .forward_ms = (float)step->forward_ms,
+        .backward_ms = (float)step->backward_ms,
+        .update_ms = (float)step->update_ms,
+        .refresh_ms = (float)step->refresh_ms,
+        .data_ms = (float)step->data_ms,
+        .stall_ms = (float)step->offload_stall_ms,
+        .mfu = (float)step->mfu,
+        .tokens = small(step->tokens),
+        .rank = small(step->rank),
+        .refreshed = step->refreshed,
+        .skipped = step->skipped,
+    };
+}
+
+void history_take_step(struct history *history, int64_t number)
+{
+    const struct history_step *from = &history->steps[number - 1];
+    history->last_step = (struct event_step){
+        .loss = series_at(&history->loss, number),
+        .grad_norm = series_at(&history->grad_norm, number),
+        .learning_rate = (double)series_at(&history->learning_rate, number),
+        .tokens = from->tokens < 0 ? EVENT_UNKNOWN : from->tokens,
+        .tokens_total = from->tokens_total < 0 ? EVENT_UNKNOWN : from->tokens_total,
+        .tokens_per_second = (double)series_at(&history->tokens_per_second, number),
+        .mfu = (double)from->mfu,
+        .step_ms = (double)from->step_ms,
+        .forward_ms = (double)from->forward_ms,
+        .backward_ms = (double)from->backward_ms,
+        .update_ms = (double)from->update_ms,
+        .refresh_ms = (double)from->refresh_ms,
+        .data_ms = (double)from->data_ms,
+        .offload_written_bytes = EVENT_UNKNOWN,
+        .offload_read_bytes = EVENT_UNKNOWN,
+        .offload_stall_ms = (double)from->stall_ms,
+        .rank = from->rank < 0 ? EVENT_UNKNOWN : from->rank,
+        .refreshed = from->refreshed,
+        .skipped = from->skipped,
+    };
+    history->step = number;
+    history->step_time = from->time;
 }
 
 static void add_step(struct history *history, const struct event *event)
@@ -177,6 +294,7 @@ static void add_step(struct history *history, const struct event *event)
     if (!series_set(&history->loss, event->step, step->loss)) {
         return;
     }
+    keep_step(history, event);
     series_set(&history->tokens_per_second, event->step, (float)step->tokens_per_second);
     series_set(&history->grad_norm, event->step, step->grad_norm);
     series_set(&history->learning_rate, event->step, (float)step->learning_rate);
@@ -184,122 +302,58 @@ static void add_step(struct history *history, const struct event *event)
         series_set(&history->smooth, (int64_t)history->smooth.count + 1, NAN);
     }
     smooth_one(history, event->step, step->loss);
-    history->last_step = *step;
-    history->last_step.reason = NULL;
-    history->step = event->step;
-    history->step_time = event->time;
-    history->recent_time[history->steps_seen % 32] = event->time;
-    history->recent_step[history->steps_seen % 32] = event->step;
-    history->steps_seen++;
+    history_take_step(history, event->step);
+    history->busy_until = history->step_time;
     history->stopped = false;
     if (step->skipped) {
-        history->skipped_steps++;
-        SAY(add_line(history, event), "skipped: %s", shown(step->reason));
+        *(int64_t *)GROW(history, skipped, skipped) = event->step;
+        say(history, event, "skipped: %s", shown(step->reason));
     }
 }
 
 static void add_memory(struct history *history, const struct event *event)
 {
     history->memory = event->memory;
-    history->memory_step = sane(event->step);
-    struct history_memory *item = grow(&history->memories, &history->memories_count,
-                                       &history->memories_capacity, sizeof(*item));
+    history->memory_step = history_sane(event->step);
+    struct history_memory *item = GROW(history, memories, memories);
+    item->seen = history->step;
     item->step = history->memory_step;
-    memcpy(item->peak_bytes, event->memory.peak_bytes, sizeof(item->peak_bytes));
-    item->total_bytes = history_total(item->peak_bytes);
-}
-
-/* "model.layers.12.mlp.gate_proj.weight" -> 12, "gate". */
-static void name_matrix(struct history_matrix *matrix)
-{
-    matrix->layer = -1;
-    const char *digits = strstr(matrix->tensor, "layers.");
-    if (digits) {
-        int layer = 0;
-        for (digits += 7; *digits >= '0' && *digits <= '9' && layer < 100000; digits++) {
-            layer = layer * 10 + (*digits - '0');
-        }
-        matrix->layer = layer;
-    }
-    const char *end = strstr(matrix->tensor, "_proj");
-    const char *begin = end ? end : matrix->tensor;
-    while (begin > matrix->tensor && begin[-1] != '.') {
-        begin--;
-    }
-    size_t length = end ? (size_t)(end - begin) : strlen(begin);
-    if (length >= sizeof(matrix->kind)) {
-        length = sizeof(matrix->kind) - 1;
-    }
-    memcpy(matrix->kind, begin, length);
-    matrix->kind[length] = '\0';
-}
-
-static struct history_matrix *find_matrix(struct history *history, const char *tensor)
-{
-    /* They come in the same order at every refresh: the next one is nearly always the right one. */
-    for (size_t i = 0; i < history->matrix_count; i++) {
-        size_t index = (history->matrix_hint + i) % history->matrix_count;
-        if (strcmp(history->matrix[index].tensor, tensor) == 0) {
-            history->matrix_hint = index + 1;
-            return &history->matrix[index];
-        }
-    }
-    if (history->matrix_count >= HISTORY_MATRICES) {
-        return NULL;
-    }
-    struct history_matrix *matrix =
-        grow(&history->matrix, &history->matrix_count, &history->matrix_capacity, sizeof(*matrix));
-    matrix->tensor = xstrdup(tensor);
-    name_matrix(matrix);
-    return matrix;
-}
-
-static void count_in(double value, double *sum, int64_t *count)
-{
-    if (isfinite(value)) {
-        *sum += value;
-        (*count)++;
-    }
+    item->told = event->memory;
+    item->total_bytes = history_total(item->told.peak_bytes);
 }
 
 static void add_selection(struct history *history, const struct event *event)
 {
-    const struct event_selection *from = &event->selection;
-    size_t last = history->refresh_count;
-    if (last == 0 || history->refresh[last - 1].step != sane(event->step)) {
-        struct history_refresh *fresh = grow(&history->refresh, &history->refresh_count,
-                                             &history->refresh_capacity, sizeof(*fresh));
-        fresh->step = sane(event->step);
-        add_line(history, event)->refresh = (int64_t)last;
+    if (history_select(history, event)) {
+        add_line(history, event)->refresh = (int64_t)history->refresh_count - 1;
     }
-    struct history_refresh *refresh = &history->refresh[history->refresh_count - 1];
-    refresh->matrices++;
-    count_in(from->captured_energy, &refresh->energy_sum, &refresh->energy_count);
-    count_in(from->overlap, &refresh->overlap_sum, &refresh->overlap_count);
-    count_in(from->coverage, &refresh->coverage_sum, &refresh->coverage_count);
-    struct history_matrix *matrix = find_matrix(history, shown(from->tensor));
-    if (matrix) {
-        snprintf(matrix->side, sizeof(matrix->side), "%s", shown(from->side));
-        matrix->step = sane(event->step);
-        matrix->rows = sane(from->rows);
-        matrix->selected = sane(from->selected);
-        matrix->overlap = from->overlap;
-        matrix->energy = from->captured_energy;
-        matrix->coverage = from->coverage;
-        matrix->entropy = from->entropy;
-        memcpy(matrix->histogram, from->histogram, sizeof(matrix->histogram));
+}
+
+/* The time since the last thing that was finished went into this one. */
+static void add_pause(struct history *history, const struct event *event)
+{
+    double seconds = event->time - history->busy_until;
+    if (history->busy_until > 0 && seconds >= 0 && isfinite(seconds)) {
+        struct history_pause *pause = GROW(history, pause, pause);
+        pause->seen = history->step;
+        pause->kind = event->kind;
+        pause->seconds = seconds;
+    }
+    if (isfinite(event->time)) {
+        history->busy_until = event->time;
     }
 }
 
 static void add_evaluation(struct history *history, const struct event *event)
 {
-    struct history_evaluation *item = grow(&history->evaluation, &history->evaluation_count,
-                                           &history->evaluation_capacity, sizeof(*item));
-    item->step = event->step == EVENT_UNKNOWN ? history->step : sane(event->step);
+    struct history_evaluation *item = GROW(history, evaluation, evaluation);
+    add_pause(history, event);
+    item->seen = history->step;
+    item->step = event->step == EVENT_UNKNOWN ? history->step : history_sane(event->step);
     item->loss = event->evaluation.loss;
     item->perplexity = event->evaluation.perplexity;
-    SAY(add_line(history, event), "evaluation: loss %s, perplexity %s",
-        text_loss((double)item->loss).text, text_loss(item->perplexity).text);
+    say(history, event, "evaluation: loss %s, perplexity %s", text_loss((double)item->loss).text,
+        text_loss(item->perplexity).text);
 }
 
 static void add_sample(struct history *history, const struct event *event)
@@ -312,33 +366,47 @@ static void add_sample(struct history *history, const struct event *event)
         history->sample_count--;
     }
     struct history_sample *sample = &history->sample[history->sample_count++];
-    sample->step = event->step == EVENT_UNKNOWN ? history->step : sane(event->step);
+    add_pause(history, event);
+    sample->seen = history->step;
+    sample->step = event->step == EVENT_UNKNOWN ? history->step : history_sane(event->step);
     sample->prompt = xstrdup(event->sample.prompt ? event->sample.prompt : "");
     sample->text = xstrdup(event->sample.text ? event->sample.text : "");
-    SAY(add_line(history, event), "sample: %.100s", sample->text);
+    say(history, event, "sample: %.100s", sample->text);
 }
 
 static void add_setting(struct history *history, const struct event *event)
 {
     const struct event_setting *from = &event->setting;
-    struct history_setting *to =
-        grow(&history->setting, &history->setting_count, &history->setting_capacity, sizeof(*to));
+    struct history_setting *to = GROW(history, setting, setting);
+    int64_t total = 0;
+    to->seen = history->step;
     to->time = event->time;
-    to->step = from->effective_step == EVENT_UNKNOWN ? history->step : sane(from->effective_step);
+    to->step =
+        from->effective_step == EVENT_UNKNOWN ? history->step : history_sane(from->effective_step);
     snprintf(to->key, sizeof(to->key), "%s", shown(from->key));
     snprintf(to->from, sizeof(to->from), "%s", shown(from->from));
     snprintf(to->to, sizeof(to->to), "%s", shown(from->to));
     snprintf(to->by, sizeof(to->by), "%s", from->by ? from->by : "");
-    SAY(add_line(history, event), "%s %s -> %s, from step %" PRId64 " on%s%s", to->key, to->from,
-        to->to, to->step, to->by[0] ? ", by " : "", to->by);
+    if (strcmp(to->key, "train.steps") == 0 && text_to_integer(to->to, &total)) {
+        history->start.start.total_steps = history_sane(total);
+    }
+    say(history, event, "%s %s -> %s, from step %" PRId64 " on%s%s", to->key, to->from, to->to,
+        to->step, to->by[0] ? ", by " : "", to->by);
 }
 
 static void add_checkpoint(struct history *history, const struct event *event)
 {
-    history->checkpoint_step = event->step == EVENT_UNKNOWN ? history->step : sane(event->step);
-    history->checkpoint_bytes = event->checkpoint.bytes;
-    history->checkpoint_seconds = event->checkpoint.seconds;
-    SAY(add_line(history, event), "checkpoint saved: %s in %.1f s%s",
+    struct history_checkpoint *item = GROW(history, checkpoint, checkpoint);
+    add_pause(history, event);
+    item->seen = history->step;
+    item->step = event->step == EVENT_UNKNOWN ? history->step : history_sane(event->step);
+    item->bytes = event->checkpoint.bytes;
+    item->seconds = event->checkpoint.seconds;
+    item->best = event->checkpoint.best;
+    history->checkpoint_step = item->step;
+    history->checkpoint_bytes = item->bytes;
+    history->checkpoint_seconds = item->seconds;
+    say(history, event, "checkpoint saved: %s in %.1f s%s",
         text_bytes((double)event->checkpoint.bytes).text, event->checkpoint.seconds,
         event->checkpoint.best ? ", best so far" : "");
 }
@@ -350,7 +418,7 @@ static void add_stop(struct history *history, const struct event *event)
     history->stop = event->stop;
     history->stop.reason = reason;
     history->stopped = true;
-    SAY(add_line(history, event), "stop: %s after %" PRId64 " steps, loss %s", shown(reason),
+    say(history, event, "stop: %s after %" PRId64 " steps, loss %s", shown(reason),
         event->stop.steps, text_loss((double)event->stop.loss).text);
 }
 
@@ -362,8 +430,45 @@ static void add_message(struct history *history, const struct event *event)
     } else {
         history->warnings++;
     }
-    SAY(add_line(history, event), "%s: %s%s%s", event->kind == EVENT_ERROR ? "ERROR" : "warning",
+    say(history, event, "%s: %s%s%s", event->kind == EVENT_ERROR ? "ERROR" : "warning",
         shown(message->text), message->hint ? " - " : "", message->hint ? message->hint : "");
+}
+
+static void add_plan(struct history *history, const struct event *event)
+{
+    struct history_plan *item = GROW(history, plans, plan);
+    item->seen = history->step;
+    item->told = event->plan;
+    history->plan = event->plan;
+    history->planned = true;
+}
+
+static void add_telemetry(struct history *history, const struct event *event)
+{
+    struct history_telemetry *item = GROW(history, telemetries, telemetry);
+    item->seen = history->step;
+    item->told = event->telemetry;
+    history->telemetry = event->telemetry;
+    history->telemetry_seen = true;
+}
+
+static void add_state(struct history *history, const struct event *event)
+{
+    struct history_state *item = GROW(history, states, state);
+    item->seen = history->step;
+    item->time = event->time;
+    snprintf(item->state, sizeof(item->state), "%s", shown(event->state.state));
+    memcpy(history->state, item->state, sizeof(history->state));
+}
+
+static void add_resume(struct history *history, const struct event *event)
+{
+    history->stopped = false;
+    if (event->resume.from_step >= 0 && event->resume.from_step < history->step) {
+        cut_back(history, event->resume.from_step);
+    }
+    say(history, event, "resume from step %" PRId64 "%s%s", event->resume.from_step,
+        event->resume.reason ? ": " : "", event->resume.reason ? event->resume.reason : "");
 }
 
 void history_add(struct history *history, const struct event *event)
@@ -376,8 +481,7 @@ void history_add(struct history *history, const struct event *event)
         add_start(history, event);
         break;
     case EVENT_PLAN:
-        history->plan = event->plan;
-        history->planned = true;
+        add_plan(history, event);
         break;
     case EVENT_STEP:
         add_step(history, event);
@@ -401,23 +505,17 @@ void history_add(struct history *history, const struct event *event)
         add_setting(history, event);
         break;
     case EVENT_TELEMETRY:
-        history->telemetry = event->telemetry;
-        history->telemetry_seen = true;
+        add_telemetry(history, event);
         break;
     case EVENT_WARNING:
     case EVENT_ERROR:
         add_message(history, event);
         break;
     case EVENT_RESUME:
-        history->stopped = false;
-        if (event->resume.from_step >= 0 && event->resume.from_step < history->step) {
-            cut_back(history, event->resume.from_step);
-        }
-        SAY(add_line(history, event), "resume from step %" PRId64 "%s%s", event->resume.from_step,
-            event->resume.reason ? ": " : "", event->resume.reason ? event->resume.reason : "");
+        add_resume(history, event);
         break;
     case EVENT_STATE:
-        snprintf(history->state, sizeof(history->state), "%s", shown(event->state.state));
+        add_state(history, event);
         break;
     case EVENT_STOP:
         add_stop(history, event);
@@ -425,115 +523,4 @@ void history_add(struct history *history, const struct event *event)
     case EVENT_KIND_COUNT:
         break;
     }
-}
-
-/* ---- questions --------------------------------------------------------------------------------
- */
-
-const struct history_line *history_line_at(const struct history *history, size_t newest)
-{
-    if (newest >= history->line_count || newest >= HISTORY_LINES) {
-        return NULL;
-    }
-    return &history->line[(history->line_count - 1 - newest) % HISTORY_LINES];
-}
-
-static double mean_of(double sum, int64_t count)
-{
-    return count > 0 ? sum / (double)count : (double)NAN;
-}
-
-struct history_text history_line_text(const struct history *history,
-                                      const struct history_line *line, bool brief)
-{
-    struct history_text out;
-    if (line->refresh < 0 || (size_t)line->refresh >= history->refresh_count) {
-        snprintf(out.text, sizeof(out.text), "%s", line->text);
-        return out;
-    }
-    const struct history_refresh *refresh = &history->refresh[line->refresh];
-    double energy = mean_of(refresh->energy_sum, refresh->energy_count);
-    double overlap = mean_of(refresh->overlap_sum, refresh->overlap_count);
-    if (brief) {
-        snprintf(out.text, sizeof(out.text), "refresh: energy %s", text_percent(energy).text);
-    } else if (isfinite(overlap)) {
-        snprintf(out.text, sizeof(out.text),
-                 "refresh: energy %s, kept %s of the rows before, %" PRId64 " matrices",
-                 text_percent(energy).text, text_percent(overlap).text, refresh->matrices);
-    } else {
-        snprintf(out.text, sizeof(out.text), "refresh: energy %s, %" PRId64 " matrices",
-                 text_percent(energy).text, refresh->matrices);
-    }
-    return out;
-}
-
-double history_step_seconds(const struct history *history)
-{
-    int64_t known = history->steps_seen < 32 ? history->steps_seen : 32;
-    if (known >= 2) {
-        size_t last = (size_t)((history->steps_seen - 1) % 32);
-        size_t first = (size_t)((history->steps_seen - known) % 32);
-        int64_t steps = history->recent_step[last] - history->recent_step[first];
-        double seconds = history->recent_time[last] - history->recent_time[first];
-        if (steps > 0 && seconds > 0) {
-            return seconds / (double)steps;
-        }
-    }
-    if (history->step > 0 && history->last_step.step_ms > 0) {
-        return history->last_step.step_ms / 1e3;
-    }
-    return (double)NAN;
-}
-
-double history_remaining(const struct history *history)
-{
-    int64_t total = history->start.start.total_steps;
-    if (!history->started || history->stopped || total <= history->step) {
-        return (double)NAN;
-    }
-    return history_step_seconds(history) * (double)(total - history->step);
-}
-
-bool history_setting_now(const struct history *history, const char *key, char *out, size_t size)
-{
-    for (size_t i = history->setting_count; i > 0; i--) {
-        if (strcmp(history->setting[i - 1].key, key) == 0) {
-            snprintf(out, size, "%s", history->setting[i - 1].to);
-            return true;
-        }
-    }
-    const char *json = history->start.start.recipe_json;
-    cJSON *root = json ? cJSON_Parse(json) : NULL;
-    const cJSON *at = root;
-    for (const char *part = key; at && *part;) {
-        size_t length = strcspn(part, ".");
-        char name[64];
-        snprintf(name, sizeof(name), "%.*s", (int)length, part);
-        at = cJSON_GetObjectItemCaseSensitive(at, name);
-        part += length + (part[length] == '.');
-    }
-    bool known = false;
-    if (cJSON_IsString(at)) {
-        snprintf(out, size, "%s", at->valuestring);
-        known = true;
-    } else if (cJSON_IsNumber(at)) {
-        snprintf(out, size, "%.10g", at->valuedouble);
-        known = true;
-    } else if (cJSON_IsBool(at)) {
-        snprintf(out, size, "%s", cJSON_IsTrue(at) ? "true" : "false");
-        known = true;
-    }
-    cJSON_Delete(root);
-    return known;
-}
-
-int64_t history_total(const int64_t bytes[MEMORY_CATEGORY_COUNT])
-{
-    int64_t total = 0;
-    for (int i = 0; i < MEMORY_CATEGORY_COUNT; i++) {
-        if (bytes[i] > 0 && total <= INT64_MAX - bytes[i]) {
-            total += bytes[i];
-        }
-    }
-    return total;
 }

@@ -7,7 +7,7 @@
 
 #include "engine/base/xalloc.h"
 
-enum { STEP_JUMP_MAX = 10000000 };
+enum { STEP_JUMP_MAX = 2000000 };
 
 void series_free(struct series *series)
 {
@@ -18,64 +18,68 @@ void series_free(struct series *series)
     memset(series, 0, sizeof(*series));
 }
 
-static void node_join(struct series_node *node, const struct series_node *other)
-{
-    if (other->count == 0) {
-        return;
-    }
-    if (node->count == 0) {
-        *node = *other;
-        return;
-    }
-    node->minimum = other->minimum < node->minimum ? other->minimum : node->minimum;
-    node->maximum = other->maximum > node->maximum ? other->maximum : node->maximum;
-    node->sum += other->sum;
-    node->count += other->count;
-}
+/* A range while it is summed up. */
+struct summary {
+    float minimum;
+    float maximum;
+    double sum;
+    int64_t count;
+};
 
-static struct series_node node_of_value(float value)
+static void take_value(struct summary *summary, float value)
 {
     if (!isfinite(value)) {
-        return (struct series_node){ 0 };
+        return;
     }
-    return (struct series_node){ value, value, (double)value, 1 };
-}
-
-/* Nodes of a level that lie fully or partly below `count` values. */
-static size_t level_count(size_t count, int level)
-{
-    size_t width = (size_t)1 << (2 * (level + 1));
-    return (count + width - 1) / width;
-}
-
-static struct series_node child(const struct series *series, int level, size_t index)
-{
-    if (level < 0) {
-        return node_of_value(series->value[index]);
+    if (summary->count == 0 || value < summary->minimum) {
+        summary->minimum = value;
     }
-    return series->node[level][index];
+    if (summary->count == 0 || value > summary->maximum) {
+        summary->maximum = value;
+    }
+    summary->sum += (double)value;
+    summary->count++;
 }
 
-/* Recomputes the last node of every level from its (at most four) children. */
-static void refresh_tail(struct series *series)
+static void take_node(struct summary *summary, const struct series_node *node)
 {
-    size_t below = series->count;
-    for (int level = 0; level < SERIES_LEVELS && below > 1; level++) {
-        size_t nodes = level_count(series->count, level);
-        if (nodes > series->node_capacity[level]) {
-            size_t capacity = nodes * 2 + 4;
-            series->node[level] =
-                xrealloc(series->node[level], capacity * sizeof(struct series_node));
-            series->node_capacity[level] = capacity;
+    if (node->count == 0) {
+        return;
+    }
+    if (summary->count == 0 || node->minimum < summary->minimum) {
+        summary->minimum = node->minimum;
+    }
+    if (summary->count == 0 || node->maximum > summary->maximum) {
+        summary->maximum = node->maximum;
+    }
+    summary->sum += (double)node->mean * (double)node->count;
+    summary->count += node->count;
+}
+
+/* Makes the node of a level whose last value has just arrived. */
+static void complete(struct series *series, int level, size_t index)
+{
+    struct summary summary = { 0 };
+    if (index >= series->node_capacity[level]) {
+        size_t capacity = index * 2 + 4;
+        series->node[level] = xrealloc(series->node[level], capacity * sizeof(struct series_node));
+        series->node_capacity[level] = capacity;
+    }
+    if (level == 0) {
+        for (size_t i = index * SERIES_LEAF; i < (index + 1) * SERIES_LEAF; i++) {
+            take_value(&summary, series->value[i]);
         }
-        struct series_node node = { 0 };
-        for (size_t i = (nodes - 1) * SERIES_FACTOR; i < below; i++) {
-            struct series_node part = child(series, level - 1, i);
-            node_join(&node, &part);
+    } else {
+        for (size_t i = index * SERIES_FACTOR; i < (index + 1) * SERIES_FACTOR; i++) {
+            take_node(&summary, &series->node[level - 1][i]);
         }
-        series->node[level][nodes - 1] = node;
-        below = nodes;
     }
+    series->node[level][index] = (struct series_node){
+        .minimum = summary.minimum,
+        .maximum = summary.maximum,
+        .mean = summary.count > 0 ? (float)(summary.sum / (double)summary.count) : 0,
+        .count = (uint32_t)summary.count,
+    };
 }
 
 static void append(struct series *series, float value)
@@ -85,7 +89,11 @@ static void append(struct series *series, float value)
         series->value = xrealloc(series->value, series->capacity * sizeof(float));
     }
     series->value[series->count++] = value;
-    refresh_tail(series);
+    size_t width = SERIES_LEAF;
+    for (int level = 0; level < SERIES_LEVELS && series->count % width == 0; level++) {
+        complete(series, level, series->count / width - 1);
+        width *= SERIES_FACTOR;
+    }
 }
 
 bool series_set(struct series *series, int64_t step, float value)
@@ -110,33 +118,33 @@ void series_cut(struct series *series, int64_t step)
     }
     if (step < (int64_t)series->count) {
         series->count = (size_t)step;
-        if (series->count > 0) {
-            refresh_tail(series);
-        }
     }
 }
 
-/* Whether the whole node lies inside the values there are: only then are its children complete. */
-static void collect(const struct series *series, size_t first, size_t end,
-                    struct series_node *total)
+/* Values first .. end - 1, by the largest nodes that lie fully inside. */
+static void collect(const struct series *series, size_t first, size_t end, struct summary *total)
 {
     while (first < end) {
         int level = -1;
         size_t width = 1;
-        while (level + 1 < SERIES_LEVELS && first % (width * SERIES_FACTOR) == 0 &&
-               first + width * SERIES_FACTOR <= end && series->node[level + 1]) {
-            width *= SERIES_FACTOR;
+        size_t wider = SERIES_LEAF;
+        while (level + 1 < SERIES_LEVELS && first % wider == 0 && first + wider <= end) {
             level++;
+            width = wider;
+            wider *= SERIES_FACTOR;
         }
-        struct series_node part = child(series, level, first / width);
-        node_join(total, &part);
+        if (level < 0) {
+            take_value(total, series->value[first]);
+        } else {
+            take_node(total, &series->node[level][first / width]);
+        }
         first += width;
     }
 }
 
 struct series_range series_look(const struct series *series, int64_t first, int64_t last)
 {
-    struct series_node total = { 0 };
+    struct summary total = { 0 };
     first = first < 1 ? 1 : first;
     last = last > (int64_t)series->count ? (int64_t)series->count : last;
     if (first <= last) {

@@ -57,6 +57,7 @@ void workbench_show_run(struct workbench *workbench, const char *name, enum conn
     workbench->overlay = OVERLAY_NONE;
     workbench->launcher.starting = false;
     workbench->zoom = workbench->scroll = workbench->cursor = 0;
+    workbench->at = 0;
     workbench->message[0] = '\0';
     workbench->dirty = true;
 }
@@ -140,6 +141,10 @@ const char *workbench_state(const struct workbench *workbench, enum style *style
                   { "saving", "SAVING" },     { "sampling", "SAMPLING" },
                   { "stopping", "STOPPING" }, { "loading", "LOADING" } };
     *style = STYLE_STRONG;
+    if (workbench->at > 0) {
+        *style = STYLE_WARN;
+        return "AS OF";
+    }
     if (workbench->connection == CONNECTION_LOADING) {
         return "READING";
     }

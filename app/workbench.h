@@ -161,6 +161,7 @@ struct workbench {
     enum connection connection;
     char run_status[16]; /* of a run that is not running: "done", "crashed" ... */
     struct history history;
+    int64_t at; /* the step that is looked at; 0: the newest. See workbench_at */
     struct tune tune;
     bool linear;   /* y axis of the loss */
     int smoothing; /* index of the choice */
@@ -250,6 +251,12 @@ int64_t workbench_send(struct workbench *workbench, const char *command, const c
                        const char *value);
 /* workbench_keys.c */
 void workbench_key(struct workbench *workbench, uint32_t key);
+/* The step that screens show instead of the newest one; 0: they follow the run. Screens need not
+ * care: workbench_draw gives them the history as it was then. */
+int64_t workbench_at(const struct workbench *workbench);
+/* Looks at a step (held to 1 .. the newest, which means to follow). */
+void workbench_travel(struct workbench *workbench, int64_t step);
+void travel_key(struct workbench *workbench, enum action action);
 /* Steps shown by the charts. */
 void workbench_window(const struct workbench *workbench, int64_t *first, int64_t *last);
 

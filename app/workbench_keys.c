@@ -170,6 +170,13 @@ static void run_key(struct workbench *workbench, enum action action)
     case ACTION_ZOOM_OUT:
         workbench->zoom -= workbench->zoom > 0;
         return;
+    case ACTION_EARLIER:
+    case ACTION_LATER:
+    case ACTION_MUCH_EARLIER:
+    case ACTION_MUCH_LATER:
+    case ACTION_FOLLOW:
+        travel_key(workbench, action);
+        return;
     case ACTION_VIEW:
         workbench->view = (workbench->view + 1) % 3;
         return;

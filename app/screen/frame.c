@@ -112,6 +112,13 @@ static void default_message(const struct workbench *workbench, char *out, size_t
         snprintf(out + used, size - used, "%s", workbench->launcher.overrides);
         return;
     }
+    if (workbench->at > 0) {
+        snprintf(out, size,
+                 "looking back: this is the run as it was after step %" PRId64
+                 "; ] later, f the newest",
+                 history->step);
+        return;
+    }
     switch (workbench->connection) {
     case CONNECTION_LIVE:
         snprintf(out, size,
@@ -218,7 +225,7 @@ static void draw_body(const struct workbench *workbench, struct canvas *canvas, 
     }
 }
 
-void workbench_draw(const struct workbench *workbench, struct canvas *canvas)
+static void draw_all(const struct workbench *workbench, struct canvas *canvas)
 {
     canvas_clear(canvas);
     if (layout_is_compact(canvas->width, canvas->height)) {
@@ -242,5 +249,19 @@ void workbench_draw(const struct workbench *workbench, struct canvas *canvas)
         draw_stop(workbench, canvas);
     } else if (workbench->overlay == OVERLAY_FIELD) {
         draw_field(workbench, canvas);
+    }
+}
+
+void workbench_draw(const struct workbench *workbench, struct canvas *canvas)
+{
+    int64_t at = workbench->mode == MODE_RUN ? workbench_at(workbench) : 0;
+    struct workbench shown = *workbench;
+    shown.at = at;
+    if (at > 0) {
+        history_at(&workbench->history, at, &shown.history);
+    }
+    draw_all(&shown, canvas);
+    if (at > 0) {
+        history_at_close(&shown.history);
     }
 }

@@ -100,14 +100,14 @@ static void draw_histogram(const struct history_matrix *matrix, struct canvas *c
                                            { 0x2591, 0x2592, 0x2593, 0x2593, 0x2588 } };
     int64_t most = 1;
     for (int i = 0; i < EVENT_HISTOGRAM_BINS; i++) {
-        most = matrix->histogram[i] > most ? matrix->histogram[i] : most;
+        most = matrix->level[i] > most ? matrix->level[i] : most;
     }
     int width = line.width < EVENT_HISTOGRAM_BINS ? line.width : EVENT_HISTOGRAM_BINS;
     for (int x = 0; x < width; x++) {
         int64_t count = 0;
         int end = (x + 1) * EVENT_HISTOGRAM_BINS / width;
         for (int bin = x * EVENT_HISTOGRAM_BINS / width; bin < end; bin++) {
-            count = matrix->histogram[bin] > count ? matrix->histogram[bin] : count;
+            count = matrix->level[bin] > count ? matrix->level[bin] : count;
         }
         double share = (double)count / (double)most;
         int level = share > 0.8 ? 4 : share > 0.6 ? 3 : share > 0.4 ? 2 : share > 0.2 ? 1 : 0;

@@ -63,12 +63,8 @@ static void loss_marks(const struct workbench *workbench, struct canvas *canvas,
             canvas_put(canvas, x, y, 'T', STYLE_SERIES_2);
         }
     }
-    for (size_t i = 0; i < HISTORY_LINES; i++) {
-        const struct history_line *line = history_line_at(history, i);
-        if (!line) {
-            break;
-        }
-        int x = line->kind == EVENT_STEP ? plot_column(plot, line->step) : -1;
+    for (size_t i = 0; i < history->skipped_count; i++) {
+        int x = plot_column(plot, history->skipped[i]);
         if (x >= 0) {
             canvas_put(canvas, x, y, '!', STYLE_BAD);
         }
