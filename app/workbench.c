@@ -58,6 +58,7 @@ void workbench_show_run(struct workbench *workbench, const char *name, enum conn
     workbench->launcher.starting = false;
     workbench->zoom = workbench->scroll = workbench->cursor = 0;
     workbench->at = 0;
+    workbench->detail = false;
     workbench->message[0] = '\0';
     workbench->dirty = true;
 }

@@ -86,6 +86,17 @@ enum screen {
 };
 extern const char *const screen_names[SCREEN_COUNT];
 
+/* What Layers shows of the matrices. */
+enum layers_view {
+    LAYERS_ENERGY,
+    LAYERS_OVERLAP,
+    LAYERS_COVERAGE,
+    LAYERS_ENTROPY, /* as a share of the largest it could be */
+    LAYERS_ROWS,    /* where the selected rows lie */
+    LAYERS_OFTEN,   /* where they lay so far */
+    LAYERS_VIEWS
+};
+
 enum connection {
     CONNECTION_NONE,    /* nothing runs: a recording */
     CONNECTION_LIVE,    /* the socket answers */
@@ -168,7 +179,8 @@ struct workbench {
     int zoom;      /* the window is the run's steps / 2^zoom */
     int scroll;    /* of the log, help, samples */
     int cursor;    /* of layers */
-    int view;      /* of layers */
+    int view;      /* of layers: enum layers_view */
+    bool detail;   /* layers: the page of one matrix */
     bool serious;  /* log: warnings and errors only */
     bool pause_wanted;
 
@@ -271,6 +283,11 @@ const struct launcher_plan *launcher_plan_of(const struct launcher *launcher,
 void launcher_want(struct workbench *workbench);
 /* The combinations changed (override, new item): plans are made anew. */
 void launcher_forget_plans(struct workbench *workbench);
+
+/* layers_state.c */
+void layers_key(struct workbench *workbench, enum action action);
+/* Of a view with one number a matrix; of the others the captured energy. */
+double layers_value(const struct history_matrix *matrix, enum layers_view view);
 
 /* tune_state.c */
 void tune_open(struct tune *tune);

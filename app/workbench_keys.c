@@ -90,11 +90,8 @@ static void stop_key(struct workbench *workbench, uint32_t key)
 
 static void move(struct workbench *workbench, enum action action)
 {
-    int *value = workbench->screen == SCREEN_LAYERS ? &workbench->cursor : &workbench->scroll;
     int page = workbench->height > 8 ? workbench->height - 8 : 1;
-    int limit = workbench->screen == SCREEN_LAYERS ? (int)workbench->history.matrix_count - 1
-                : workbench->screen == SCREEN_LOG  ? HISTORY_LINES
-                                                   : 10000;
+    int limit = workbench->screen == SCREEN_LOG ? HISTORY_LINES : 10000;
     int by = action == ACTION_UP          ? -1
              : action == ACTION_DOWN      ? 1
              : action == ACTION_PAGE_UP   ? -page
@@ -102,14 +99,8 @@ static void move(struct workbench *workbench, enum action action)
              : action == ACTION_FIRST     ? -limit
              : action == ACTION_LAST      ? limit
                                           : 0;
-    if (workbench->screen == SCREEN_LAYERS && (by == 1 || by == -1)) {
-        by *= 7; /* a row of the map holds the matrices of one layer */
-    }
-    if (action == ACTION_LEFT || action == ACTION_RIGHT) {
-        by = action == ACTION_LEFT ? -1 : 1;
-    }
-    int to = *value + by;
-    *value = to < 0 ? 0 : to > limit ? (limit < 0 ? 0 : limit) : to;
+    int to = workbench->scroll + by;
+    workbench->scroll = to < 0 ? 0 : to > limit ? limit : to;
 }
 
 static void run_command(struct workbench *workbench, enum action action)
@@ -177,9 +168,6 @@ static void run_key(struct workbench *workbench, enum action action)
     case ACTION_FOLLOW:
         travel_key(workbench, action);
         return;
-    case ACTION_VIEW:
-        workbench->view = (workbench->view + 1) % 3;
-        return;
     case ACTION_LEVEL:
         workbench->serious = !workbench->serious;
         workbench->scroll = 0;
@@ -189,6 +177,8 @@ static void run_key(struct workbench *workbench, enum action action)
     }
     if (workbench->screen == SCREEN_TUNE) {
         tune_key(workbench, action);
+    } else if (workbench->screen == SCREEN_LAYERS) {
+        layers_key(workbench, action);
     } else {
         move(workbench, action);
     }

@@ -179,6 +179,10 @@ static void play_refresh(const struct player *player, int64_t step)
             selection->overlap = step == 1 ? (double)NAN : 0.4 + 0.4 * progress;
             selection->coverage = 0.125 + 0.7 * progress;
             selection->entropy = 4.2;
+            for (int i = 0; i < EVENT_CURVE_POINTS && layer < 4; i++) {
+                selection->curve[i] =
+                    fmin(1, selection->captured_energy * pow(2, 0.12 * (i - 3)) + 0.02);
+            }
             for (int i = 0; i < EVENT_HISTOGRAM_BINS; i++) {
                 selection->histogram[i] = (int64_t)(3 * noise(i, kind + 7 * layer));
             }

@@ -118,16 +118,42 @@ static void test_tune(void **state)
 static void test_others(void **state)
 {
     (void)state;
-    static const char *const names[] = { "layers", "memory", "samples", "log" };
-    static const char keys[] = { '2', '3', '5', '6' };
+    static const char *const names[] = { "memory", "samples", "log" };
+    static const char keys[] = { '3', '5', '6' };
     struct workbench workbench;
     workbench_open(&workbench);
     recording_feed(&workbench, &recorded);
-    for (int i = 0; i < 4; i++) {
+    for (int i = 0; i < 3; i++) {
         press(&workbench, (uint32_t)keys[i]);
         compare(&workbench, names[i], &shapes[0]);
         compare(&workbench, names[i], &shapes[3]);
     }
+    workbench_close(&workbench);
+}
+
+/* The views of Layers, the page of one matrix, and both at an earlier refresh. */
+static void test_layers(void **state)
+{
+    (void)state;
+    struct workbench workbench;
+    workbench_open(&workbench);
+    recording_feed(&workbench, &recorded);
+    press(&workbench, '2');
+    compare_all(&workbench, "layers");
+    press(&workbench, INPUT_DOWN);
+    press(&workbench, INPUT_RIGHT);
+    press(&workbench, INPUT_ENTER);
+    compare_all(&workbench, "matrix");
+    press(&workbench, INPUT_ESCAPE);
+    for (int i = LAYERS_ENERGY; i < LAYERS_ROWS; i++) {
+        press(&workbench, 'v');
+    }
+    press(&workbench, '[');
+    compare(&workbench, "layers-rows-earlier", &shapes[0]);
+    compare(&workbench, "layers-rows-earlier", &shapes[3]);
+    press(&workbench, 'f');
+    press(&workbench, 'v');
+    compare(&workbench, "layers-often", &shapes[3]);
     workbench_close(&workbench);
 }
 
@@ -174,8 +200,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_launcher), cmocka_unit_test(test_run),
         cmocka_unit_test(test_tune),     cmocka_unit_test(test_others),
-        cmocka_unit_test(test_compact),  cmocka_unit_test(test_finished),
-        cmocka_unit_test(test_gpu),
+        cmocka_unit_test(test_compact),  cmocka_unit_test(test_layers),
+        cmocka_unit_test(test_finished), cmocka_unit_test(test_gpu),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -55,7 +55,7 @@ static void compare(struct workbench *whole, struct workbench *part, int64_t ste
     struct buffer found = { 0 };
     press(whole, (uint32_t)key);
     press(part, (uint32_t)key);
-    part->view = whole->view = (int)(step % 5);
+    part->view = whole->view = (int)(step % LAYERS_VIEWS);
     workbench_travel(whole, step);
     draw_body(whole, &found);
     draw_body(part, &wanted);
