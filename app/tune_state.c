@@ -43,7 +43,9 @@ static void stage(struct workbench *workbench, struct tune_row *row, const char 
     char now[TUNE_VALUE_SIZE] = "";
     history_setting_now(&workbench->history, row->field->key, now, sizeof(now));
     row->bytes = row->bytes_now = -1;
+    row->flops = row->flops_now = row->refresh_flops = row->refresh_flops_now = 0;
     row->refusal[0] = '\0';
+    row->unfit = false;
     row->ask_id = 0;
     row->sent = false;
     if (strcmp(now, text) == 0) {
@@ -103,9 +105,12 @@ static void step_value(struct workbench *workbench, struct tune_row *row, bool l
 static void apply(struct workbench *workbench)
 {
     int sent = 0;
+    const struct tune_row *unfit = NULL;
     for (int i = 0; i < workbench->tune.count; i++) {
         struct tune_row *row = &workbench->tune.row[i];
-        if (row->staged[0] && !row->sent) {
+        if (row->staged[0] && !row->sent && row->unfit) {
+            unfit = row;
+        } else if (row->staged[0] && !row->sent) {
             row->applied_bytes = row->bytes;
             row->applied_before = row->bytes_now;
             row->ask_id = workbench_send(workbench, "set", row->field->key, row->staged);
@@ -113,7 +118,10 @@ static void apply(struct workbench *workbench)
             sent++;
         }
     }
-    if (sent == 0) {
+    if (unfit) {
+        workbench_say(workbench, STYLE_BAD, "%s=%s is not sent: %.160s", unfit->field->key,
+                      unfit->staged, unfit->refusal);
+    } else if (sent == 0) {
         workbench_say(workbench, STYLE_TEXT, "nothing is staged: Left and Right change a value");
     } else {
         workbench_say(workbench, STYLE_STRONG, "sent %d change%s", sent, sent == 1 ? "" : "s");
@@ -123,13 +131,18 @@ static void apply(struct workbench *workbench)
 static void undo(struct workbench *workbench)
 {
     const struct history *history = &workbench->history;
-    if (history->setting_count == 0) {
-        workbench_say(workbench, STYLE_TEXT, "nothing was changed in this run");
-        return;
+    int64_t last = tune_undoable(history);
+    if (workbench->tune.undo_id != 0) {
+        workbench_say(workbench, STYLE_TEXT, "the run has not answered the last undo yet");
+    } else if (last < 0) {
+        workbench_say(workbench, STYLE_TEXT, "%s",
+                      history->setting_count == 0 ? "nothing was changed in this run"
+                                                  : "every change was taken back");
+    } else {
+        const struct history_setting *setting = &history->setting[last];
+        workbench->tune.undo_id = workbench_send(workbench, "set", setting->key, setting->from);
+        workbench_say(workbench, STYLE_STRONG, "sent %s back to %s", setting->key, setting->from);
     }
-    const struct history_setting *last = &history->setting[history->setting_count - 1];
-    workbench_send(workbench, "set", last->key, last->from);
-    workbench_say(workbench, STYLE_STRONG, "sent %s back to %s", last->key, last->from);
 }
 
 static void discard(struct workbench *workbench)
@@ -138,6 +151,7 @@ static void discard(struct workbench *workbench)
         if (!workbench->tune.row[i].sent) {
             workbench->tune.row[i].staged[0] = '\0';
             workbench->tune.row[i].refusal[0] = '\0';
+            workbench->tune.row[i].unfit = false;
             workbench->tune.row[i].ask_id = 0;
         }
     }
@@ -187,8 +201,32 @@ void tune_key(struct workbench *workbench, enum action action)
     }
 }
 
+static void take_plan(struct tune_row *row, const struct control_reply *reply)
+{
+    row->bytes = reply->bytes;
+    row->bytes_now = reply->bytes_now;
+    row->flops = reply->flops;
+    row->flops_now = reply->flops_now;
+    row->refresh_flops = reply->refresh_flops;
+    row->refresh_flops_now = reply->refresh_flops_now;
+    row->unfit = reply->unfit;
+    if (reply->unfit) {
+        snprintf(row->refusal, sizeof(row->refusal), "%.100s%s%.90s",
+                 reply->hint[0] ? reply->hint : reply->error, reply->hint[0] ? "; " : "",
+                 reply->hint[0] ? reply->error : "");
+    }
+}
+
 void tune_reply(struct workbench *workbench, const struct control_reply *reply)
 {
+    if (reply->id != 0 && reply->id == workbench->tune.undo_id) {
+        workbench->tune.undo_id = 0;
+        if (reply->ok) {
+            workbench_say(workbench, STYLE_GOOD, "taken back from step %" PRId64 " on",
+                          reply->step);
+        }
+        return;
+    }
     for (int i = 0; i < workbench->tune.count; i++) {
         struct tune_row *row = &workbench->tune.row[i];
         if (row->ask_id == 0 || row->ask_id != reply->id) {
@@ -197,7 +235,9 @@ void tune_reply(struct workbench *workbench, const struct control_reply *reply)
         row->ask_id = 0;
         if (!reply->ok) {
             row->sent = false;
-            snprintf(row->refusal, sizeof(row->refusal), "%.190s", reply->error);
+            snprintf(row->refusal, sizeof(row->refusal), "%.100s%s%.90s",
+                     reply->hint[0] ? reply->hint : reply->error, reply->hint[0] ? "; " : "",
+                     reply->hint[0] ? reply->error : "");
             if (reply->hint[0]) {
                 workbench_say(workbench, STYLE_BAD, "%.160s - %.90s", reply->error, reply->hint);
             }
@@ -210,8 +250,7 @@ void tune_reply(struct workbench *workbench, const struct control_reply *reply)
             row->staged[0] = '\0';
             row->sent = false;
         } else {
-            row->bytes = reply->bytes;
-            row->bytes_now = reply->bytes_now;
+            take_plan(row, reply);
         }
         return;
     }
@@ -228,4 +267,29 @@ void tune_setting(struct workbench *workbench, const struct event *event)
             row->staged[0] = '\0';
         }
     }
+}
+
+void tune_lost(struct tune *tune)
+{
+    tune->undo_id = 0;
+    for (int i = 0; i < tune->count; i++) {
+        tune->row[i].ask_id = 0;
+        tune->row[i].sent = false;
+    }
+}
+
+int tune_staged(const struct tune *tune, char *out, size_t size)
+{
+    int count = 0;
+    out[0] = '\0';
+    for (int i = 0; i < tune->count; i++) {
+        const struct tune_row *row = &tune->row[i];
+        size_t used = strlen(out);
+        if (row->staged[0]) {
+            snprintf(out + used, size - used, "%s%s=%s", used ? " " : "", row->field->key,
+                     row->staged);
+            count++;
+        }
+    }
+    return count;
 }

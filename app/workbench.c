@@ -203,6 +203,9 @@ static void on_connection(struct workbench *workbench, enum connection connectio
                           const char *status)
 {
     workbench->connection = connection;
+    if (connection != CONNECTION_LIVE) {
+        tune_lost(&workbench->tune);
+    }
     snprintf(workbench->run_status, sizeof(workbench->run_status), "%s", status ? status : "");
 }
 

@@ -12,6 +12,7 @@
 #include "app/canvas.h"
 #include "app/history.h"
 #include "app/keymap.h"
+#include "app/tune_effect.h"
 #include "engine/control.h"
 #include "engine/recipe.h"
 
@@ -113,6 +114,12 @@ struct tune_row {
     char staged[TUNE_VALUE_SIZE]; /* "" if nothing is staged */
     int64_t bytes;                /* predicted total with it; -1 unknown */
     int64_t bytes_now;
+    double
+        flops; /* of the plan with it and without: steps, and steps that choose rows; 0 unknown */
+    double flops_now;
+    double refresh_flops;
+    double refresh_flops_now;
+    bool unfit;        /* the plan says it would be refused */
     char refusal[200]; /* why it was refused, or "" */
     int64_t ask_id;    /* of the plan or set command under way; 0 none */
     bool sent;         /* apply was pressed, not yet acknowledged */
@@ -122,6 +129,7 @@ struct tune_row {
     int64_t applied_before;
 };
 struct tune {
+    int64_t undo_id; /* of the undo under way; 0: none */
     struct tune_row row[TUNE_ROWS_MAX];
     int count;
     int cursor;
@@ -294,6 +302,10 @@ void tune_open(struct tune *tune);
 void tune_key(struct workbench *workbench, enum action action);
 void tune_typed(struct workbench *workbench, const char *text);
 void tune_reply(struct workbench *workbench, const struct control_reply *reply);
+/* Nobody will answer any more. */
+void tune_lost(struct tune *tune);
+/* Writes what is staged, "key=value key=value"; returns how many. */
+int tune_staged(const struct tune *tune, char *out, size_t size);
 void tune_setting(struct workbench *workbench, const struct event *event);
 
 /* screen/: each draws its part of the canvas. */

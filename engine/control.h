@@ -4,8 +4,12 @@
  * Lines of JSON both ways. A client sends {"id":N,"command":"set","key":"method.rank","value":"32"}
  * (commands: pause, resume, save, sample, stop, set, plan, hello); the run answers
  * {"ack":N,"ok":true,"step":K,...} with the step at which it holds, or {"ack":N,"ok":false,
- * "error":"...","hint":"..."}. After "hello" with "from":OFFSET the run sends every event line from
- * that byte offset of events.jsonl on, then new ones as they come.
+ * "error":"...","hint":"..."}. "sample" writes one text now; its value, if there is one, is the
+ * prompt (at most 511 bytes), else train.sample_prompt is. "set" and "plan" answer with the bytes
+ * and FLOPs of the plan with the change and without it; "plan" changes nothing and says in "fits"
+ * whether "set" would be taken, with the error and hint it would get if not. After "hello" with
+ * "from":OFFSET the run sends every event line from that byte offset of events.jsonl on, then new
+ * ones as they come.
  */
 #ifndef WINDROW_ENGINE_CONTROL_H
 #define WINDROW_ENGINE_CONTROL_H
@@ -22,6 +26,11 @@ struct control_reply {
     int64_t step;      /* first step that runs with it; -1 if it does not apply */
     int64_t bytes;     /* plan: total bytes the change would take; -1 if it does not apply */
     int64_t bytes_now; /* plan: total bytes now; -1 */
+    double flops;      /* of an optimizer step with the change; 0 if unknown */
+    double flops_now;
+    double refresh_flops; /* of one that chooses rows anew; 0 if the method has none */
+    double refresh_flops_now;
+    bool unfit; /* plan: the change would be refused; error and hint say why */
     char error[512];
     char hint[256];
 };

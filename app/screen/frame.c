@@ -119,6 +119,12 @@ static void default_message(const struct workbench *workbench, char *out, size_t
                  history->step);
         return;
     }
+    char staged[200];
+    if (workbench->screen == SCREEN_TUNE &&
+        tune_staged(&workbench->tune, staged, sizeof(staged)) > 0) {
+        snprintf(out, size, "staged: %s - a sends it, Esc drops it", staged);
+        return;
+    }
     switch (workbench->connection) {
     case CONNECTION_LIVE:
         snprintf(out, size,

@@ -72,77 +72,134 @@ static int paragraph(struct canvas *canvas, struct rect area, enum style style, 
     return y;
 }
 
-/* The highest peak measured from step `first` until step `last`; -1 if there is none. */
-static int64_t measured_between(const struct history *history, int64_t first, int64_t last)
-{
-    int64_t bytes = -1;
-    for (size_t i = 0; i < history->memories_count; i++) {
-        const struct history_memory *memory = &history->memories[i];
-        if (memory->step >= first && memory->step <= last && memory->total_bytes > bytes) {
-            bytes = memory->total_bytes;
-        }
-    }
-    return bytes;
-}
-
-/* Steps from the change before this one to the change after it. */
-static void span_of(const struct history *history, int64_t step, int64_t *first, int64_t *last)
-{
-    *first = 0;
-    *last = INT64_MAX;
-    for (size_t i = 0; i < history->setting_count; i++) {
-        int64_t other = history->setting[i].step;
-        *first = other < step && other > *first ? other : *first;
-        *last = other > step && other - 1 < *last ? other - 1 : *last;
-    }
-}
-
 static void signed_bytes(double bytes, char *out, size_t size)
 {
     snprintf(out, size, "%s%s", bytes < 0 ? "-" : "+", text_bytes(fabs(bytes)).text);
 }
 
-static void staged_effect(const struct tune_row *row, struct canvas *canvas, struct rect *line)
+/* "label   before -> after   note"; the note is left out where it has no room. */
+struct effect_line {
+    const char *label;
+    const char *before;
+    const char *after;
+    const char *note;
+    enum style style; /* of the note */
+};
+
+static void effect_line(struct canvas *canvas, struct rect *line, const struct effect_line *what)
+{
+    int y = line->y++;
+    int x = line->x;
+    canvas_text(canvas, x, y, 9, STYLE_DIM, what->label);
+    int used = 9 + canvas_printf(canvas, x + 9, y, line->width - 9, STYLE_STRONG, "%s -> %s",
+                                 what->before, what->after);
+    if (what->note && used + 2 + text_columns(what->note) <= line->width) {
+        canvas_text(canvas, x + used + 2, y, line->width - used - 2, what->style, what->note);
+    }
+}
+
+static void predicted_memory(const struct tune_row *row, struct canvas *canvas, struct rect *line)
 {
     char change[40];
-    if (row->refusal[0]) {
-        canvas_text(canvas, line->x, line->y++, line->width, STYLE_BAD, "refused:");
-        line->y = paragraph(canvas, (struct rect){ line->x, line->y, line->width, 4 }, STYLE_TEXT,
-                            row->refusal);
-    } else if (row->bytes >= 0) {
-        signed_bytes((double)(row->bytes - row->bytes_now), change, sizeof(change));
-        canvas_text(canvas, line->x, line->y++, line->width, STYLE_TEXT, "planned memory");
-        canvas_printf(canvas, line->x, line->y++, line->width, STYLE_STRONG, "  %s -> %s",
-                      text_bytes((double)row->bytes_now).text, text_bytes((double)row->bytes).text);
-        canvas_printf(canvas, line->x, line->y++, line->width,
-                      row->bytes > row->bytes_now ? STYLE_WARN : STYLE_GOOD, "  %s", change);
+    signed_bytes((double)(row->bytes - row->bytes_now), change, sizeof(change));
+    struct text_number before = text_bytes((double)row->bytes_now);
+    struct text_number after = text_bytes((double)row->bytes);
+    bool more = row->bytes > row->bytes_now;
+    effect_line(canvas, line,
+                &(struct effect_line){ "memory", before.text, after.text,
+                                       row->bytes == row->bytes_now ? "the same" : change,
+                                       more ? STYLE_WARN : STYLE_GOOD });
+}
+
+static void predicted_rest(const struct workbench *workbench, const struct tune_row *row,
+                           struct canvas *canvas, struct rect *line)
+{
+    struct tune_prediction guess;
+    tune_predict(&workbench->history, row, &guess);
+    if (isfinite(guess.speed_then) && guess.speed_now > 0) {
+        char note[32];
+        double percent = 100 * (guess.speed_then / guess.speed_now - 1);
+        snprintf(note, sizeof(note), "%+.1f%%", percent);
+        struct text_number before = text_count(guess.speed_now);
+        struct text_number after = text_count(guess.speed_then);
+        effect_line(canvas, line,
+                    &(struct effect_line){ "tokens/s", before.text, after.text, note,
+                                           percent < -0.05 ? STYLE_WARN : STYLE_GOOD });
+    }
+    if (isfinite(guess.energy_then)) {
+        char note[48];
+        snprintf(note, sizeof(note), guess.energy_bounds ? "at most" : "worst %s",
+                 text_percent(guess.worst_then).text);
+        struct text_number before = text_percent(guess.energy_now);
+        struct text_number after = text_percent(guess.energy_then);
+        effect_line(canvas, line,
+                    &(struct effect_line){ "energy", before.text, after.text, note, STYLE_DIM });
+    }
+}
+
+static void staged_effect(const struct workbench *workbench, const struct tune_row *row,
+                          struct canvas *canvas, struct rect *line)
+{
+    if (row->bytes >= 0) {
+        predicted_memory(row, canvas, line);
+        predicted_rest(workbench, row, canvas, line);
     } else if (row->ask_id != 0) {
         canvas_text(canvas, line->x, line->y++, line->width, STYLE_DIM,
                     row->sent ? "waiting for the run ..." : "planning ...");
     }
+    if (row->refusal[0]) {
+        canvas_text(canvas, line->x, line->y++, line->width, STYLE_BAD,
+                    row->unfit ? "would be refused:" : "refused:");
+        line->y = paragraph(canvas, (struct rect){ line->x, line->y, line->width, 4 }, STYLE_TEXT,
+                            row->refusal);
+    } else if (row->staged[0] && !row->sent) {
+        canvas_text(canvas, line->x, line->y++, line->width, STYLE_TEXT,
+                    "from the next step; a applies");
+    }
+}
+
+static void measured_pair(struct canvas *canvas, struct rect *line, const char *label,
+                          const struct text_number pair[2])
+{
+    effect_line(canvas, line,
+                &(struct effect_line){ label, pair[0].text, pair[1].text, NULL, STYLE_DIM });
 }
 
 static void applied_effect(const struct workbench *workbench, const struct tune_row *row,
                            struct canvas *canvas, struct rect *line)
 {
-    const struct history *history = &workbench->history;
+    struct tune_outcome found;
+    tune_measure(&workbench->history, row->applied_step, &found);
     canvas_printf(canvas, line->x, line->y++, line->width, STYLE_GOOD, "applied from step %" PRId64,
                   row->applied_step);
     if (row->applied_bytes >= 0) {
-        canvas_printf(canvas, line->x, line->y++, line->width, STYLE_TEXT, "  planned  %s -> %s",
-                      text_bytes((double)row->applied_before).text,
-                      text_bytes((double)row->applied_bytes).text);
+        measured_pair(canvas, line, "planned",
+                      (struct text_number[2]){ text_bytes((double)row->applied_before),
+                                               text_bytes((double)row->applied_bytes) });
     }
-    int64_t first;
-    int64_t last;
-    span_of(history, row->applied_step, &first, &last);
-    int64_t was = measured_between(history, first, row->applied_step - 1);
-    int64_t now = measured_between(history, row->applied_step, last);
-    if (now >= 0) {
-        canvas_printf(canvas, line->x, line->y++, line->width, STYLE_STRONG, "  measured %s -> %s",
-                      text_bytes((double)was).text, text_bytes((double)now).text);
-    } else {
-        canvas_text(canvas, line->x, line->y++, line->width, STYLE_DIM, "  measured: not yet");
+    if (found.bytes[1] < 0 && !isfinite(found.loss[1])) {
+        canvas_text(canvas, line->x, line->y++, line->width, STYLE_DIM, "measured: not yet");
+        return;
+    }
+    if (found.bytes[1] >= 0) {
+        measured_pair(canvas, line, "measured",
+                      (struct text_number[2]){ text_bytes((double)found.bytes[0]),
+                                               text_bytes((double)found.bytes[1]) });
+    }
+    if (isfinite(found.speed[1])) {
+        measured_pair(
+            canvas, line, "tokens/s",
+            (struct text_number[2]){ text_count(found.speed[0]), text_count(found.speed[1]) });
+    }
+    if (isfinite(found.energy[1])) {
+        measured_pair(canvas, line, "energy",
+                      (struct text_number[2]){ text_percent(found.energy[0]),
+                                               text_percent(found.energy[1]) });
+    }
+    if (isfinite(found.loss[1])) {
+        measured_pair(
+            canvas, line, "loss",
+            (struct text_number[2]){ text_loss(found.loss[0]), text_loss(found.loss[1]) });
     }
 }
 
@@ -158,15 +215,13 @@ static void draw_effect(const struct workbench *workbench, struct canvas *canvas
     }
     const struct tune_row *row = &tune->row[tune->cursor];
     canvas_text(canvas, line.x, line.y++, line.width, STYLE_STRONG, row->field->key);
-    line.y = paragraph(canvas, (struct rect){ line.x, line.y, line.width, 4 }, STYLE_DIM,
+    /* The more there is to say about the change, the less the setting is explained. */
+    int words = inside.height > 12 ? 4 : row->staged[0] || row->applied_step >= 0 ? 1 : 4;
+    line.y = paragraph(canvas, (struct rect){ line.x, line.y, line.width, words }, STYLE_DIM,
                        row->field->help) +
-             1;
+             (inside.height > 9);
     if (row->staged[0] || row->refusal[0]) {
-        staged_effect(row, canvas, &line);
-        if (row->staged[0] && !row->sent) {
-            canvas_text(canvas, line.x, line.y++, line.width, STYLE_TEXT,
-                        "a applies it, Esc drops it");
-        }
+        staged_effect(workbench, row, canvas, &line);
     } else if (row->applied_step >= 0) {
         applied_effect(workbench, row, canvas, &line);
     } else if (workbench_live(workbench)) {
@@ -180,37 +235,62 @@ static void draw_effect(const struct workbench *workbench, struct canvas *canvas
     canvas_restore(canvas, before);
 }
 
+/* Columns of a change: its numbers before and after it, as many as have room. */
+static void draw_outcome(const struct workbench *workbench, struct canvas *canvas, struct rect row,
+                         const struct history_setting *setting)
+{
+    struct tune_outcome found;
+    tune_measure(&workbench->history, setting->step, &found);
+    struct text_number pair[4][2];
+    for (int i = 0; i < 2; i++) {
+        pair[0][i] = text_loss(found.loss[i]);
+        pair[1][i] = text_count(found.speed[i]);
+        pair[2][i] = text_percent(found.energy[i]);
+        pair[3][i] = text_bytes((double)found.bytes[i]);
+    }
+    int x = row.x;
+    for (int k = 0; k < 4; k++) {
+        int width = k == 3 ? 22 : 16;
+        if (x + width > row.x + row.width) {
+            break;
+        }
+        canvas_printf(canvas, x, row.y, width - 1, STYLE_TEXT, "%s, %s", pair[k][0].text,
+                      pair[k][1].text);
+        x += width;
+    }
+    if (row.x + row.width - x >= 10) {
+        canvas_text(canvas, x, row.y, row.x + row.width - x, STYLE_DIM, setting->by);
+    }
+}
+
 static void draw_changes(const struct workbench *workbench, struct canvas *canvas, struct rect area)
 {
+    static const char *const titles[] = { "loss", "tokens/s", "energy", "memory" };
     const struct history *history = &workbench->history;
-    struct rect inside =
-        widget_box(canvas, area, "changes so far", "mean loss of 50 steps before, after", false);
+    struct rect inside = widget_box(canvas, area, "changes so far", "before, after", false);
     struct rect before = canvas_clip(canvas, inside);
-    int y = inside.y;
     int x = inside.x + 1;
-    bool wide = inside.width > 90;
-    for (size_t i = history->setting_count; i > 0 && y < inside.y + inside.height; i--) {
-        const struct history_setting *setting = &history->setting[i - 1];
-        struct series_range earlier =
-            series_look(&history->loss, setting->step - 50, setting->step - 1);
-        struct series_range later = series_look(&history->loss, setting->step, setting->step + 49);
-        canvas_printf(canvas, x, y, 8, STYLE_DIM, "%7" PRId64, setting->step);
-        canvas_text(canvas, x + 9, y, 22, STYLE_TEXT, setting->key);
-        canvas_printf(canvas, x + 32, y, wide ? 30 : 24, STYLE_STRONG, "%s -> %s", setting->from,
-                      setting->to);
-        int at = x + (wide ? 63 : 57);
-        if (later.count > 0 && earlier.count > 0) {
-            canvas_printf(canvas, at, y, 20, STYLE_TEXT, "%s, %s", text_loss(earlier.mean).text,
-                          text_loss(later.mean).text);
-        }
-        if (wide) {
-            canvas_printf(canvas, at + 21, y, inside.x + inside.width - at - 22, STYLE_DIM, "by %s",
-                          setting->by);
+    int y = inside.y;
+    int right = x + 57;
+    int64_t undoable = tune_undoable(history);
+    if (history->setting_count == 0) {
+        canvas_text(canvas, x, y, inside.width - 2, STYLE_DIM, "nothing was changed in this run");
+    } else {
+        canvas_text(canvas, x, y, 56, STYLE_DIM, "   step  setting");
+        for (int k = 0, at = right; k < 4 && at + (k == 3 ? 22 : 16) <= inside.x + inside.width;
+             at += 16, k++) {
+            canvas_text(canvas, at, y, 15, STYLE_DIM, titles[k]);
         }
         y++;
     }
-    if (history->setting_count == 0) {
-        canvas_text(canvas, x, y, inside.width - 2, STYLE_DIM, "nothing was changed in this run");
+    for (size_t i = history->setting_count; i > 0 && y < inside.y + inside.height; i--, y++) {
+        const struct history_setting *setting = &history->setting[i - 1];
+        canvas_printf(canvas, x, y, 8, STYLE_DIM, "%7" PRId64, setting->step);
+        canvas_text(canvas, x + 9, y, 22, STYLE_TEXT, setting->key);
+        canvas_printf(canvas, x + 32, y, 24, STYLE_STRONG, "%s -> %s%s", setting->from, setting->to,
+                      (int64_t)i - 1 == undoable && workbench_live(workbench) ? "  (u)" : "");
+        draw_outcome(workbench, canvas,
+                     (struct rect){ right, y, inside.x + inside.width - right, 1 }, setting);
     }
     canvas_restore(canvas, before);
 }

@@ -134,6 +134,7 @@ static int judge(const struct run *run, const struct server_command *command, st
     return plan_make(&change->effective, config, &change->plan, err);
 }
 
+/* Refuses what does not fit, with the largest rank that does. */
 static int check_fits(const struct run *run, const struct change *change, struct error *err)
 {
     const struct model_config *config = &run->material.config;
@@ -182,22 +183,48 @@ static int apply(struct run *run, const struct server_command *command, struct c
     return 0;
 }
 
+/* Bytes and FLOPs with the change and now; `unfit` (may be NULL): why it would be refused. */
+static void answer_change(struct run *run, const struct server_command *command,
+                          const struct plan *with, const struct plan *now,
+                          const struct error *unfit)
+{
+    struct buffer line = { 0 };
+    buffer_printf(&line,
+                  "{\"ack\":%lld,\"ok\":true,\"step\":%lld,\"bytes\":%zu,\"bytes_now\":%zu,"
+                  "\"flops\":%.17g,\"flops_now\":%.17g,\"refresh_flops\":%.17g,"
+                  "\"refresh_flops_now\":%.17g,\"fits\":%s",
+                  (long long)command->id, (long long)(run->state.step + 1), with->total_bytes,
+                  now->total_bytes, with->step_flops, now->step_flops, with->refresh_flops,
+                  now->refresh_flops, unfit ? "false" : "true");
+    if (unfit) {
+        buffer_printf(&line, ",\"error\":");
+        json_write_string(&line, unfit->message, strlen(unfit->message));
+        buffer_printf(&line, ",\"hint\":");
+        json_write_string(&line, unfit->hint, strlen(unfit->hint));
+    }
+    buffer_printf(&line, "}");
+    server_answer(run->server, command->client, line.text);
+    buffer_free(&line);
+}
+
 static void change_setting(struct run *run, const struct server_command *command,
                            struct error *failure)
 {
     struct error err = { 0 };
+    struct error unfit = { 0 };
     struct change change = { 0 };
-    int64_t now = (int64_t)run->plan.total_bytes;
+    struct plan now = run->plan;
     int result = check_live(run, command->key, &change.field, &err);
     if (result == 0) {
         result = judge(run, command, &change, &err);
     }
+    struct plan with = change.plan;
     bool only_ask = strcmp(command->command, "plan") == 0;
-    int64_t bytes = (int64_t)change.plan.total_bytes;
-    if (result == 0 && !only_ask) {
-        result = check_fits(run, &change, &err);
-    }
-    if (result == 0 && !only_ask) {
+    bool fits = result == 0 && check_fits(run, &change, &unfit) == 0;
+    if (result == 0 && !only_ask && !fits) {
+        err = unfit;
+        result = -1;
+    } else if (result == 0 && !only_ask) {
         result = apply(run, command, &change, &err);
     }
     if (run->broken) {
@@ -206,12 +233,7 @@ static void change_setting(struct run *run, const struct server_command *command
     if (result != 0) {
         answer_error(run, command, &err);
     } else {
-        char *line = xasprintf("{\"ack\":%lld,\"ok\":true,\"step\":%lld,\"bytes\":%lld,"
-                               "\"bytes_now\":%lld}",
-                               (long long)command->id, (long long)(run->state.step + 1),
-                               (long long)bytes, (long long)now);
-        server_answer(run->server, command->client, line);
-        free(line);
+        answer_change(run, command, &with, &now, fits ? NULL : &unfit);
     }
     change_free(&change);
 }
@@ -240,7 +262,8 @@ static void obey(struct run *run, const struct server_command *command, struct e
         change_setting(run, command, failure);
     } else {
         bool save = strcmp(name, "save") == 0;
-        if ((save ? run_save(run, &err) : run_sample(run, &err)) != 0) {
+        const char *prompt = command->value[0] ? command->value : NULL;
+        if ((save ? run_save(run, &err) : run_sample(run, prompt, &err)) != 0) {
             answer_error(run, command, &err);
         } else {
             answer_ok(run, command, run->state.step);

@@ -132,6 +132,12 @@ static int64_t whole_or(const cJSON *object, const char *key, int64_t fallback)
     return whole ? (int64_t)value->valuedouble : fallback;
 }
 
+static double positive_or_zero(const cJSON *object, const char *key)
+{
+    const cJSON *value = json_get(object, key);
+    return cJSON_IsNumber(value) && value->valuedouble > 0.0 ? value->valuedouble : 0.0;
+}
+
 int control_read_reply(const char *line, size_t size, struct control_reply *reply)
 {
     struct error ignored = { 0 };
@@ -144,11 +150,17 @@ int control_read_reply(const char *line, size_t size, struct control_reply *repl
         cJSON_Delete(root);
         return -1;
     }
-    *reply = (struct control_reply){ .ok = cJSON_IsTrue(json_get(root, "ok")),
-                                     .id = whole_or(root, "ack", -1),
-                                     .step = whole_or(root, "step", -1),
-                                     .bytes = whole_or(root, "bytes", -1),
-                                     .bytes_now = whole_or(root, "bytes_now", -1) };
+    *reply =
+        (struct control_reply){ .ok = cJSON_IsTrue(json_get(root, "ok")),
+                                .id = whole_or(root, "ack", -1),
+                                .step = whole_or(root, "step", -1),
+                                .bytes = whole_or(root, "bytes", -1),
+                                .bytes_now = whole_or(root, "bytes_now", -1),
+                                .flops = positive_or_zero(root, "flops"),
+                                .flops_now = positive_or_zero(root, "flops_now"),
+                                .refresh_flops = positive_or_zero(root, "refresh_flops"),
+                                .refresh_flops_now = positive_or_zero(root, "refresh_flops_now"),
+                                .unfit = cJSON_IsFalse(json_get(root, "fits")) };
     copy_text(reply->error, sizeof reply->error, json_get(root, "error"));
     copy_text(reply->hint, sizeof reply->hint, json_get(root, "hint"));
     cJSON_Delete(root);

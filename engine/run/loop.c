@@ -85,10 +85,11 @@ static int evaluate(struct run *run, struct error *err)
 
 /* ---- samples -------------------------------------------------------------------------------- */
 
-int run_sample(struct run *run, struct error *err)
+int run_sample(struct run *run, const char *prompt, struct error *err)
 {
+    prompt = prompt ? prompt : run->recipe.train_sample_prompt;
     struct generate_options options = {
-        .prompt = run->recipe.train_sample_prompt,
+        .prompt = prompt,
         .max_tokens = SAMPLE_TOKENS,
         .temperature = SAMPLE_TEMPERATURE,
         .top_p = SAMPLE_TOP_P,
@@ -101,7 +102,7 @@ int run_sample(struct run *run, struct error *err)
     struct event event;
     event_init(&event, EVENT_SAMPLE);
     event.step = run->state.step;
-    event.sample.prompt = xstrdup(run->recipe.train_sample_prompt);
+    event.sample.prompt = xstrdup(prompt);
     event.sample.text = xstrdup(text);
     free(text);
     run_emit(run, &event);
@@ -217,7 +218,7 @@ static int do_due(struct run *run, struct error *err)
     }
     if (recipe->train_sample_every > 0 && (last || due(step, recipe->train_sample_every))) {
         struct error why = { 0 };
-        if (run_sample(run, &why) != 0) {
+        if (run_sample(run, NULL, &why) != 0) {
             run_warn(run, &why);
         }
     }

@@ -170,7 +170,8 @@ void run_report_stop(struct run *run, const char *reason, int64_t status);
 
 /* Trains to the last step, a stop or a failure. */
 int run_loop(struct run *run, struct error *err);
-int run_sample(struct run *run, struct error *err);
+/* Writes a text from `prompt` (NULL: train.sample_prompt) into the stream. */
+int run_sample(struct run *run, const char *prompt, struct error *err);
 
 /* ---- commands.c ----------------------------------------------------------------------------- */
 

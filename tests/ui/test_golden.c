@@ -106,7 +106,11 @@ static void test_tune(void **state)
                                    .id = effect.id,
                                    .step = -1,
                                    .bytes = 162 * (int64_t)1048576,
-                                   .bytes_now = 134 * (int64_t)1048576 };
+                                   .bytes_now = 134 * (int64_t)1048576,
+                                   .flops = 2.4e10,
+                                   .flops_now = 2.1e10,
+                                   .refresh_flops = 3.2e10,
+                                   .refresh_flops_now = 2.9e10 };
     struct workbench_event event = { .kind = WORKBENCH_REPLY, .reply = &reply };
     workbench_event(&workbench, &event);
     compare_all(&workbench, "tune");

@@ -100,7 +100,7 @@ static void test_whole_life(void **state)
     pty_send(&pty, "4");
     pty_wait_for(&pty, "[4 Tune]", SHORT);
     pty_send(&pty, "\x1b[C"); /* right: the rank doubles */
-    pty_wait_for(&pty, "planned memory", LONG);
+    pty_wait_for(&pty, "tokens/s", LONG);
     pty_send(&pty, "a");
     pty_wait_for(&pty, " holds from step", LONG);
     pty_wait_for(&pty, "measured", LONG);

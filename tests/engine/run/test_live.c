@@ -155,6 +155,11 @@ static void what_may_not_change_is_refused(void **state)
     expect_ok(run, "set", "train.sample_every", "1000000");
     expect_ok(run, "sample", NULL, NULL);
     assert_int_equal(fixture_events(run, EVENT_SAMPLE, NULL), 1);
+    expect_ok(run, "sample", NULL, "a prompt of the moment");
+    struct event event;
+    assert_int_equal(fixture_events(run, EVENT_SAMPLE, &event), 2);
+    assert_string_equal(event.sample.prompt, "a prompt of the moment");
+    event_free(&event);
     assert_int_equal(fixture_events(run, EVENT_SETTING, NULL), 1);
     stop(run, &child);
     free(run);
@@ -176,6 +181,14 @@ static void a_rank_that_does_not_fit_names_the_largest(void **state)
     fixture_set(fixture, "method.rank=8");
     material_close(&material);
     struct child child = start_long(fixture, &run);
+    /* Asking changes nothing, and says the same beforehand. */
+    struct control_reply reply = ask(run, "plan", "method.rank", "16");
+    assert_true(reply.ok && reply.unfit);
+    assert_non_null(strstr(reply.hint, "largest rank that fits is 10"));
+    assert_true(reply.bytes > reply.bytes_now && reply.flops > reply.flops_now);
+    assert_true(reply.refresh_flops > reply.refresh_flops_now && reply.flops_now > 0);
+    reply = ask(run, "plan", "method.rank", "10");
+    assert_true(reply.ok && !reply.unfit);
     expect_refusal(run, "method.rank", "16", "", "largest rank that fits is 10");
     expect_ok(run, "set", "method.rank", "10");
     stop(run, &child);
