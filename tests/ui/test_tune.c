@@ -86,7 +86,7 @@ static void test_prediction(void **state)
     double now = 0;
     double then = 0;
     for (size_t i = 0; i < workbench.history.matrix_count; i++) {
-        now += workbench.history.matrix[i].curve[3];
+        now += workbench.history.matrix[i].energy;
         then += workbench.history.matrix[i].curve[4];
     }
     assert_near(guess.energy_now, now / (double)workbench.history.matrix_count, 1e-6);

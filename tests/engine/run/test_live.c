@@ -155,10 +155,10 @@ static void what_may_not_change_is_refused(void **state)
     expect_ok(run, "set", "train.sample_every", "1000000");
     expect_ok(run, "sample", NULL, NULL);
     assert_int_equal(fixture_events(run, EVENT_SAMPLE, NULL), 1);
-    expect_ok(run, "sample", NULL, "a prompt of the moment");
+    expect_ok(run, "sample", NULL, "rain");
     struct event event;
     assert_int_equal(fixture_events(run, EVENT_SAMPLE, &event), 2);
-    assert_string_equal(event.sample.prompt, "a prompt of the moment");
+    assert_string_equal(event.sample.prompt, "rain");
     event_free(&event);
     assert_int_equal(fixture_events(run, EVENT_SETTING, NULL), 1);
     stop(run, &child);
