@@ -86,11 +86,14 @@ static void check_gradient(void *context, const char *name, struct tensor *gradi
     assert_non_null(p);
     assert_int_equal(count, parameter_count(p));
     c->parameters++;
+    /* The norm of a row of one element is a step but for eps: small steps see its slope, and there
+     * losses in fp32 resolve no more than this. */
+    double blur = c->trainer->model.config.hidden_size == 1 ? 8e-3 : 2e-3;
     for (int i = 0; i <= RANDOM_ELEMENTS; i++) {
         int64_t at = i == 0 ? largest_element(g, count) : dice_roll(&c->dice, count);
         double got = (double)g[at] * (double)c->batch->trained_tokens;
         double want = closest_difference(c, (float *)p->value.data + at, got);
-        if (!(fabs(got - want) <= 2e-3 + 1e-2 * fabs(want))) {
+        if (!(fabs(got - want) <= blur + 1e-2 * fabs(want))) {
             fail_msg("case %d: %s, element %d: gradient %.6g, difference %.6g", c->number, name,
                      (int)at, got, want);
         }
