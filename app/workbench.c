@@ -58,7 +58,8 @@ void workbench_show_run(struct workbench *workbench, const char *name, enum conn
     workbench->launcher.starting = false;
     workbench->zoom = workbench->scroll = workbench->cursor = 0;
     workbench->at = 0;
-    workbench->detail = false;
+    workbench->detail = workbench->asked = false;
+    memset(&workbench->whatif, 0, sizeof(workbench->whatif));
     workbench->message[0] = '\0';
     workbench->dirty = true;
 }
@@ -192,6 +193,9 @@ void workbench_window(const struct workbench *workbench, int64_t *first, int64_t
 
 static void on_reply(struct workbench *workbench, const struct control_reply *reply)
 {
+    if (memory_reply(workbench, reply)) {
+        return;
+    }
     tune_reply(workbench, reply);
     if (!reply->ok && workbench->message_style != STYLE_BAD) {
         workbench_say(workbench, STYLE_BAD, "%s%s%.100s", reply->error, reply->hint[0] ? " - " : "",

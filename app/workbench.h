@@ -135,6 +135,25 @@ struct tune {
     int cursor;
 };
 
+enum { WHATIF_MAX = 40 };
+
+/* What the run says that a change of a live setting would take. */
+struct whatif_row {
+    const struct field *field;
+    char value[TUNE_VALUE_SIZE];
+    bool answered;
+    int64_t bytes; /* -1 unknown */
+    int64_t bytes_now;
+    char refusal[256]; /* "" if it is allowed */
+};
+struct whatif {
+    struct whatif_row row[WHATIF_MAX];
+    int count; /* 0: nothing was asked */
+    int next;  /* answers up to here */
+    int64_t ask_id;
+    int64_t step; /* when it was asked */
+};
+
 /* ---- all of it --------------------------------------------------------------------------------
  */
 
@@ -182,14 +201,16 @@ struct workbench {
     struct history history;
     int64_t at; /* the step that is looked at; 0: the newest. See workbench_at */
     struct tune tune;
-    bool linear;   /* y axis of the loss */
-    int smoothing; /* index of the choice */
-    int zoom;      /* the window is the run's steps / 2^zoom */
-    int scroll;    /* of the log, help, samples */
-    int cursor;    /* of layers */
-    int view;      /* of layers: enum layers_view */
-    bool detail;   /* layers: the page of one matrix */
-    bool serious;  /* log: warnings and errors only */
+    struct whatif whatif; /* of Memory */
+    bool asked;           /* its answers are shown where there is no room for all panes */
+    bool linear;          /* y axis of the loss */
+    int smoothing;        /* index of the choice */
+    int zoom;             /* the window is the run's steps / 2^zoom */
+    int scroll;           /* of the log, help, samples */
+    int cursor;           /* of layers */
+    int view;             /* of layers: enum layers_view */
+    bool detail;          /* layers: the page of one matrix */
+    bool serious;         /* log: warnings and errors only */
     bool pause_wanted;
 
     enum field_use field_use;
@@ -296,6 +317,11 @@ void launcher_forget_plans(struct workbench *workbench);
 void layers_key(struct workbench *workbench, enum action action);
 /* Of a view with one number a matrix; of the others the captured energy. */
 double layers_value(const struct history_matrix *matrix, enum layers_view view);
+
+/* memory_state.c */
+void memory_key(struct workbench *workbench, enum action action);
+/* Whether the reply was the answer to a question of its own. */
+bool memory_reply(struct workbench *workbench, const struct control_reply *reply);
 
 /* tune_state.c */
 void tune_open(struct tune *tune);

@@ -177,6 +177,8 @@ static void run_key(struct workbench *workbench, enum action action)
     }
     if (workbench->screen == SCREEN_TUNE) {
         tune_key(workbench, action);
+    } else if (workbench->screen == SCREEN_MEMORY) {
+        memory_key(workbench, action);
     } else if (workbench->screen == SCREEN_LAYERS) {
         layers_key(workbench, action);
     } else {

@@ -41,6 +41,33 @@ static void category_line(const struct workbench *workbench, struct canvas *canv
     }
 }
 
+/* What the device and the process take in all, beside what was planned; 0: unknown. The gap is the
+ * driver's context, libraries and other processes. */
+struct device_use {
+    int64_t used;
+    int64_t total;
+    int64_t host;
+    int64_t ours; /* all regions, which are taken whole before the first step */
+};
+
+static struct device_use device_use(const struct history *history)
+{
+    const struct event_telemetry *now = &history->telemetry;
+    const struct event_memory *memory = &history->memory;
+    struct device_use use = { 0 };
+    if (history->telemetry_seen) {
+        use.used = now->device_used_bytes;
+        use.total = now->device_total_bytes;
+        use.host = now->host_bytes;
+    }
+    if (history->memory_step >= 0) {
+        use.used = use.used > 0 ? use.used : memory->device_used_bytes;
+        use.host = use.host > 0 ? use.host : memory->host_bytes;
+    }
+    use.ours = history->planned ? history->plan.total_bytes : 0;
+    return use;
+}
+
 static void total_lines(const struct workbench *workbench, struct canvas *canvas, struct rect line)
 {
     const struct history *history = &workbench->history;
@@ -55,26 +82,29 @@ static void total_lines(const struct workbench *workbench, struct canvas *canvas
                       text_bytes((double)history->plan.total_bytes).text, bounded ? " of " : "",
                       bounded ? text_bytes((double)history->plan.limit_bytes).text : "");
     }
-    bool told = history->telemetry_seen && history->telemetry.device_used_bytes > 0;
-    int64_t device = told                        ? history->telemetry.device_used_bytes
-                     : history->memory_step >= 0 ? memory->device_used_bytes
-                                                 : EVENT_UNKNOWN;
-    int64_t host = history->telemetry_seen && history->telemetry.host_bytes > 0
-                       ? history->telemetry.host_bytes
-                   : history->memory_step >= 0 ? memory->host_bytes
-                                               : EVENT_UNKNOWN;
-    if (device > 0) {
-        /* Beside the plan, what the device says: the gap is the driver's context, the libraries and
-         * other processes. */
-        bool whole =
-            history->telemetry_seen && history->telemetry.device_total_bytes > 0 && line.width > 34;
+    struct device_use use = device_use(history);
+    bool whole = use.total > 0 && line.width > 34;
+    if (use.used > 0) {
         canvas_printf(canvas, line.x, line.y++, line.width, STYLE_TEXT, "device in use %s%s%s",
-                      text_bytes((double)device).text, whole ? " of " : "",
-                      whole ? text_bytes((double)history->telemetry.device_total_bytes).text : "");
+                      text_bytes((double)use.used).text, whole ? " of " : "",
+                      whole ? text_bytes((double)use.total).text : "");
     }
-    if (host > 0) {
+    if (use.host > 0) {
         canvas_printf(canvas, line.x, line.y++, line.width, STYLE_TEXT, "process       %s",
-                      text_bytes((double)host).text);
+                      text_bytes((double)use.host).text);
+    }
+    if (use.used > use.ours && use.ours > 0) {
+        canvas_printf(canvas, line.x, line.y++, line.width, STYLE_DIM, "  not ours    %s%s",
+                      text_bytes((double)(use.used - use.ours)).text,
+                      line.width > 40 ? ": driver, libraries, other programs" : "");
+    } else if (use.host > use.ours && use.ours > 0) {
+        canvas_printf(canvas, line.x, line.y++, line.width, STYLE_DIM, "  unplanned   %s%s",
+                      text_bytes((double)(use.host - use.ours)).text,
+                      line.width > 40 ? ": program, data, libraries" : "");
+    }
+    if (use.total > use.used && use.used > 0) {
+        canvas_printf(canvas, line.x, line.y++, line.width, STYLE_DIM, "  free        %s",
+                      text_bytes((double)(use.total - use.used)).text);
     }
 }
 
@@ -109,73 +139,4 @@ void screen_memory_table(const struct workbench *workbench, struct canvas *canva
     line.y += inside.height > 9;
     total_lines(workbench, canvas, line);
     canvas_restore(canvas, before);
-}
-
-/* One bar per phase, stacked by category. */
-static void draw_phases(const struct workbench *workbench, struct canvas *canvas, struct rect area)
-{
-    const struct event_plan *plan = &workbench->history.plan;
-    struct rect inside = widget_box(canvas, area, "planned bytes by phase of a step",
-                                    "W weights  G gradients  O optimizer  A activations", true);
-    struct rect before = canvas_clip(canvas, inside);
-    double scale = 0;
-    for (int i = 0; i < plan->phase_count; i++) {
-        scale = fmax(scale, (double)history_total(plan->phase[i].bytes));
-    }
-    int width = inside.width - 24;
-    int y = inside.y;
-    for (int i = 0; i < plan->phase_count && scale > 0; i++) {
-        double total = (double)history_total(plan->phase[i].bytes);
-        if (total <= 0) {
-            continue;
-        }
-        canvas_text(canvas, inside.x + 1, y, 10, STYLE_TEXT, plan->phase[i].name);
-        double sum = 0;
-        int at = 0;
-        for (int k = 0; k < MEMORY_CATEGORY_COUNT; k++) {
-            sum += (double)plan->phase[i].bytes[k];
-            int to = (int)lround(sum / scale * width);
-            for (; at < to; at++) {
-                canvas_put(canvas, inside.x + 12 + at, y, (uint32_t)letters[k], styles[k]);
-            }
-        }
-        canvas_text_right(canvas, inside.x + inside.width - 10, y, 9, STYLE_TEXT,
-                          text_bytes(total).text);
-        y++;
-    }
-    if (plan->phase_count == 0) {
-        canvas_text(canvas, inside.x + 1, y, inside.width - 2, STYLE_DIM, "not planned yet");
-    }
-    canvas_restore(canvas, before);
-}
-
-static void draw_largest(const struct workbench *workbench, struct canvas *canvas, struct rect area)
-{
-    const struct event_plan *plan = &workbench->history.plan;
-    struct rect inside = widget_box(canvas, area, "largest tensors at the peak", NULL, false);
-    struct rect before = canvas_clip(canvas, inside);
-    for (int i = 0; i < plan->largest_count && i < inside.height; i++) {
-        const struct memory_record *record = &plan->largest[i];
-        int y = inside.y + i;
-        char letter =
-            (unsigned)record->category < MEMORY_CATEGORY_COUNT ? letters[record->category] : '?';
-        canvas_text_right(canvas, inside.x + 1, y, 8, STYLE_TEXT,
-                          text_bytes((double)record->bytes).text);
-        canvas_printf(canvas, inside.x + 10, y, inside.width - 11, STYLE_TEXT, "%c  %s", letter,
-                      record->name);
-    }
-    canvas_restore(canvas, before);
-}
-
-void screen_memory(const struct workbench *workbench, struct canvas *canvas, struct rect body)
-{
-    struct rect rows[2];
-    struct rect columns[2];
-    int upper = 10 > body.height / 2 ? body.height / 2 : 10;
-    rows[0] = (struct rect){ body.x, body.y, body.width, upper };
-    rows[1] = (struct rect){ body.x, body.y + upper, body.width, body.height - upper };
-    layout_columns(rows[1], 48, columns);
-    draw_phases(workbench, canvas, rows[0]);
-    screen_memory_table(workbench, canvas, columns[0]);
-    draw_largest(workbench, canvas, columns[1]);
 }

@@ -95,6 +95,9 @@ static void play_plan(const struct player *player)
         struct memory_record *record = &event.plan.largest[i];
         snprintf(record->name, sizeof(record->name), "model.layers.%d.mlp.down_proj.weight", i);
         record->category = MEMORY_WEIGHTS;
+        record->rank = 2;
+        record->dim[0] = 256;
+        record->dim[1] = 4096 * (4 - i) / 4;
         record->bytes = (size_t)(4 - i) * MIB;
     }
     send(player, &event);

@@ -14,6 +14,8 @@
 
 static const struct recording recorded = { .steps = 412, .total = 600, .layers = 6 };
 
+#define MIB ((int64_t)1048576)
+
 struct shape {
     const char *name;
     int width;
@@ -122,12 +124,12 @@ static void test_tune(void **state)
 static void test_others(void **state)
 {
     (void)state;
-    static const char *const names[] = { "memory", "samples", "log" };
-    static const char keys[] = { '3', '5', '6' };
+    static const char *const names[] = { "samples", "log" };
+    static const char keys[] = { '5', '6' };
     struct workbench workbench;
     workbench_open(&workbench);
     recording_feed(&workbench, &recorded);
-    for (int i = 0; i < 3; i++) {
+    for (int i = 0; i < 2; i++) {
         press(&workbench, (uint32_t)keys[i]);
         compare(&workbench, names[i], &shapes[0]);
         compare(&workbench, names[i], &shapes[3]);
@@ -158,6 +160,41 @@ static void test_layers(void **state)
     press(&workbench, 'f');
     press(&workbench, 'v');
     compare(&workbench, "layers-often", &shapes[3]);
+    workbench_close(&workbench);
+}
+
+/* Memory, and the answers of the run to what changes would take. */
+static void test_memory(void **state)
+{
+    (void)state;
+    struct workbench workbench;
+    workbench_open(&workbench);
+    recording_feed(&workbench, &recorded);
+    press(&workbench, '3');
+    compare_all(&workbench, "memory");
+    press(&workbench, 'w');
+    struct effect effect;
+    int asked = 0;
+    /* One question at a time; the run refuses the largest rank. */
+    while (workbench_effect(&workbench, &effect)) {
+        assert_int_equal(effect.kind, EFFECT_SEND);
+        assert_string_equal(effect.command, "plan");
+        assert_false(workbench.effect_count);
+        bool rank = strcmp(effect.key, "method.rank") == 0;
+        int64_t value = strtoll(effect.value, NULL, 10);
+        struct control_reply reply = { .id = effect.id, .step = -1, .bytes_now = 134 * MIB };
+        reply.ok = !rank || value < 128;
+        reply.bytes = rank ? (106 + value * 7 / 8) * MIB : 134 * MIB;
+        snprintf(reply.error, sizeof(reply.error), "the plan takes 218 MiB, the limit is 200 MiB");
+        snprintf(reply.hint, sizeof(reply.hint), "the largest rank that fits is 107");
+        struct workbench_event event = { .kind = WORKBENCH_REPLY, .reply = &reply };
+        workbench_event(&workbench, &event);
+        asked++;
+    }
+    assert_true(asked >= 10 && asked == workbench.whatif.count);
+    assert_string_equal(workbench.message, "");
+    compare(&workbench, "memory-asked", &shapes[0]);
+    compare(&workbench, "memory-asked", &shapes[3]);
     workbench_close(&workbench);
 }
 
@@ -205,7 +242,8 @@ int main(void)
         cmocka_unit_test(test_launcher), cmocka_unit_test(test_run),
         cmocka_unit_test(test_tune),     cmocka_unit_test(test_others),
         cmocka_unit_test(test_compact),  cmocka_unit_test(test_layers),
-        cmocka_unit_test(test_finished), cmocka_unit_test(test_gpu),
+        cmocka_unit_test(test_memory),   cmocka_unit_test(test_finished),
+        cmocka_unit_test(test_gpu),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
