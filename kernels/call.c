@@ -54,6 +54,8 @@ static const char *dtypes_wanted(unsigned use)
     switch (use & (CALL_FLOAT | CALL_INT32 | CALL_INT16 | CALL_UINT8)) {
     case CALL_UINT8:
         return "uint8";
+    case CALL_FLOAT | CALL_UINT8:
+        return "fp32, bf16 or uint8";
     case CALL_FLOAT | CALL_INT16 | CALL_UINT8:
         return "fp32, bf16, int16 or uint8";
     case CALL_FP32:

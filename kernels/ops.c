@@ -427,6 +427,28 @@ void op_embedding_backward(struct backend *be, struct tensor *dtable, const stru
     }
 }
 
+void op_distinct(struct backend *be, const struct distinct *args)
+{
+    struct call c;
+    if (!call_begin(&c, be, "distinct") ||
+        !call_tensor(&c, "ids", args->ids, CALL_IN | CALL_INT32) ||
+        !call_tensor(&c, "room", args->room, CALL_OUT | CALL_INT32) ||
+        !call_tensor(&c, "index", args->index, CALL_OUT | CALL_INT32)) {
+        return;
+    }
+    int64_t tokens = tensor_count(args->ids);
+    int64_t words = tensor_count(args->room);
+    int64_t slots = tensor_count(args->index);
+    call_elements(&c, "slots", args->slots, CALL_OUT | CALL_INT32, tokens);
+    call_require(&c, slots >= (tokens < words ? tokens : words),
+                 "%lld slots are too few for %lld tokens of %lld words", (long long)slots,
+                 (long long)tokens, (long long)words);
+    if (call_start(&c)) {
+        be->ops->distinct(be, args);
+        call_finish(&c, OP_EMBEDDING, 0.0);
+    }
+}
+
 void op_cross_entropy(struct backend *be, const struct cross_entropy *args)
 {
     struct call c;

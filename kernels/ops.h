@@ -226,6 +226,19 @@ void op_embedding_forward(struct backend *be, struct tensor *y, const struct ten
 void op_embedding_backward(struct backend *be, struct tensor *dtable, const struct tensor *dy,
                            const struct tensor *ids);
 
+/* The distinct ones of ids (T) int32, 0 <= id < V, and where each is:
+ *   index (R) int32: ids that occur, ascending, then -1 in unused slots; R >= min(T, V)
+ *   slots (T) int32: index[slots[t]] = ids[t]
+ * room (V) int32 is overwritten: the slot of each id that occurs, -1 for the others. With slots in
+ * place of ids, op_embedding_backward sums into the R rows of a table of those that occur. */
+struct distinct {
+    struct tensor *index;
+    struct tensor *slots;
+    struct tensor *room;
+    const struct tensor *ids;
+};
+void op_distinct(struct backend *be, const struct distinct *args);
+
 /* Softmax cross-entropy of each row of logits (T, V) against targets (T) int32; a target of -1 is
  * not trained. losses (T) fp32: nats, 0 where not trained. If `gradient`, logits become their own
  * gradient in place: scale * (softmax - onehot), 0 where not trained. */
@@ -299,7 +312,8 @@ void op_select(struct backend *be, const struct select *args);
 void op_gather(struct backend *be, struct tensor *y, const struct tensor *x,
                const struct tensor *index, enum side side);
 
-/* x[index] = y, or x[:, index] = y; slots of index -1 are skipped. Indices are distinct. */
+/* x[index] = y, or x[:, index] = y; slots of index -1 are skipped. Indices are distinct. x and y
+ * may also both be uint8. */
 void op_scatter(struct backend *be, struct tensor *x, const struct tensor *y,
                 const struct tensor *index, enum side side);
 
@@ -552,6 +566,7 @@ struct backend_ops {
                               const struct tensor *);
     void (*embedding_backward)(struct backend *, struct tensor *, const struct tensor *,
                                const struct tensor *);
+    void (*distinct)(struct backend *, const struct distinct *);
     void (*cross_entropy)(struct backend *, const struct cross_entropy *);
     void (*squared_norms)(struct backend *, struct tensor *, const struct tensor *, enum side);
     void (*select)(struct backend *, const struct select *);

@@ -83,11 +83,12 @@ void op_scatter(struct backend *be, struct tensor *x, const struct tensor *y,
 {
     struct call c;
     if (!call_begin(&c, be, "scatter") ||
-        !call_tensor(&c, "x", x, CALL_INOUT | CALL_FLOAT | CALL_UNCOUNTED) ||
+        !call_tensor(&c, "x", x, CALL_INOUT | CALL_FLOAT | CALL_UINT8 | CALL_UNCOUNTED) ||
         !call_tensor(&c, "index", index, CALL_IN | CALL_INT32) || !check_side(&c, side)) {
         return;
     }
-    check_part(&c, y, CALL_IN | CALL_FLOAT, x, tensor_count(index), side);
+    unsigned dtype = x->dtype == DTYPE_U8 ? CALL_UINT8 : CALL_FLOAT;
+    check_part(&c, y, CALL_IN | dtype, x, tensor_count(index), side);
     if (call_start(&c)) {
         c.bytes += (double)tensor_count(y) * (double)dtype_size(x->dtype);
         be->ops->scatter(be, x, y, index, side);

@@ -1,4 +1,4 @@
-/* One gradient and one rule state a dense parameter. */
+/* One gradient and one rule state a dense parameter. See dense.h. */
 #include "engine/method/dense.h"
 
 #include <stdio.h>
@@ -18,33 +18,59 @@ static struct parameter *next_trained(const struct model *model, int64_t *index)
     return p;
 }
 
-void dense_attach(struct dense *dense, struct backend *be, struct memory *memory,
-                  struct model *model, const struct rule_ops *rule, enum dtype state_dtype)
+/* Whether only rows of this parameter's gradient are kept. */
+static bool is_by_rows(const struct dense *dense, const struct parameter *p)
 {
-    memset(dense, 0, sizeof *dense);
-    dense->be = be;
-    dense->model = model;
-    dense->rule = rule;
+    return dense->by_rows && p == dense->model->embedding;
+}
+
+static void place(struct dense *dense, const struct method *method, struct parameter *p)
+{
+    char name[MEMORY_NAME_SIZE];
+    bool by_rows = is_by_rows(dense, p);
+    snprintf(name, sizeof name, "%.80s gradient", p->name);
+    struct memory_shape shape = { .dtype = dense->model->dtype,
+                                  .rank = p->rank,
+                                  .dim = { by_rows ? tensor_count(&dense->rows.index) : p->dim[0],
+                                           p->dim[1] } };
+    dense->gradient[p->id] = memory_tensor(dense->memory, MEMORY_GRADIENTS, name, shape);
+    struct tensor like = p->value;
+    like.rank = p->rank;
+    rule_place(dense->rule, dense->be, dense->memory,
+               &(struct rule_layout){ .name = p->name,
+                                      .like = &like,
+                                      .whole = parameter_count(p),
+                                      .dtype = method->settings.state_dtype,
+                                      .ages = by_rows ? p->dim[0] : 1 },
+               &dense->state[p->id]);
+}
+
+int dense_attach(struct dense *dense, const struct method *method, int64_t step_tokens,
+                 struct error *err)
+{
+    struct model *model = method->model;
+    *dense = (struct dense){ .be = method->be,
+                             .memory = method->memory,
+                             .model = model,
+                             .rule = method->rule,
+                             .weight_decay = method->settings.weight_decay };
     dense->gradient = xcalloc((size_t)model->parameter_count, sizeof *dense->gradient);
     dense->state = xcalloc((size_t)model->parameter_count, sizeof *dense->state);
+    dense->by_rows = method->settings.embedding_rows && !model->embedding->frozen;
+    if (dense->by_rows && model->head == model->embedding) {
+        fail(err, ERROR_USAGE,
+             "method.embedding=rows does not go with this model: its head is its embedding, and "
+             "the head's gradient has all rows");
+        return hint(err, "use method.embedding=dense");
+    }
+    if (dense->by_rows) {
+        token_rows_place(&dense->rows, dense->memory, model->config.vocabulary, step_tokens);
+    }
     struct parameter *p;
     for (int64_t i = 0; (p = next_trained(model, &i)) != NULL;) {
-        char name[MEMORY_NAME_SIZE];
-        snprintf(name, sizeof name, "%.80s gradient", p->name);
-        struct memory_shape shape = { .dtype = model->dtype,
-                                      .rank = p->rank,
-                                      .dim = { p->dim[0], p->dim[1] } };
-        dense->gradient[p->id] = memory_tensor(memory, MEMORY_GRADIENTS, name, shape);
-        struct tensor like = p->value;
-        like.rank = p->rank;
-        rule_place(rule, be, memory,
-                   &(struct rule_layout){ .name = p->name,
-                                          .like = &like,
-                                          .whole = parameter_count(p),
-                                          .dtype = state_dtype,
-                                          .ages = 1 },
-                   &dense->state[p->id]);
+        place(dense, method, p);
     }
+    return 0;
 }
 
 void dense_detach(struct dense *dense)
@@ -54,12 +80,28 @@ void dense_detach(struct dense *dense)
     memset(dense, 0, sizeof *dense);
 }
 
-void dense_zero_gradients(struct dense *dense)
+void dense_begin_step(struct dense *dense, int64_t tokens)
 {
     struct parameter *p;
     for (int64_t i = 0; (p = next_trained(dense->model, &i)) != NULL;) {
         op_zero(dense->be, &dense->gradient[p->id]);
     }
+    if (dense->by_rows) {
+        token_rows_settle(&dense->rows, dense->be, dense->memory, dense->model->config.vocabulary,
+                          tokens);
+    }
+}
+
+struct tensor dense_slots(const struct dense *dense, int64_t first, int64_t count)
+{
+    if (!dense->by_rows) {
+        return (struct tensor){ .rank = 0 };
+    }
+    const struct tensor *slots = &dense->rows.slots;
+    struct tensor column = tensor_as_matrix(slots, tensor_count(slots), 1);
+    struct tensor range = tensor_row_range(&column, first, count);
+    range.rank = 1;
+    return range;
 }
 
 void dense_each_gradient(struct dense *dense, const struct gradient_visitor *visitor)
@@ -83,14 +125,23 @@ void dense_update(struct dense *dense, double lr, const struct rule_settings *se
     struct parameter *p;
     for (int64_t i = 0; (p = next_trained(dense->model, &i)) != NULL;) {
         double decay = parameter_decays(p) ? dense->weight_decay : 0.0;
-        dense->rule->step(dense->be, settings,
-                          &(struct rule_target){ .weight = &p->value,
-                                                 .gradient = &dense->gradient[p->id],
-                                                 .lr = (float)lr,
-                                                 .weight_decay = (float)decay,
-                                                 .scale = 1.0f,
-                                                 .id = p->id },
-                          &dense->state[p->id]);
+        struct rule_target target = { .weight = &p->value,
+                                      .gradient = &dense->gradient[p->id],
+                                      .lr = (float)lr,
+                                      .weight_decay = (float)decay,
+                                      .scale = 1.0f,
+                                      .id = p->id };
+        if (is_by_rows(dense, p)) {
+            token_rows_apply(&(struct token_rows_update){ .rows = &dense->rows,
+                                                          .be = dense->be,
+                                                          .memory = dense->memory,
+                                                          .rule = dense->rule,
+                                                          .settings = settings,
+                                                          .target = &target },
+                             &dense->state[p->id]);
+        } else {
+            dense->rule->step(dense->be, settings, &target, &dense->state[p->id]);
+        }
     }
 }
 

@@ -1,24 +1,37 @@
 /*
  * Parameters that train in full outside the linear layers, unless frozen: embedding, head, norms.
+ * Of the embedding's gradient only the rows that occur may be kept: token_rows.h.
  */
 #ifndef WINDROW_ENGINE_METHOD_DENSE_H
 #define WINDROW_ENGINE_METHOD_DENSE_H
 
-#include "engine/method/method.h"
+#include "engine/method/token_rows.h"
 
 struct dense {
     struct backend *be;
+    struct memory *memory;
     struct model *model;
     const struct rule_ops *rule;
     double weight_decay;
     struct tensor *gradient;  /* by parameter number; without data for matrices and frozen ones */
     struct rule_state *state; /* likewise */
+    bool by_rows;             /* of the embedding, only rows that occur have a gradient */
+    struct token_rows rows;
 };
 
-void dense_attach(struct dense *dense, struct backend *be, struct memory *memory,
-                  struct model *model, const struct rule_ops *rule, enum dtype state_dtype);
+/* For steps of up to `step_tokens` tokens, with the method's rule and settings. An error if the
+ * recipe asks for rows of an embedding that is the head too. */
+int dense_attach(struct dense *dense, const struct method *method, int64_t step_tokens,
+                 struct error *err);
 void dense_detach(struct dense *dense);
-void dense_zero_gradients(struct dense *dense);
+
+/* Before the first micro-batch: zeroed gradients. Where dense->by_rows, the ids of the step's
+ * `tokens` tokens have been uploaded into dense->rows.ids. */
+void dense_begin_step(struct dense *dense, int64_t tokens);
+/* What takes the place of the ids in the embedding's backward, for tokens [first, first + count) of
+ * the step; of rank 0: the ids do. */
+struct tensor dense_slots(const struct dense *dense, int64_t first, int64_t count);
+
 void dense_each_gradient(struct dense *dense, const struct gradient_visitor *visitor);
 void dense_add_squares(struct dense *dense, struct tensor *sum);
 void dense_update(struct dense *dense, double lr, const struct rule_settings *settings);

@@ -221,7 +221,8 @@ static void full_selection(const struct method *method, int64_t index,
     (void)report;
 }
 
-static const char *const full_keys[] = { "method.frozen", "method.targets", NULL };
+static const char *const full_keys[] = { "method.frozen", "method.embedding", "method.targets",
+                                         NULL };
 
 const struct method_ops full_method = {
     .name = "full",

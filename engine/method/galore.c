@@ -322,11 +322,17 @@ static void galore_selection(const struct method *method, int64_t index,
 }
 
 static const char *const galore_keys[] = {
-    "method.rank",           "method.interval",
-    "method.scale",          "method.projection",
-    "method.moments",        "method.stagger",
-    "method.refresh_warmup", "method.targets",
-    "method.frozen",         NULL,
+    "method.rank",
+    "method.interval",
+    "method.scale",
+    "method.projection",
+    "method.moments",
+    "method.stagger",
+    "method.refresh_warmup",
+    "method.embedding",
+    "method.targets",
+    "method.frozen",
+    NULL,
 };
 
 const struct method_ops galore_method = {

@@ -399,6 +399,7 @@ static const char *const grass_keys[] = {
     "method.sketch",
     "method.unselected_every",
     "method.unselected_scale",
+    "method.embedding",
     "method.targets",
     "method.frozen",
     NULL,

@@ -31,6 +31,7 @@ struct method_settings {
     bool replacement;
     bool unbiased;
     enum selection_side side;
+    bool embedding_rows; /* the embedding has a gradient only in rows that occur: token_rows.h */
     double scale;
     bool carry;
     int64_t refresh_warmup;

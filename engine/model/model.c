@@ -347,6 +347,6 @@ void model_backward(struct model *model, struct pass *pass, struct model_forward
     }
     struct tensor *dembedding = pass_gradient(pass, model->embedding);
     if (dembedding != NULL) {
-        op_embedding_backward(be, dembedding, dx, pass->ids);
+        op_embedding_backward(be, dembedding, dx, pass->slots != NULL ? pass->slots : pass->ids);
     }
 }

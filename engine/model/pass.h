@@ -103,9 +103,10 @@ struct pass {
     const struct dense_gradients *dense; /* training only */
     struct token_cache *cache;           /* generation only: S is 1 */
     const struct tensor *ids;            /* (T) int32 */
-    const struct tensor *targets;        /* (T) int32 */
-    const struct tensor *positions;      /* (T) int32 */
-    const struct tensor *starts;         /* (T) int32; NULL: every row is one run of text */
+    const struct tensor *slots;     /* (T) int32: rows of the embedding's gradient; NULL: ids */
+    const struct tensor *targets;   /* (T) int32 */
+    const struct tensor *positions; /* (T) int32 */
+    const struct tensor *starts;    /* (T) int32; NULL: every row is one run of text */
     void (*on_layer)(void *context, int64_t layer, bool backward); /* may be NULL */
     void *context;
 };

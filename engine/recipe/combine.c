@@ -60,6 +60,11 @@ static bool cudnn_tail(const struct recipe *r)
     return cudnn(r) && r->data_sequence_length % 128 != 0;
 }
 
+static bool tradam_lazy(const struct recipe *r)
+{
+    return is(r->optimizer_name, "tradam") && r->method_embedding == METHOD_EMBEDDING_ROWS;
+}
+
 static const struct combination combinations[] = {
     { rad_recomputed,
       "activation.sample=rad does not go with activation.recompute: rad thins out what is kept, "
@@ -90,6 +95,11 @@ static const struct combination combinations[] = {
       "optimizer.state=int8 does not go with optimizer.name=tradam: its anchor is as large as the "
       "weights, and eight bits for the moments beside it would save little",
       "use optimizer.state=bf16, or optimizer.name=adamw" },
+    { tradam_lazy,
+      "optimizer.name=tradam does not go with method.embedding=rows: its anchors are taken "
+      "together "
+      "every few steps, and rows that did not occur would be pulled towards older ones",
+      "use method.embedding=dense, or optimizer.name=adamw" },
 };
 
 int combine_check(const struct recipe *recipe, struct error *err)

@@ -10,6 +10,7 @@
 static const char *const init_names[] = { "pretrained", "random", NULL };
 static const char *const selection_names[] = { "top", "norm", "norm2", "uniform", NULL };
 static const char *const side_names[] = { "out", "in", "short", NULL };
+static const char *const embedding_names[] = { "dense", "rows", NULL };
 static const char *const projection_names[] = { "subspace", "svd", NULL };
 static const char *const moments_names[] = { "keep", "rotate", "reset", NULL };
 static const char *const state_names[] = { "fp32", "bf16", "int8", NULL };
@@ -136,6 +137,10 @@ const struct field recipe_fields[] = {
           "training, 4 a balance. 0: they never move."),
     NUMBER("method.unselected_scale", method_unselected_scale, 0, 1e6, "", "1",
            "grass: factor on the updates of the rows that are not selected."),
+    CHOICE("method.embedding", method_embedding, embedding_names, "dense",
+           "The embedding's gradient: of all its rows, or only of those whose tokens occur in a "
+           "step, which takes less memory where a step has fewer tokens than the vocabulary words. "
+           "Rows that do not occur then keep weight and moments as they are (lazy Adam)."),
     STRING("method.targets", method_targets, "all, or patterns joined by commas", "all",
            "The matrices of the blocks that train, by patterns such as q_proj, layers.0-3 or "
            "layers.*.down_proj; the others are frozen. all means q, k, v, o, gate, up and down."),

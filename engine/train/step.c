@@ -72,6 +72,27 @@ int trainer_upload(struct trainer *trainer, const struct batch *batch, struct er
     return 0;
 }
 
+/* Where only rows of the embedding have a gradient, the ids of all micro-batches decide which. */
+static int begin_dense(struct trainer *trainer, const struct batch *batches, int64_t count,
+                       struct error *err)
+{
+    int64_t tokens = trainer->recipe.batch_micro * trainer->recipe.data_sequence_length;
+    struct tensor *ids = &trainer->dense.rows.ids;
+    if (trainer->dense.by_rows && count * tokens > tensor_count(ids)) {
+        return fail(err, ERROR_RUNTIME, "%lld micro-batches, the recipe says %lld",
+                    (long long)count, (long long)trainer->recipe.batch_accumulate);
+    }
+    size_t bytes = (size_t)tokens * sizeof(int32_t);
+    for (int64_t i = 0; trainer->dense.by_rows && i < count; i++) {
+        if (check_batch(trainer, &batches[i], err) != 0) {
+            return -1;
+        }
+        backend_upload(trainer->be, (char *)ids->data + (size_t)i * bytes, batches[i].ids, bytes);
+    }
+    dense_begin_step(&trainer->dense, count * tokens);
+    return 0;
+}
+
 static void micro_batch(struct trainer *trainer, float scale)
 {
     struct model *model = &trainer->model;
@@ -79,6 +100,9 @@ static void micro_batch(struct trainer *trainer, float scale)
     struct memory_position activations = memory_mark(memory, MEMORY_ACTIVATIONS);
     struct memory_position workspace = memory_mark(memory, MEMORY_WORKSPACE);
     struct pass pass = trainer_pass(trainer, true);
+    struct tensor slots = dense_slots(&trainer->dense, trainer->method.micro * pass_tokens(&pass),
+                                      pass_tokens(&pass));
+    pass.slots = slots.rank > 0 ? &slots : NULL;
     struct model_forward forward;
     trainer_enter(trainer, PHASE_FORWARD);
     model_forward(model, &pass, &forward);
@@ -200,7 +224,9 @@ int trainer_step(struct trainer *trainer, int64_t step, const struct batch *batc
     method->loss = &trainer->loss;
     method->ops->begin_step(method, step);
     op_zero(trainer->be, &trainer->loss);
-    dense_zero_gradients(&trainer->dense);
+    if (begin_dense(trainer, batches, count, err) != 0) {
+        return -1;
+    }
     for (int64_t i = 0; i < count; i++) {
         method->micro = i;
         trainer->sampler.step = step;

@@ -67,6 +67,7 @@ static void method_settings_take(struct method *method, const struct recipe *rec
         .replacement = recipe->method_replacement,
         .unbiased = recipe->method_unbiased,
         .side = (enum selection_side)recipe->method_side,
+        .embedding_rows = recipe->method_embedding == METHOD_EMBEDDING_ROWS,
         .scale = recipe->method_scale,
         .carry = recipe->method_carry,
         .refresh_warmup = recipe->method_refresh_warmup,
@@ -99,9 +100,11 @@ static int attach(struct trainer *trainer, struct error *err)
     if (targets_apply(&trainer->model, &targets, err) != 0) {
         return -1;
     }
-    dense_attach(&trainer->dense, trainer->be, trainer->memory, &trainer->model, method->rule,
-                 method->settings.state_dtype);
-    trainer->dense.weight_decay = trainer->recipe.optimizer_weight_decay;
+    const struct recipe *recipe = &trainer->recipe;
+    int64_t micro = recipe->batch_micro * recipe->data_sequence_length;
+    if (dense_attach(&trainer->dense, method, recipe->batch_accumulate * micro, err) != 0) {
+        return -1;
+    }
     trainer->dense_gradients.tensor = trainer->dense.gradient;
     return method->ops->attach(method, err);
 }

@@ -114,6 +114,7 @@ static const struct backend_ops cpu_ops = {
     .swiglu_backward = cpu_swiglu_backward,
     .embedding_forward = cpu_embedding_forward,
     .embedding_backward = cpu_embedding_backward,
+    .distinct = cpu_distinct,
     .cross_entropy = cpu_cross_entropy,
     .squared_norms = cpu_squared_norms,
     .select = cpu_select,

@@ -194,6 +194,7 @@ void cpu_embedding_forward(struct backend *be, struct tensor *y, const struct te
                            const struct tensor *ids);
 void cpu_embedding_backward(struct backend *be, struct tensor *dtable, const struct tensor *dy,
                             const struct tensor *ids);
+void cpu_distinct(struct backend *be, const struct distinct *args);
 
 /* loss.c */
 void cpu_cross_entropy(struct backend *be, const struct cross_entropy *args);

@@ -165,12 +165,24 @@ static void put_u16(uint16_t *restrict dst, const uint16_t *restrict src, const 
     }
 }
 
+static void put_u8(uint8_t *restrict dst, const uint8_t *restrict src, const int32_t *index,
+                   int64_t count)
+{
+    for (int64_t j = 0; j < count; j++) {
+        if (index[j] >= 0) {
+            dst[index[j]] = src[j];
+        }
+    }
+}
+
 static void scatter_row_elements(const struct tensor *x, int64_t to, const struct tensor *y,
                                  int64_t from, const int32_t *index)
 {
     int64_t slots = tensor_columns(y);
     if (x->dtype == DTYPE_F32 && y->dtype == DTYPE_F32) {
         put_u32((uint32_t *)x->data + to, (const uint32_t *)y->data + from, index, slots);
+    } else if (x->dtype == DTYPE_U8) {
+        put_u8((uint8_t *)x->data + to, (const uint8_t *)y->data + from, index, slots);
     } else if (x->dtype == DTYPE_BF16 && y->dtype == DTYPE_BF16) {
         put_u16((uint16_t *)x->data + to, (const uint16_t *)y->data + from, index, slots);
     } else {

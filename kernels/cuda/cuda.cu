@@ -134,6 +134,7 @@ static const struct backend_ops cuda_ops = {
     .swiglu_backward = cuda_swiglu_backward,
     .embedding_forward = cuda_embedding_forward,
     .embedding_backward = cuda_embedding_backward,
+    .distinct = cuda_distinct,
     .cross_entropy = cuda_cross_entropy,
     .squared_norms = cuda_squared_norms,
     .select = cuda_select,

@@ -43,6 +43,7 @@ void cuda_embedding_forward(struct backend *be, struct tensor *y, const struct t
                             const struct tensor *ids);
 void cuda_embedding_backward(struct backend *be, struct tensor *dtable, const struct tensor *dy,
                              const struct tensor *ids);
+void cuda_distinct(struct backend *be, const struct distinct *args);
 
 /* loss.cu */
 void cuda_cross_entropy(struct backend *be, const struct cross_entropy *args);

@@ -1,5 +1,5 @@
 /*
- * Rows of the embedding table, and their gradient.
+ * Rows of the embedding table, their gradient, and which of them occur.
  *
  * The backward adds the terms of a table row in the order of the tokens, with a single store: the
  * tokens are sorted by (id, place), a block finds the run of an id where it begins, and adds its
@@ -96,4 +96,87 @@ void cuda_embedding_backward(struct backend *be, struct tensor *dtable, const st
     LAUNCH(embedding_backward_kernel, grid, COLUMN_THREADS, 0, cuda_stream(be), view_of(dtable),
            view_of(dy), sorted, tokens, columns, view_has_wide_rows(dy) && view_is_wide(dtable));
     cuda_check(be, "embedding_backward");
+}
+
+/* ---- distinct ids --------------------------------------------------------------------------- */
+
+static __global__ void nowhere_kernel(int32_t *room, int64_t words, int32_t *index, int64_t slots)
+{
+    int64_t i = thread_number();
+    if (i < words) {
+        room[i] = -1;
+    }
+    if (i < slots) {
+        index[i] = -1;
+    }
+}
+
+/* Threads whose tokens share a word write the same number. */
+static __global__ void occurs_kernel(int32_t *room, const int32_t *ids, int64_t tokens)
+{
+    int64_t token = thread_number();
+    if (token < tokens) {
+        room[ids[token]] = 0;
+    }
+}
+
+/* One block numbers the words that occur: each thread counts those of a run of its own, then knows
+ * from the counts of the threads before it where its numbers begin. */
+static __global__ void number_kernel(int32_t *room, int32_t *index, int64_t words)
+{
+    __shared__ int32_t held[BLOCK_THREADS];
+    int64_t each = (words + BLOCK_THREADS - 1) / BLOCK_THREADS;
+    int64_t first = threadIdx.x * each;
+    int64_t last = first + each < words ? first + each : words;
+    int32_t count = 0;
+    for (int64_t w = first; w < last; w++) {
+        count += room[w] >= 0;
+    }
+    int32_t sum = count;
+    held[threadIdx.x] = sum;
+    __syncthreads();
+    for (unsigned distance = 1; distance < BLOCK_THREADS; distance *= 2) {
+        int32_t before = threadIdx.x >= distance ? held[threadIdx.x - distance] : 0;
+        __syncthreads();
+        sum += before;
+        held[threadIdx.x] = sum;
+        __syncthreads();
+    }
+    int32_t slot = sum - count;
+    for (int64_t w = first; w < last; w++) {
+        if (room[w] >= 0) {
+            index[slot] = (int32_t)w;
+            room[w] = slot++;
+        }
+    }
+}
+
+static __global__ void slots_kernel(int32_t *slots, const int32_t *room, const int32_t *ids,
+                                    int64_t tokens)
+{
+    int64_t token = thread_number();
+    if (token < tokens) {
+        slots[token] = room[ids[token]];
+    }
+}
+
+void cuda_distinct(struct backend *be, const struct distinct *args)
+{
+    const int32_t *ids = (const int32_t *)args->ids->data;
+    int32_t *room = (int32_t *)args->room->data;
+    int32_t *index = (int32_t *)args->index->data;
+    int64_t tokens = tensor_count(args->ids);
+    int64_t words = tensor_count(args->room);
+    int64_t slots = tensor_count(args->index);
+    int64_t most = words > slots ? words : slots;
+    if (tokens > 0 && words > 0) {
+        LAUNCH(nowhere_kernel, cuda_blocks(most), BLOCK_THREADS, 0, cuda_stream(be), room, words,
+               index, slots);
+        LAUNCH(occurs_kernel, cuda_blocks(tokens), BLOCK_THREADS, 0, cuda_stream(be), room, ids,
+               tokens);
+        LAUNCH(number_kernel, 1, BLOCK_THREADS, 0, cuda_stream(be), room, index, words);
+        LAUNCH(slots_kernel, cuda_blocks(tokens), BLOCK_THREADS, 0, cuda_stream(be),
+               (int32_t *)args->slots->data, room, ids, tokens);
+    }
+    cuda_check(be, "distinct");
 }

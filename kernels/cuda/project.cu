@@ -97,27 +97,32 @@ static void move_rows(struct backend *be, const struct tensor *to, const struct 
     }
 }
 
-/* Bytes, one a thread. */
-static __global__ void gather_bytes_kernel(uint8_t *y, const uint8_t *x, const int32_t *index,
-                                           int64_t count, int64_t slots, int64_t columns, bool rows)
+/* Bytes, one a thread; `columns` are those of the whole. */
+static __global__ void move_bytes_kernel(uint8_t *part, uint8_t *whole, const int32_t *index,
+                                         int64_t count, int64_t slots, int64_t columns, bool rows,
+                                         bool gather)
 {
     int64_t at = thread_number();
     if (at >= count) {
         return;
     }
     int64_t chosen = rows ? index[at / columns] : index[at % slots];
-    int64_t from = rows ? chosen * columns + at % columns : at / slots * columns + chosen;
-    y[at] = chosen < 0 ? 0 : x[from];
+    int64_t there = rows ? chosen * columns + at % columns : at / slots * columns + chosen;
+    if (gather) {
+        part[at] = chosen < 0 ? 0 : whole[there];
+    } else if (chosen >= 0) {
+        whole[there] = part[at];
+    }
 }
 
-static void gather_bytes(struct backend *be, const struct tensor *y, const struct tensor *x,
-                         const struct tensor *index, enum side side)
+static void move_bytes(struct backend *be, const struct tensor *part, const struct tensor *whole,
+                       const struct tensor *index, enum side side, bool gather)
 {
-    int64_t count = tensor_count(y);
+    int64_t count = tensor_count(part);
     if (count > 0) {
-        LAUNCH(gather_bytes_kernel, cuda_blocks(count), BLOCK_THREADS, 0, cuda_stream(be),
-               (uint8_t *)y->data, (const uint8_t *)x->data, (const int32_t *)index->data, count,
-               tensor_count(index), tensor_columns(x), side == SIDE_ROWS);
+        LAUNCH(move_bytes_kernel, cuda_blocks(count), BLOCK_THREADS, 0, cuda_stream(be),
+               (uint8_t *)part->data, (uint8_t *)whole->data, (const int32_t *)index->data, count,
+               tensor_count(index), tensor_columns(whole), side == SIDE_ROWS, gather);
     }
 }
 
@@ -125,7 +130,7 @@ void cuda_gather(struct backend *be, struct tensor *y, const struct tensor *x,
                  const struct tensor *index, enum side side)
 {
     if (x->dtype == DTYPE_U8) {
-        gather_bytes(be, y, x, index, side);
+        move_bytes(be, y, x, index, side, true);
     } else if (side == SIDE_ROWS) {
         move_rows(be, y, x, index, true);
     } else {
@@ -137,7 +142,9 @@ void cuda_gather(struct backend *be, struct tensor *y, const struct tensor *x,
 void cuda_scatter(struct backend *be, struct tensor *x, const struct tensor *y,
                   const struct tensor *index, enum side side)
 {
-    if (side == SIDE_ROWS) {
+    if (x->dtype == DTYPE_U8) {
+        move_bytes(be, y, x, index, side, false);
+    } else if (side == SIDE_ROWS) {
         move_rows(be, x, y, index, false);
     } else {
         move_columns(be, y, x, index, false);

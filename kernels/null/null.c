@@ -169,6 +169,7 @@ NULL_ARGUMENTS(attention_forward)
 NULL_ARGUMENTS(attention_backward)
 NULL_ARGUMENTS(attention_decode)
 NULL_ARGUMENTS(swiglu_backward)
+NULL_ARGUMENTS(distinct)
 NULL_ARGUMENTS(cross_entropy)
 NULL_ARGUMENTS(select)
 NULL_ARGUMENTS(adamw)
@@ -208,6 +209,7 @@ static const struct backend_ops null_ops = {
     .swiglu_backward = null_swiglu_backward,
     .embedding_forward = null_ternary,
     .embedding_backward = null_ternary,
+    .distinct = null_distinct,
     .cross_entropy = null_cross_entropy,
     .squared_norms = null_side,
     .select = null_select,

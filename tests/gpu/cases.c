@@ -367,6 +367,27 @@ static void cases_embedding(struct report *r)
     }
 }
 
+static void run_distinct(struct backend *be, struct tensor *t, const struct numbers *n)
+{
+    (void)n;
+    op_distinct(be, &(struct distinct){ &t[0], &t[1], &t[2], &t[3] });
+}
+
+/* Few words for many tokens, and the reverse; more slots than are needed. */
+static void cases_distinct(struct report *r)
+{
+    for (int i = 0; i < 8; i++) {
+        int64_t tokens = i == 0 ? 1 : case_random(r, 1, i % 2 == 0 ? 20 : 900);
+        int64_t words = i == 1 ? 1 : case_random(r, 1, i % 3 == 0 ? 20 : 900);
+        int64_t slots = (tokens < words ? tokens : words) + i % 4;
+        struct trial t = { "distinct", { output(1, slots, DTYPE_I32) }, 4, { 0 }, run_distinct };
+        t.item[1] = output(1, tokens, DTYPE_I32);
+        t.item[2] = output(1, words, DTYPE_I32);
+        t.item[3] = below(tokens, words);
+        case_run(r, &t);
+    }
+}
+
 static void run_cross_entropy(struct backend *be, struct tensor *t, const struct numbers *n)
 {
     op_cross_entropy(be, &(struct cross_entropy){ &t[0], &t[1], &t[2], n->f, n->yes });
@@ -398,5 +419,6 @@ void cases_model(struct report *report)
     cases_decode(report);
     cases_swiglu(report);
     cases_embedding(report);
+    cases_distinct(report);
     cases_loss(report);
 }

@@ -378,6 +378,17 @@ static void cases_quantize(struct report *r)
         g.item[1] = d.item[1];
         g.item[2] = given(index + 2, 1);
         case_run(r, &g);
+        struct trial s = { "scatter",
+                           { { rows, columns, DTYPE_U8, FILL_UNIFORM, 0, 256, NULL, true } },
+                           3,
+                           n,
+                           run_scatter };
+        s.item[1] = g.item[0];
+        s.item[1].fill = FILL_UNIFORM;
+        s.item[1].high = 256;
+        s.item[1].written = false;
+        s.item[2] = g.item[2];
+        case_run(r, &s);
         free(index);
     }
 }

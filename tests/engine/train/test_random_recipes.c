@@ -74,6 +74,7 @@ static void draw_method(struct scenario *s)
     set_number(r, "method.refresh_warmup", dice_roll(&s->dice, 3));
     set_number(r, "method.sketch", DICE_PICK(&s->dice, 0, 0, 1, 6));
     set_number(r, "method.unselected_every", dice_roll(&s->dice, 4) == 0);
+    set(r, "method.embedding", !s->config.tied && dice_roll(&s->dice, 2) == 0 ? "rows" : "dense");
 }
 
 /* Half of the cases freeze something. */
@@ -124,7 +125,9 @@ static void draw_recipe(struct scenario *s)
     const char *rule = one_of(&s->dice, rules, 4);
     const char *format = one_of(&s->dice, formats, 3);
     bool tradam = strcmp(rule, "tradam") == 0;
-    set(r, "optimizer.name", tradam && strcmp(r->method_name, "full") != 0 ? "adamw" : rule);
+    bool rows = r->method_embedding == METHOD_EMBEDDING_ROWS; /* which tradam does not go with */
+    set(r, "optimizer.name",
+        tradam && (rows || strcmp(r->method_name, "full") != 0) ? "adamw" : rule);
     set(r, "optimizer.state", tradam && strcmp(format, "int8") == 0 ? "bf16" : format);
     set_number(r, "optimizer.anchor_interval", 1 + dice_roll(&s->dice, 3));
     set(r, "schedule.name", one_of(&s->dice, schedules, 4));

@@ -91,6 +91,7 @@ static void test_same_bits(void **state)
               "method.unbiased=true", "method.side=in", "precision.weights=bf16",
               "optimizer.state=bf16", "activation.recompute=block"),
         WORDS("method.name=full", "activation.sample=wta-crs", "activation.keep=0.3"),
+        WORDS("method.name=full", "method.embedding=rows", "optimizer.state=int8"),
     };
     int before = omp_get_max_threads();
     for (size_t v = 0; v < sizeof variants / sizeof variants[0]; v++) {
