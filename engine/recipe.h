@@ -50,7 +50,7 @@ struct recipe {
     int method_selection; /* enum select_rule */
     bool method_replacement;
     bool method_unbiased;
-    int method_side; /* enum method_side */
+    int method_side;      /* enum method_side */
     int method_embedding; /* enum method_embedding */
     double method_scale;
     bool method_carry;
