@@ -17,9 +17,12 @@ struct plan {
     size_t peak_bytes;                   /* highest sum alive at one time */
     /* Peak of each category within a phase; phases that the recipe never runs are all 0. */
     size_t phase_bytes[PHASE_COUNT][MEMORY_CATEGORY_COUNT];
-    double step_flops;        /* an optimizer step without refresh */
-    double refresh_flops;     /* one with (0 if the method has none) */
-    double step_bytes;        /* least traffic of a step without refresh */
+    double step_flops;    /* an optimizer step without refresh */
+    double refresh_flops; /* one with (0 if the method has none) */
+    double step_bytes;    /* least traffic of a step without refresh */
+    /* The same by family of operations; refresh_count is all 0 where nothing is refreshed. */
+    struct op_count step_count[OP_FAMILY_COUNT];
+    struct op_count refresh_count[OP_FAMILY_COUNT];
     int64_t checkpoint_bytes; /* of one checkpoint on disk, headers included, within 1 % */
     int64_t parameters;
     int64_t trained;
@@ -45,8 +48,40 @@ int64_t plan_limit(const struct recipe *recipe, const struct backend *be);
 int plan_check(const struct plan *plan, const struct recipe *recipe,
                const struct model_config *config, int64_t limit_bytes, struct error *err);
 
+/* ---- time --------------------------------------------------------------------------------- */
+
+/* A card as its data sheet states it. Ceilings are what dense bf16 products with fp32 sums, reads
+ * and writes of its memory, and copies from and to the host could reach at most. */
+struct card {
+    const char *name;
+    int64_t memory_gib;
+    double product_flops; /* a second */
+    double memory_bytes;  /* a second */
+    double link_bytes;    /* a second, each way */
+};
+
+/* The cards by memory, smallest first; NULL behind the last. */
+const struct card *card_at(size_t index);
+
+/* The smallest card that has at least `bytes`, else the largest. */
+const struct card *card_for(int64_t bytes);
+
+/* What programs can take of a card: its memory less what context, libraries and the screen hold. */
+int64_t card_usable_bytes(const struct card *card);
+
+/* Predicted seconds of a step, refreshes spread over their interval. Every family of operations
+ * takes its FLOPs or its bytes at the share of the card's ceilings that good kernels reach, the
+ * slower counting; what activation.offload moves runs beside the computation, and delays it by what
+ * does not hide there. Launches and gaps between kernels are left out: a bound for comparing plans
+ * with each other, never a measurement. */
+double plan_step_seconds(const struct plan *plan, const struct recipe *recipe,
+                         const struct card *card);
+
+/* ---- what to change ----------------------------------------------------------------------- */
+
 /* Changes of the recipe that make it fit, cheapest first: each is one or more key=value words.
- * Cost is the predicted change of the time per token (1.0: none). */
+ * `time_factor` is the predicted time per token on card_for(limit_bytes) over that of the recipe as
+ * it is (1.0: none). */
 enum { PLAN_CHANGES_MAX = 8 };
 struct plan_change {
     char assignments[256]; /* "batch.micro=4 batch.accumulate=2" */
@@ -56,6 +91,30 @@ struct plan_change {
 };
 int plan_changes(const struct recipe *recipe, const struct model_config *config,
                  int64_t limit_bytes, struct plan_change *out, size_t limit, size_t *count,
+                 struct error *err);
+
+/* The trade: every change alone, whether it fits or not, the one that costs the least time first.
+ * Only changes that take fewer bytes than the recipe as it is. */
+enum { PLAN_TRADES_MAX = 24 };
+int plan_trades(const struct recipe *recipe, const struct model_config *config, int64_t limit_bytes,
+                struct plan_change out[PLAN_TRADES_MAX], size_t *count, struct error *err);
+
+/* The fastest way to train this model within the limit, with the recipe's rows a step.
+ *
+ * Searched are the methods that train the model's own weights (full, grass, galore) with bf16
+ * weights rounded at random; ranks of 1/4, 1/8, 1/16 and 1/32 of the hidden size; states in fp32,
+ * bf16 and int8; recomputing; offloading to host memory; the rows of a micro-batch. Of everything
+ * that fits and takes at most 5 % more predicted time than the fastest, it is what stays nearest to
+ * full training: more rows before finer states before time. */
+struct plan_fastest {
+    bool found;            /* false: nothing in the space fits */
+    char assignments[512]; /* key=value words, for this recipe */
+    size_t total_bytes;
+    double step_seconds;
+    double fastest_seconds; /* of the fastest that fits, whatever it gives up */
+};
+int plan_fastest(const struct recipe *recipe, const struct model_config *config,
+                 int64_t limit_bytes, const struct card *card, struct plan_fastest *out,
                  struct error *err);
 
 /* The largest method.rank whose plan fits, at most the recipe's hidden size; 0 if none does. */

@@ -130,7 +130,8 @@ void recipe_copy(struct recipe *to, const struct recipe *from);
  * "preset". Unknown keys are errors that name the nearest known one. */
 int recipe_load(struct recipe *recipe, const char *path, struct error *err);
 
-/* Finds RECIPE: a path, or a name in presets/recipes or presets/methods, and loads it. */
+/* Finds RECIPE: a path, or a name in presets/recipes, presets/methods or presets/cards, and loads
+ * it. */
 int recipe_find(struct recipe *recipe, const char *name, struct error *err);
 
 /* One "key=value" word. */
@@ -158,7 +159,7 @@ char *recipe_json(const struct recipe *recipe);
 const char *preset_directory(void);
 
 /* Names (without .json) and intents in presets/<kind>, sorted by name; kind: "methods", "models",
- * "recipes". The list and its strings are freed with preset_list_free. */
+ * "recipes", "cards". The list and its strings are freed with preset_list_free. */
 struct preset {
     char *name;
     char *path;

@@ -182,12 +182,14 @@ int command_datasets(const struct arguments *arguments)
 
 int command_presets(const struct arguments *arguments)
 {
-    static const char *const kinds[][2] = { { "recipes", "recipe" }, { "methods", "method" } };
+    static const char *const kinds[][2] = { { "recipes", "recipe" },
+                                            { "methods", "method" },
+                                            { "cards", "card" } };
     struct error err = { 0 };
     struct listing listing;
     int code = 0;
     listing_open(&listing, "lll", (const char *[]){ "PRESET", "kind", "" });
-    for (size_t k = 0; k < 2; k++) {
+    for (size_t k = 0; k < sizeof kinds / sizeof kinds[0]; k++) {
         struct preset_list presets = { 0 };
         if (preset_list_read(kinds[k][0], &presets, &err) == -1) {
             code = output_error(&err);

@@ -1,5 +1,6 @@
 /* windrow plan: what a recipe would take, before anything runs. */
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -20,6 +21,12 @@ struct plan_report {
     bool fits;
     struct plan_change change[PLAN_CHANGES_MAX];
     size_t change_count;
+    /* Where a limit was asked about. */
+    const struct card *card; /* NULL: none was */
+    double step_seconds;     /* predicted for that card */
+    struct plan_change trade[PLAN_TRADES_MAX];
+    size_t trade_count;
+    struct plan_fastest fastest;
 };
 
 static bool phase_runs(const struct plan *plan, int phase)
@@ -109,13 +116,61 @@ static void print_changes(const struct plan_report *report)
         output_data("no change known here makes it fit\n");
         return;
     }
-    output_data("changes that fit, cheapest first (time for a token: x 1 is as before)\n");
+    output_data("changes that fit, cheapest first (time for a token: x 1 is as it is now)\n");
     for (size_t i = 0; i < report->change_count; i++) {
         const struct plan_change *change = &report->change[i];
         output_data("\n  %s\n      %s, time x %.2f: %s\n", change->assignments,
                     text_bytes((double)change->total_bytes).text, change->time_factor,
                     change->sentence);
     }
+}
+
+/* Tokens of a step over the predicted seconds of one. */
+static double tokens_per_second(const struct plan_report *report, double seconds)
+{
+    const struct recipe *r = report->recipe;
+    double rows = (double)r->batch_micro * (double)r->batch_accumulate;
+    return seconds > 0.0 ? rows * (double)r->data_sequence_length / seconds : 0.0;
+}
+
+static void print_trade(const struct plan_report *report)
+{
+    struct table table;
+    if (report->trade_count == 0) {
+        return;
+    }
+    output_data("\n");
+    table_open(&table, "lrr");
+    table_add(&table, (const char *[]){ "EACH CHANGE ALONE, CHEAPEST FIRST", "saves", "time" });
+    for (size_t i = 0; i < report->trade_count; i++) {
+        const struct plan_change *change = &report->trade[i];
+        double saved = (double)report->plan.total_bytes - (double)change->total_bytes;
+        struct text_number bytes = text_bytes(saved);
+        char factor[32];
+        snprintf(factor, sizeof factor, "x %.3f", change->time_factor);
+        table_add(&table, (const char *[]){ change->assignments, bytes.text, factor });
+    }
+    table_print(&table);
+}
+
+/* What the search found; the times are predictions for a card of that size. */
+static void print_fastest(const struct plan_report *report)
+{
+    const struct plan_fastest *f = &report->fastest;
+    if (report->card == NULL) {
+        return;
+    }
+    output_data("\nas it is, %s tokens/s are predicted for a %s\n",
+                text_count(tokens_per_second(report, report->step_seconds)).text,
+                report->card->name);
+    if (!f->found) {
+        output_data("nothing that trains this model's own weights fits, whatever its speed\n");
+        return;
+    }
+    output_data("the fastest found that fits, or at most 5 %% slower and nearer to full training: "
+                "%s, %s tokens/s predicted\n\n  %s\n",
+                text_bytes((double)f->total_bytes).text,
+                text_count(tokens_per_second(report, f->step_seconds)).text, f->assignments);
 }
 
 static void print_report(const struct plan_report *report)
@@ -150,6 +205,8 @@ static void print_report(const struct plan_report *report)
             text_bytes((double)report->plan.total_bytes - (double)report->limit_bytes).text);
         print_changes(report);
     }
+    print_trade(report);
+    print_fastest(report);
 }
 
 static void json_categories(cJSON *object, const char *key,
@@ -175,6 +232,38 @@ static void json_largest(cJSON *root, const struct plan *plan)
             cJSON_AddItemToArray(shape, cJSON_CreateNumber((double)record->dim[d]));
         }
         json_add_number(item, "bytes", (double)record->bytes);
+    }
+}
+
+static void json_changes(cJSON *root, const char *key, const struct plan_change *list, size_t count)
+{
+    cJSON *changes = json_add_array(root, key);
+    for (size_t i = 0; i < count; i++) {
+        cJSON *item = json_append_object(changes);
+        json_add_text(item, "assignments", list[i].assignments);
+        json_add_text(item, "sentence", list[i].sentence);
+        json_add_number(item, "total_bytes", (double)list[i].total_bytes);
+        json_add_number(item, "time_factor", list[i].time_factor);
+    }
+}
+
+static void json_search(cJSON *root, const struct plan_report *report)
+{
+    json_changes(root, "changes", report->change, report->change_count);
+    if (report->card == NULL) {
+        return;
+    }
+    json_changes(root, "trade", report->trade, report->trade_count);
+    json_add_text(root, "card", report->card->name);
+    json_add_number(root, "predicted_step_seconds", report->step_seconds);
+    cJSON *item = json_add_object(root, "fastest");
+    json_add_bool(item, "found", report->fastest.found);
+    if (report->fastest.found) {
+        json_add_text(item, "assignments", report->fastest.assignments);
+        json_add_number(item, "total_bytes", (double)report->fastest.total_bytes);
+        json_add_number(item, "predicted_step_seconds", report->fastest.step_seconds);
+        json_add_number(item, "predicted_tokens_per_second",
+                        tokens_per_second(report, report->fastest.step_seconds));
     }
 }
 
@@ -210,14 +299,7 @@ static void json_report(const struct plan_report *report)
     }
     json_add_bool(root, "fits", report->fits);
     json_largest(root, plan);
-    cJSON *changes = json_add_array(root, "changes");
-    for (size_t i = 0; i < report->change_count; i++) {
-        cJSON *item = json_append_object(changes);
-        json_add_text(item, "assignments", report->change[i].assignments);
-        json_add_text(item, "sentence", report->change[i].sentence);
-        json_add_number(item, "total_bytes", (double)report->change[i].total_bytes);
-        json_add_number(item, "time_factor", report->change[i].time_factor);
-    }
+    json_search(root, report);
     output_json(root);
 }
 
@@ -251,6 +333,27 @@ static int64_t find_limit(const struct recipe *recipe)
     return limit;
 }
 
+/* Looks for what fits, and for the fastest that does where --limit asks for it. */
+static int search(struct plan_report *report, const struct model_config *config, bool asked,
+                  struct error *err)
+{
+    const struct recipe *recipe = report->recipe;
+    int64_t limit = report->limit_bytes;
+    int result = 0;
+    if (!report->fits) {
+        result = plan_changes(recipe, config, limit, report->change, PLAN_CHANGES_MAX,
+                              &report->change_count, err);
+    }
+    if (result != 0 || !asked || limit == 0) {
+        return result;
+    }
+    report->card = card_for(limit);
+    report->step_seconds = plan_step_seconds(&report->plan, recipe, report->card);
+    result = plan_trades(recipe, config, limit, report->trade, &report->trade_count, err);
+    return result == 0 ? plan_fastest(recipe, config, limit, report->card, &report->fastest, err)
+                       : -1;
+}
+
 static int make_report(struct plan_report *report, const struct arguments *arguments,
                        struct recipe *recipe, struct error *err)
 {
@@ -272,10 +375,7 @@ static int make_report(struct plan_report *report, const struct arguments *argum
         report->limit_bytes = find_limit(recipe);
         report->fits =
             report->limit_bytes == 0 || report->plan.total_bytes <= (size_t)report->limit_bytes;
-    }
-    if (result == 0 && !report->fits) {
-        result = plan_changes(recipe, &material.config, report->limit_bytes, report->change,
-                              PLAN_CHANGES_MAX, &report->change_count, err);
+        result = search(report, &material.config, option_given(arguments, "limit"), err);
     }
     material_close(&material);
     return result;

@@ -17,7 +17,9 @@ static const struct option fork_options[] = {
     { 0 },
 };
 static const struct option plan_options[] = {
-    { "limit", "BYTES", "what it has to fit into (24GiB); shows the cheapest changes that fit" },
+    { "limit", "BYTES",
+      "what it has to fit into (24GiB); shows the cheapest changes that fit, what each change "
+      "saves and costs, and the fastest way that fits" },
     { "gpus", "N", "GPUs to plan for" },
     { "link", "NAME", "what joins them: nvlink, pcie5, pcie4 or bytes a second" },
     { 0 },
@@ -139,7 +141,7 @@ const struct command command_table[] = {
       command_models },
     { "datasets", "", "data sets that come with the program", NULL, NULL, 0, 0, false,
       command_datasets },
-    { "presets", "", "recipes and methods", NULL, NULL, 0, 0, false, command_presets },
+    { "presets", "", "recipes, methods and cards", NULL, NULL, 0, 0, false, command_presets },
     { "doctor", "", "devices, libraries, terminal: what is there and what is missing",
       "Exit code 0 where it can train at all.", NULL, 0, 0, false, command_doctor },
     { "help", "[COMMAND | recipe]", "this list, a command, or every key of a recipe", NULL, NULL, 0,

@@ -192,6 +192,9 @@ static int load_preset(struct recipe *recipe, const char *name, const char *fold
         path = preset_path("recipes", name);
     }
     if (!path) {
+        path = preset_path("cards", name);
+    }
+    if (!path) {
         path = path_join(folder, name);
         if (!file_exists(path)) {
             free(path);
@@ -315,6 +318,9 @@ int recipe_find(struct recipe *recipe, const char *name, struct error *err)
     char *path = preset_path("recipes", name);
     if (!path) {
         path = preset_path("methods", name);
+    }
+    if (!path) {
+        path = preset_path("cards", name);
     }
     if (!path) {
         return refuse_name(name, err);

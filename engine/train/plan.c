@@ -49,23 +49,49 @@ struct rehearsal {
 };
 
 struct step_cost {
-    double flops;
-    double bytes;
+    struct op_count count[OP_FAMILY_COUNT];
     bool refreshed;
 };
 
-/* FLOPs and bytes of one step of `count` micro-batches. */
+/* What one step of `count` micro-batches asks for. */
 static int measure_step(struct rehearsal *run, int64_t step, int64_t count, struct step_cost *cost,
                         struct error *err)
 {
     struct step_result result;
-    struct op_count before = backend_total(run->be);
+    struct op_count before[OP_FAMILY_COUNT];
+    memcpy(before, run->be->count, sizeof before);
     int rc = trainer_step(run->trainer, step, run->batch, count, &result, err);
-    struct op_count after = backend_total(run->be);
-    *cost = (struct step_cost){ .flops = after.flops - before.flops,
-                                .bytes = after.bytes - before.bytes,
-                                .refreshed = result.refreshed };
+    *cost = (struct step_cost){ .refreshed = rc == 0 && result.refreshed };
+    for (int f = 0; f < OP_FAMILY_COUNT; f++) {
+        const struct op_count *after = &run->be->count[f];
+        cost->count[f].calls = after->calls - before[f].calls;
+        cost->count[f].flops = after->flops - before[f].flops;
+        cost->count[f].bytes = after->bytes - before[f].bytes;
+    }
     return rc;
+}
+
+/* `cost` of a step with two micro-batches, and `rest` times what the second one added: `plain` of
+ * two less `single` of one. */
+static void add_rest(const struct step_cost *cost, const struct step_cost *plain,
+                     const struct step_cost *single, double rest, struct op_count *out)
+{
+    for (int f = 0; f < OP_FAMILY_COUNT; f++) {
+        const struct op_count *two = &plain->count[f];
+        const struct op_count *one = &single->count[f];
+        out[f].calls = cost->count[f].calls + (int64_t)rest * (two->calls - one->calls);
+        out[f].flops = cost->count[f].flops + rest * (two->flops - one->flops);
+        out[f].bytes = cost->count[f].bytes + rest * (two->bytes - one->bytes);
+    }
+}
+
+static void sum_counts(struct plan *plan)
+{
+    for (int f = 0; f < OP_FAMILY_COUNT; f++) {
+        plan->step_flops += plan->step_count[f].flops;
+        plan->step_bytes += plan->step_count[f].bytes;
+        plan->refresh_flops += plan->refresh_count[f].flops;
+    }
 }
 
 /* Sizes without data: the null backend reads none. */
@@ -84,7 +110,7 @@ static int plan_steps(struct rehearsal *run, struct plan *plan, struct error *er
 {
     const struct recipe *recipe = trainer_recipe(run->trainer);
     struct batch batch = plan_batch(recipe);
-    struct step_cost refresh;
+    struct step_cost refresh = { 0 };
     struct step_cost plain;
     struct step_cost single = { 0 };
     run->batch[0] = batch;
@@ -115,9 +141,11 @@ static int plan_steps(struct rehearsal *run, struct plan *plan, struct error *er
     if (rc != 0) {
         return -1;
     }
-    plan->refresh_flops = refreshes ? refresh.flops + rest * (plain.flops - single.flops) : 0.0;
-    plan->step_flops = plain.flops + rest * (plain.flops - single.flops);
-    plan->step_bytes = plain.bytes + rest * (plain.bytes - single.bytes);
+    add_rest(&plain, &plain, &single, rest, plan->step_count);
+    if (refreshes) {
+        add_rest(&refresh, &plain, &single, rest, plan->refresh_count);
+    }
+    sum_counts(plan);
     return 0;
 }
 

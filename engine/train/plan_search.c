@@ -2,8 +2,8 @@
  * What to change so that it fits.
  *
  * A few independent knobs, each with steps from cheap to dear; every combination within reach is
- * planned, cheapest first, until enough fit. Costs are judgements of how much a change hurts, the
- * time factors estimates of how much slower a token gets.
+ * planned, cheapest first, until enough fit. Costs are judgements of how much a change hurts; the
+ * time factors are predicted from the FLOPs and bytes of the changed plan.
  */
 #include <stdarg.h>
 #include <stdio.h>
@@ -13,31 +13,47 @@
 #include "engine/activation/policy.h"
 #include "engine/base/xalloc.h"
 #include "engine/plan.h"
+#include "engine/recipe/combine.h"
 
-enum { SPLITS = 7, RANKS = 4, STATES = 2, PRECISIONS = 2, METHODS = 2, RECOMPUTES = 4 };
-enum { OPTIONS = SPLITS * RANKS * STATES * PRECISIONS * METHODS * RECOMPUTES };
+enum {
+    SPLITS = 7,
+    RANKS = 4,
+    STATES = 3,
+    PRECISIONS = 2,
+    METHODS = 2,
+    RECOMPUTES = 4,
+    OFFLOADS = 2
+};
+enum { OPTIONS = SPLITS * RANKS * STATES * PRECISIONS * METHODS * RECOMPUTES * OFFLOADS };
 
 struct option {
     int split;     /* halvings of batch.micro */
     int rank;      /* halvings of method.rank */
-    int state;     /* bf16 moments */
+    int state;     /* 1: bf16 moments, 2: int8 */
     int precision; /* bf16 weights */
     int method;    /* grass instead of full */
     int recompute; /* 0: as it is; else a row of the policies (activation_name) */
+    int offload;   /* activations wait in host memory */
     double cost;
 };
 
-/* What recomputing costs in time, by row of the policies: FLOPs of a step as planned, against those
- * of the recipe as it is; 0 where the recipe recomputes as much already. */
-struct recompute_times {
-    double factor[RECOMPUTES];
+/* One search: the recipe as it is, what it would take, and a plan to work with. */
+struct search {
+    const struct recipe *recipe;
+    const struct model_config *config;
+    int64_t limit_bytes;
+    const struct card *card;
+    size_t now_bytes;
+    double now_seconds; /* 0: it cannot be planned as it is */
+    struct plan *plan;
 };
 
 static double option_cost(const struct option *o)
 {
     static const double recompute[RECOMPUTES] = { 0.0, 0.3, 1.3, 2.2 };
-    return 1.0 * o->split + 2.5 * o->rank + 1.5 * o->state + 3.0 * o->precision + 6.0 * o->method +
-           recompute[o->recompute];
+    static const double state[STATES] = { 0.0, 1.5, 2.6 };
+    return 1.0 * o->split + 2.5 * o->rank + state[o->state] + 3.0 * o->precision + 6.0 * o->method +
+           recompute[o->recompute] + 2.4 * o->offload;
 }
 
 static int by_cost(const void *a, const void *b)
@@ -50,43 +66,75 @@ static int by_cost(const void *a, const void *b)
     return left->cost > right->cost;
 }
 
-/* Lays the change over a copy of the recipe; -1 if it does not apply. */
-static int option_apply(const struct option *o, const struct model_config *config,
-                        const struct recompute_times *times, struct recipe *recipe)
+/* The row of the recipe's policy. */
+static int recompute_now(const struct recipe *recipe)
+{
+    int row = 0;
+    while (row + 1 < RECOMPUTES &&
+           strcmp(activation_name((size_t)row), recipe->activation_recompute) != 0) {
+        row++;
+    }
+    return row;
+}
+
+/* Host memory is another memory only where a card's limit was named. */
+static bool may_offload(const struct recipe *recipe)
+{
+    return recipe->memory_limit > 0 && strcmp(recipe->device, "cpu") != 0 &&
+           strcmp(recipe->activation_offload, "none") == 0;
+}
+
+static bool option_applies(const struct option *o, const struct recipe *recipe)
 {
     const int64_t most = (int64_t)recipe_field("batch.accumulate")->maximum;
     bool full = strcmp(recipe->method_name, "full") == 0;
-    bool apply = recipe->batch_micro % ((int64_t)1 << o->split) == 0;
-    apply = apply && recipe->batch_accumulate <= most >> o->split;
-    apply = apply && (o->method == 0 || full);
-    apply = apply && (o->rank == 0 || (!full && recipe->method_rank >> o->rank >= 1));
-    apply = apply && (o->state == 0 || recipe->optimizer_state == STATE_FP32);
-    apply = apply && (o->precision == 0 || recipe->precision_weights == DTYPE_F32);
-    apply = apply && (o->recompute == 0 || times->factor[o->recompute] > 0.0);
-    if (!apply) {
+    return recipe->batch_micro % ((int64_t)1 << o->split) == 0 &&
+           recipe->batch_accumulate <= most >> o->split && (o->method == 0 || full) &&
+           (o->rank == 0 || (!full && recipe->method_rank >> o->rank >= 1)) &&
+           (o->state == 0 || recipe->optimizer_state == STATE_FP32 ||
+            (o->state == 2 && recipe->optimizer_state == STATE_BF16)) &&
+           (o->precision == 0 || recipe->precision_weights == DTYPE_F32) &&
+           (o->recompute == 0 || o->recompute > recompute_now(recipe)) &&
+           (o->offload == 0 || may_offload(recipe));
+}
+
+static void set_text(char **place, const char *text)
+{
+    free(*place);
+    *place = xstrdup(text);
+}
+
+/* Lays the change over a copy of the recipe; -1 if it does not apply. */
+static int option_apply(const struct option *o, const struct model_config *config,
+                        struct recipe *recipe)
+{
+    static const int states[STATES] = { STATE_FP32, STATE_BF16, STATE_INT8 };
+    struct error unused;
+    if (!option_applies(o, recipe)) {
         return -1;
     }
     recipe->batch_micro >>= o->split;
     recipe->batch_accumulate <<= o->split;
     recipe->method_rank >>= o->rank;
-    recipe->optimizer_state = o->state ? STATE_BF16 : recipe->optimizer_state;
+    recipe->optimizer_state = o->state ? states[o->state] : recipe->optimizer_state;
     if (o->precision) {
         recipe->precision_weights = DTYPE_BF16;
         recipe->precision_rounding = ROUNDING_STOCHASTIC;
     }
     if (o->recompute) {
-        free(recipe->activation_recompute);
-        recipe->activation_recompute = xstrdup(activation_name((size_t)o->recompute));
+        set_text(&recipe->activation_recompute, activation_name((size_t)o->recompute));
+    }
+    if (o->offload) {
+        set_text(&recipe->activation_offload, "host");
     }
     if (o->method) {
-        free(recipe->method_name);
-        recipe->method_name = strdup("grass");
+        set_text(&recipe->method_name, "grass");
         /* The rank of a recipe for full training was never meant for this model. */
         if (recipe->method_rank > config->hidden_size / 4) {
             recipe->method_rank = (config->hidden_size + 3) / 4;
         }
     }
-    return recipe->method_name == NULL ? -1 : 0;
+    return combine_check(recipe, &unused);
 }
 
 static void append(char *text, size_t size, const char *format, ...)
@@ -102,30 +150,31 @@ static void append(char *text, size_t size, const char *format, ...)
 }
 
 static void option_describe(const struct option *o, const struct recipe *recipe,
-                            const struct recompute_times *times, struct plan_change *out)
+                            struct plan_change *out)
 {
     char *words = out->assignments;
     char *text = out->sentence;
     size_t words_size = sizeof out->assignments;
     size_t text_size = sizeof out->sentence;
-    out->time_factor = 1.0;
     if (o->split > 0) {
         append(words, words_size, " batch.micro=%lld batch.accumulate=%lld",
                (long long)recipe->batch_micro, (long long)recipe->batch_accumulate);
-        append(text, text_size, "; the same batch in %lld smaller parts, a little slower",
+        append(text, text_size, "; the same batch in %lld smaller parts",
                (long long)recipe->batch_accumulate);
-        out->time_factor *= 1.0 + 0.03 * o->split;
     }
     if (o->recompute > 0) {
-        double factor = times->factor[o->recompute];
         append(words, words_size, " activation.recompute=%s", recipe->activation_recompute);
-        append(text, text_size, "; the backward computes activations again, %.0f %% more time",
-               100.0 * (factor - 1.0));
-        out->time_factor *= factor;
+        append(text, text_size, "; the backward computes activations again");
+    }
+    if (o->offload > 0) {
+        append(words, words_size, " activation.offload=host");
+        append(text, text_size, "; activations wait in host memory");
     }
     if (o->state > 0) {
-        append(words, words_size, " optimizer.state=bf16");
-        append(text, text_size, "; moments in half the bytes, rounded stochastically");
+        bool bytes = recipe->optimizer_state == STATE_INT8;
+        append(words, words_size, " optimizer.state=%s", bytes ? "int8" : "bf16");
+        append(text, text_size, "; moments %s",
+               bytes ? "of eight bits in blocks" : "of two bytes, rounded stochastically");
     }
     if (o->precision > 0) {
         append(words, words_size, " precision.weights=bf16 precision.rounding=stochastic");
@@ -139,7 +188,6 @@ static void option_describe(const struct option *o, const struct recipe *recipe,
         append(words, words_size, " method.name=grass method.rank=%lld",
                (long long)recipe->method_rank);
         append(text, text_size, "; only selected rows have gradients and states");
-        out->time_factor *= 0.8;
     }
     memmove(words, words + 1, strlen(words));
     if (text[0] == ';') {
@@ -162,7 +210,9 @@ static size_t option_list(struct option *out)
         o.precision = rest % PRECISIONS;
         rest /= PRECISIONS;
         o.method = rest % METHODS;
-        o.recompute = rest / METHODS;
+        rest /= METHODS;
+        o.recompute = rest % RECOMPUTES;
+        o.offload = rest / RECOMPUTES;
         o.cost = option_cost(&o);
         out[count++] = o;
     }
@@ -170,89 +220,139 @@ static size_t option_list(struct option *out)
     return count;
 }
 
-/* Passes over memory that no count of FLOPs shows. */
-static const double LEAST_RECOMPUTE_FACTOR = 1.01;
-
-static void recompute_times(const struct recipe *recipe, const struct model_config *config,
-                            struct plan *plan, struct recompute_times *times)
+static int search_open(struct search *search, const struct recipe *recipe,
+                       const struct model_config *config, int64_t limit_bytes, struct error *err)
 {
     struct error unused;
-    bool more = false;
-    double now = 0.0;
-    memset(times, 0, sizeof *times);
-    for (int r = 0; r < RECOMPUTES; r++) {
-        const char *name = activation_name((size_t)r);
-        bool same = strcmp(name, recipe->activation_recompute) == 0;
-        struct recipe changed;
-        recipe_init(&changed);
-        recipe_copy(&changed, recipe);
-        free(changed.activation_recompute);
-        changed.activation_recompute = xstrdup(name);
-        if ((more || same) && plan_make(&changed, config, plan, &unused) == 0) {
-            now = same ? plan->step_flops : now;
-            double factor = now > 0.0 ? plan->step_flops / now : 0.0;
-            factor = factor < LEAST_RECOMPUTE_FACTOR ? LEAST_RECOMPUTE_FACTOR : factor;
-            times->factor[r] = more ? factor : 0.0;
-        }
-        more = more || same;
-        recipe_free(&changed);
+    *search = (struct search){ .recipe = recipe,
+                               .config = config,
+                               .limit_bytes = limit_bytes,
+                               .card = card_for(limit_bytes),
+                               .plan = malloc(sizeof *search->plan) };
+    if (search->plan == NULL) {
+        return fail(err, ERROR_RUNTIME, "out of memory");
     }
+    if (plan_make(recipe, config, search->plan, &unused) == 0) {
+        search->now_bytes = search->plan->total_bytes;
+        search->now_seconds = plan_step_seconds(search->plan, recipe, search->card);
+    }
+    return 0;
 }
 
-/* What neither the batch nor recomputing changes: if that alone is too much, the rest of such
- * options need not be planned. */
-struct hopeless {
-    bool found[RANKS][STATES][PRECISIONS][METHODS];
+/* Plans the recipe after the change; false if it does not apply. */
+static bool option_plan(struct search *search, const struct option *option,
+                        struct plan_change *change)
+{
+    struct error unused;
+    struct recipe changed;
+    recipe_init(&changed);
+    recipe_copy(&changed, search->recipe);
+    bool planned = option_apply(option, search->config, &changed) == 0 &&
+                   plan_make(&changed, search->config, search->plan, &unused) == 0;
+    if (planned && change != NULL) {
+        double seconds = plan_step_seconds(search->plan, &changed, search->card);
+        *change = (struct plan_change){ .total_bytes = search->plan->total_bytes,
+                                        .time_factor = search->now_seconds > 0.0
+                                                           ? seconds / search->now_seconds
+                                                           : 1.0 };
+        option_describe(option, &changed, change);
+    }
+    recipe_free(&changed);
+    return planned;
+}
+
+/* Whether anything can fit with these weights, gradients and states: asked once for each, with all
+ * that the batch, recomputing and offloading can save. */
+struct hopes {
+    enum { UNASKED, HOPE, NONE } of[RANKS][STATES][PRECISIONS][METHODS];
 };
 
-static bool *hopeless_at(struct hopeless *h, const struct option *o)
+static bool hopeless(struct search *search, struct hopes *hopes, const struct option *option)
 {
-    return &h->found[o->rank][o->state][o->precision][o->method];
-}
-
-/* True if the changed recipe is planned and fits. */
-static bool option_fits(const struct option *option, const struct recipe *changed,
-                        const struct model_config *config, int64_t limit_bytes, struct plan *plan,
-                        struct hopeless *hopeless)
-{
-    struct error unused;
-    if (*hopeless_at(hopeless, option) || plan_make(changed, config, plan, &unused) != 0) {
-        return false;
+    int *asked = (int *)&hopes->of[option->rank][option->state][option->precision][option->method];
+    if (*asked == UNASKED) {
+        struct option least = *option;
+        int now = recompute_now(search->recipe);
+        least.split = SPLITS - 1;
+        while (least.split > 0 && search->recipe->batch_micro % ((int64_t)1 << least.split) != 0) {
+            least.split--;
+        }
+        least.recompute = now < RECOMPUTES - 1 ? RECOMPUTES - 1 : 0;
+        least.offload = may_offload(search->recipe);
+        bool planned = option_plan(search, &least, NULL);
+        const struct plan *plan = search->plan;
+        size_t fixed = planned ? plan->bytes[MEMORY_WEIGHTS] + plan->bytes[MEMORY_GRADIENTS] +
+                                     plan->bytes[MEMORY_OPTIMIZER]
+                               : 0;
+        *asked = fixed > (size_t)search->limit_bytes ||
+                         (planned && plan->total_bytes > (size_t)search->limit_bytes)
+                     ? NONE
+                     : HOPE;
     }
-    size_t fixed =
-        plan->bytes[MEMORY_WEIGHTS] + plan->bytes[MEMORY_GRADIENTS] + plan->bytes[MEMORY_OPTIMIZER];
-    *hopeless_at(hopeless, option) = fixed > (size_t)limit_bytes;
-    return plan->total_bytes <= (size_t)limit_bytes;
+    return *asked == NONE;
 }
 
 int plan_changes(const struct recipe *recipe, const struct model_config *config,
                  int64_t limit_bytes, struct plan_change *out, size_t limit, size_t *count,
                  struct error *err)
 {
-    struct option options[OPTIONS];
-    struct hopeless hopeless = { 0 };
-    struct recompute_times times;
-    size_t options_count = option_list(options);
-    struct plan *plan = malloc(sizeof *plan);
+    struct search search;
+    struct hopes hopes = { 0 };
     *count = 0;
-    if (plan == NULL) {
-        return fail(err, ERROR_RUNTIME, "out of memory");
+    if (search_open(&search, recipe, config, limit_bytes, err) != 0) {
+        return -1;
     }
-    recompute_times(recipe, config, plan, &times);
+    struct option *options = xcalloc(OPTIONS, sizeof *options);
+    size_t options_count = option_list(options);
     for (size_t i = 0; i < options_count && *count < limit; i++) {
-        struct recipe changed;
-        recipe_init(&changed);
-        recipe_copy(&changed, recipe);
-        if (option_apply(&options[i], config, &times, &changed) == 0 &&
-            option_fits(&options[i], &changed, config, limit_bytes, plan, &hopeless)) {
-            struct plan_change *change = &out[(*count)++];
-            memset(change, 0, sizeof *change);
-            change->total_bytes = plan->total_bytes;
-            option_describe(&options[i], &changed, &times, change);
+        struct plan_change change;
+        bool fits =
+            option_applies(&options[i], recipe) && !hopeless(&search, &hopes, &options[i]) &&
+            option_plan(&search, &options[i], &change) && change.total_bytes <= (size_t)limit_bytes;
+        if (fits) {
+            out[(*count)++] = change;
         }
-        recipe_free(&changed);
     }
-    free(plan);
+    free(options);
+    free(search.plan);
+    return 0;
+}
+
+static int by_time(const void *a, const void *b)
+{
+    const struct plan_change *left = a;
+    const struct plan_change *right = b;
+    if (left->time_factor < right->time_factor) {
+        return -1;
+    }
+    return left->time_factor > right->time_factor;
+}
+
+int plan_trades(const struct recipe *recipe, const struct model_config *config, int64_t limit_bytes,
+                struct plan_change out[PLAN_TRADES_MAX], size_t *count, struct error *err)
+{
+    /* In this order: the last step of every knob. */
+    static const int steps[] = { SPLITS, RANKS, STATES, PRECISIONS, METHODS, RECOMPUTES, OFFLOADS };
+    struct search search;
+    *count = 0;
+    if (search_open(&search, recipe, config, limit_bytes, err) != 0) {
+        return -1;
+    }
+    for (size_t knob = 0; knob < sizeof steps / sizeof steps[0]; knob++) {
+        for (int step = 1; step < steps[knob] && *count < PLAN_TRADES_MAX; step++) {
+            struct option option = { 0 };
+            int *const place[] = { &option.split,     &option.rank,   &option.state,
+                                   &option.precision, &option.method, &option.recompute,
+                                   &option.offload };
+            *place[knob] = step;
+            struct plan_change change;
+            if (option_plan(&search, &option, &change) && change.total_bytes < search.now_bytes) {
+                out[(*count)++] = change;
+            }
+        }
+    }
+    qsort(out, *count, sizeof *out, by_time);
+    free(search.plan);
     return 0;
 }
 

@@ -89,6 +89,18 @@ static void a_plan_that_does_not_fit_says_what_would(void **state)
     const cJSON *change = cJSON_GetArrayItem(json_get(plan, "changes"), 0);
     assert_non_null(change);
     assert_true(number(change, "total_bytes") <= total - 1);
+    const cJSON *fastest = json_get(plan, "fastest");
+    assert_true(cJSON_IsTrue(json_get(fastest, "found")));
+    assert_true(number(fastest, "total_bytes") <= total - 1);
+    assert_true(number(fastest, "predicted_step_seconds") > 0);
+    const cJSON *trade;
+    double factor = 0;
+    assert_true(cJSON_GetArraySize(json_get(plan, "trade")) >= 4);
+    cJSON_ArrayForEach (trade, json_get(plan, "trade")) {
+        assert_true(number(trade, "total_bytes") < total);
+        assert_true(number(trade, "time_factor") >= factor);
+        factor = number(trade, "time_factor");
+    }
 
     /* The change keeps its word: planned with it, it takes what was said and fits. */
     const char *words[16] = { "plan", "stories", "--json", "--limit", limit };
@@ -107,6 +119,8 @@ static void a_plan_that_does_not_fit_says_what_would(void **state)
     struct result text = RUN("plan", "stories", "--limit", limit);
     assert_int_equal(text.code, 4);
     assert_non_null(strstr(text.output, "does not fit"));
+    assert_non_null(strstr(text.output, "EACH CHANGE ALONE"));
+    assert_non_null(strstr(text.output, "the fastest found that fits"));
     result_free(&text);
     REFUSES(2, "--limit", "plan", "stories", "--limit", "lots");
 }

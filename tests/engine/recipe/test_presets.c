@@ -92,6 +92,26 @@ static void recipes_name_files_that_exist(void **state)
     preset_list_free(&list);
 }
 
+/* Each is a recipe that lacks only its data. */
+static void cards_name_a_model_and_a_limit(void **state)
+{
+    (void)state;
+    struct preset_list list;
+    list_presets("cards", &list);
+    assert_true(list.count >= 16);
+    for (size_t i = 0; i < list.count; i++) {
+        struct recipe recipe;
+        find(&recipe, list.item[i].name);
+        assert_string_equal(recipe.name, list.item[i].name);
+        assert_true(recipe.model_preset[0] != '\0');
+        assert_string_equal(recipe.data_train, "");
+        assert_true(recipe.memory_limit > 0);
+        check(&recipe);
+        recipe_free(&recipe);
+    }
+    preset_list_free(&list);
+}
+
 static void models_have_their_published_sizes(void **state)
 {
     (void)state;
@@ -149,6 +169,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(methods_fit_any_model),
         cmocka_unit_test(recipes_name_files_that_exist),
+        cmocka_unit_test(cards_name_a_model_and_a_limit),
         cmocka_unit_test(models_have_their_published_sizes),
         cmocka_unit_test(the_stories_are_whole),
     };
