@@ -22,6 +22,20 @@ struct comparison_point {
     double tokens;  /* positions processed since the start of the run */
     double seconds; /* of training since the start of the run */
     float loss;     /* of the step; NaN if it was skipped */
+    /* Sums over all finite steps up to this one: the mean of any span is two look-ups. */
+    double loss_sum;
+    double norm_sum; /* of the gradient norm */
+    int64_t finite;
+};
+
+/* A number that is told now and then. */
+struct comparison_mark {
+    int64_t step;
+    double value;
+};
+struct comparison_marks {
+    struct comparison_mark *item;
+    size_t count, capacity;
 };
 
 /* One run. NaN and EVENT_UNKNOWN stand for what its events do not tell. */
@@ -39,6 +53,10 @@ struct comparison_run {
     struct comparison_point *point;
     size_t count;
     size_t capacity;
+    struct comparison_marks evaluations; /* loss */
+    struct comparison_marks energies;    /* captured share, mean over the matrices of a refresh */
+    struct comparison_marks peaks;       /* bytes at the peak, sum of the categories */
+    int64_t energy_matrices;             /* of the refresh that is being told */
     int64_t peak_bytes[MEMORY_CATEGORY_COUNT];
     int64_t peak_total_bytes; /* sum of the categories' peaks */
     double tokens_per_second; /* median over the steps */
@@ -57,12 +75,44 @@ struct comparison {
     double equal_seconds;
 };
 
+/* An empty run; `path` may be "". Release with comparison_run_free. */
+void comparison_run_open(struct comparison_run *run, const char *path, const char *label);
+/* Takes an event in. */
+void comparison_run_take(struct comparison_run *run, const struct event *event);
+/* Finds the medians of the last `steps` steps (0: of all), and the method. */
+void comparison_run_settle(struct comparison_run *run, size_t steps);
+void comparison_run_free(struct comparison_run *run);
+/* Reads events.jsonl of a run directory; may be called on any thread. */
+int comparison_run_read(struct comparison_run *run, const char *path, const char *label,
+                        struct error *err);
+
 /* Reads events.jsonl of a run directory; `label` NULL: the name of the run. */
 int comparison_add(struct comparison *comparison, const char *path, const char *label,
                    struct error *err);
 /* Finds the common ground; call after the last comparison_add. */
 void comparison_finish(struct comparison *comparison);
 void comparison_free(struct comparison *comparison);
+
+/* What a chart shows of a run. */
+enum comparison_metric {
+    COMPARISON_LOSS,
+    COMPARISON_EVALUATION,
+    COMPARISON_SPEED,
+    COMPARISON_NORM,
+    COMPARISON_ENERGY,
+    COMPARISON_MEMORY,
+    COMPARISON_METRICS
+};
+/* "training loss" ... */
+extern const char *const comparison_metric_names[COMPARISON_METRICS];
+
+/* The furthest position of a run on an axis; 0 if it has no step. */
+double comparison_end(const struct comparison_run *run, enum comparison_axis axis);
+
+/* The metric between two positions: the mean of the steps in (from, to], or the newest number that
+ * was told until `to`. NaN where the run has nothing, before its beginning and after its end. */
+double comparison_value(const struct comparison_run *run, enum comparison_metric metric,
+                        enum comparison_axis axis, double from, double to);
 
 /* Where a point lies on an axis. */
 double comparison_position(const struct comparison_point *point, enum comparison_axis axis);

@@ -39,8 +39,10 @@ enum context {
     IN_TUNE = 16,
     IN_SAMPLES = 32,
     IN_LOG = 64,
-    IN_RUN = IN_DASHBOARD | IN_LAYERS | IN_MEMORY | IN_TUNE | IN_SAMPLES | IN_LOG,
-    IN_ALL = IN_LAUNCHER | IN_RUN
+    IN_COMPARE = 128,
+    IN_LIST = 256, /* the list of runs that lies over a screen */
+    IN_RUN = IN_DASHBOARD | IN_LAYERS | IN_MEMORY | IN_TUNE | IN_SAMPLES | IN_LOG | IN_COMPARE,
+    IN_ALL = IN_LAUNCHER | IN_RUN | IN_LIST
 };
 
 enum action {
@@ -70,6 +72,15 @@ enum action {
     ACTION_SCREEN_4,
     ACTION_SCREEN_5,
     ACTION_SCREEN_6,
+    ACTION_SCREEN_7,
+    ACTION_RUNS,
+    ACTION_NEXT_RUN,
+    ACTION_PREVIOUS_RUN,
+    ACTION_FORK,
+    ACTION_PRUNE,
+    ACTION_MARK,
+    ACTION_AXIS,
+    ACTION_METRIC,
     ACTION_PAUSE,
     ACTION_SAVE,
     ACTION_SAMPLE,

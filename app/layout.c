@@ -114,3 +114,19 @@ struct layout_tune layout_tune(struct rect body)
     out.changes = rows[1];
     return out;
 }
+
+struct layout_compare layout_compare(struct rect body)
+{
+    struct layout_compare out = { .settings = { 0, 0, 0, 0 } };
+    int lower = body.height >= 24 ? 10 : body.height * 9 / 20;
+    lower = lower < 4 ? 4 : lower;
+    out.chart = (struct rect){ body.x, body.y, body.width, body.height - lower };
+    out.numbers = (struct rect){ body.x, body.y + out.chart.height, body.width, lower };
+    if (body.width >= 110 && out.chart.height >= 10) {
+        int settings = body.width * 36 / 100;
+        out.chart.width -= settings;
+        out.settings =
+            (struct rect){ body.x + out.chart.width, body.y, settings, out.chart.height };
+    }
+    return out;
+}

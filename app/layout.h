@@ -43,6 +43,13 @@ struct layout_tune {
 };
 struct layout_tune layout_tune(struct rect body);
 
+struct layout_compare {
+    struct rect chart;
+    struct rect numbers;
+    struct rect settings; /* empty on small screens: there it takes turns with the numbers */
+};
+struct layout_compare layout_compare(struct rect body);
+
 /* Two columns or two rows; the first gets `share` hundredths. */
 void layout_columns(struct rect area, int share, struct rect out[2]);
 void layout_rows(struct rect area, int share, struct rect out[2]);

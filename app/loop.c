@@ -70,6 +70,9 @@ static void tick(struct loop *loop)
     }
     struct error err = { 0 };
     if (loop->client_state == CLIENT_WAITING && starter_failed(&loop->starter, &err)) {
+        if (loop_fork_failed(loop, &err)) {
+            return;
+        }
         if (loop->catalog_open) {
             loop_go_home(loop);
             loop_notice(loop, true, &err);
@@ -166,13 +169,14 @@ static void run_loop(struct loop *loop)
 {
     while (!loop->leaving) {
         act(loop);
-        struct pollfd fds[4] = {
+        struct pollfd fds[5] = {
             { .fd = STDIN_FILENO, .events = POLLIN },
             { .fd = term_resize_fd(loop->terminal), .events = POLLIN },
             { .fd = loop->client ? client_fd(loop->client) : -1, .events = POLLIN },
             { .fd = loop->planner ? planner_fd(loop->planner) : -1, .events = POLLIN },
+            { .fd = loop->reader ? run_reader_fd(loop->reader) : -1, .events = POLLIN },
         };
-        if (loop->leaving || (poll(fds, 4, wait_ms(loop)) < 0 && errno != EINTR)) {
+        if (loop->leaving || (poll(fds, 5, wait_ms(loop)) < 0 && errno != EINTR)) {
             break;
         }
         if (fds[0].revents & (POLLHUP | POLLERR | POLLNVAL)) {
@@ -190,6 +194,9 @@ static void run_loop(struct loop *loop)
         }
         if (fds[3].revents) {
             loop_take_plan(loop);
+        }
+        if (fds[4].revents) {
+            loop_take_readings(loop);
         }
     }
 }
@@ -228,6 +235,9 @@ static int loop_close(struct loop *loop)
     canvas_close(&loop->canvas);
     client_close(loop->client);
     planner_close(loop->planner);
+    run_reader_close(loop->reader);
+    free(loop->directory);
+    free(loop->fallback);
     if (loop->catalog_open) {
         catalog_close(&loop->catalog);
     }

@@ -52,10 +52,13 @@ static void on_reset(void *context)
 void loop_open_run(struct loop *loop, const char *directory, bool starting)
 {
     struct client_handler handler = { on_event, on_reply, on_reset, loop };
+    char *shown = xstrdup(directory);
+    free(loop->directory);
+    loop->directory = shown;
     client_close(loop->client);
-    loop->client = client_open(directory, &handler);
+    loop->client = client_open(shown, &handler);
     loop->client_state = starting ? CLIENT_WAITING : CLIENT_READING;
-    workbench_show_run(&loop->workbench, path_base(directory),
+    workbench_show_run(&loop->workbench, path_base(shown),
                        starting ? CONNECTION_STARTING : CONNECTION_LOADING);
     loop->next_tick = 0;
 }
@@ -102,27 +105,32 @@ static void show_run(struct launcher_run *to, const struct run_summary *from)
     to->peak_bytes = from->peak_bytes;
 }
 
-void loop_scan_runs(struct loop *loop)
+void loop_show_runs(struct loop *loop, struct run_list *list)
 {
-    struct run_list list = { 0 };
-    struct error err = { 0 };
-    if (run_list_read(&list, &err) != 0) {
-        return;
-    }
-    int count = list.count > RUNS_SHOWN ? RUNS_SHOWN : (int)list.count;
+    int count = list->count > RUNS_SHOWN ? RUNS_SHOWN : (int)list->count;
     struct launcher_run *item = xcalloc((size_t)count + 1, sizeof(item[0]));
     for (int i = 0; i < count; i++) {
-        show_run(&item[i], &list.item[i]);
+        show_run(&item[i], &list->item[i]);
     }
-    run_list_free(&list);
+    run_list_free(list);
     const struct launcher *launcher = &loop->workbench.launcher;
-    if (count == launcher->run_count && launcher->run &&
-        memcmp(item, launcher->run, (size_t)count * sizeof(item[0])) == 0) {
+    bool same = count == launcher->run_count && launcher->run &&
+                memcmp(item, launcher->run, (size_t)count * sizeof(item[0])) == 0;
+    if (same && loop->workbench.mode == MODE_LAUNCHER) {
         free(item);
         return;
     }
     struct workbench_event event = { .kind = WORKBENCH_RUNS, .runs = { item, count } };
     workbench_event(&loop->workbench, &event);
+}
+
+void loop_scan_runs(struct loop *loop)
+{
+    struct run_list list = { 0 };
+    struct error err = { 0 };
+    if (run_list_read(&list, &err) == 0) {
+        loop_show_runs(loop, &list);
+    }
 }
 
 static int open_catalog(struct loop *loop, struct error *err)
@@ -238,6 +246,18 @@ static void send_command(struct loop *loop, const struct effect *effect)
     }
 }
 
+/* From a run to another one the screen stays the same. */
+static void switch_run(struct loop *loop, const char *directory)
+{
+    bool from_run = loop->workbench.mode == MODE_RUN;
+    enum screen screen = loop->workbench.screen;
+    starter_free(&loop->starter);
+    loop_open_run(loop, directory, false);
+    if (from_run) {
+        loop->workbench.screen = screen;
+    }
+}
+
 void loop_do_effect(struct loop *loop, const struct effect *effect)
 {
     switch (effect->kind) {
@@ -251,7 +271,19 @@ void loop_do_effect(struct loop *loop, const struct effect *effect)
         start_run(loop, effect->choice);
         break;
     case EFFECT_OPEN:
-        loop_open_run(loop, effect->text, false);
+        switch_run(loop, effect->text);
+        break;
+    case EFFECT_LIST_RUNS:
+        loop_read_runs(loop, NULL);
+        break;
+    case EFFECT_READ_RUN:
+        loop_read_runs(loop, effect->text);
+        break;
+    case EFFECT_FORK:
+        loop_fork(loop, effect->text);
+        break;
+    case EFFECT_PRUNE:
+        loop_prune(loop, effect->text);
         break;
     case EFFECT_PLAN:
         /* A moment of rest first: a key held down passes many combinations. */

@@ -5,6 +5,7 @@
 #include "app/catalog.h"
 #include "app/client.h"
 #include "app/planner.h"
+#include "app/run_reader.h"
 #include "app/starter.h"
 #include "app/term.h"
 #include "app/workbench.h"
@@ -19,6 +20,9 @@ struct loop {
     bool catalog_open;
     struct planner *planner;
     struct client *client;
+    char *directory;           /* of the run that is shown; NULL: none */
+    char *fallback;            /* the run to return to if a fork does not start; NULL: none */
+    struct run_reader *reader; /* NULL: not needed yet */
     enum client_state client_state;
     struct starter starter;
     bool leaving;
@@ -45,12 +49,23 @@ void loop_pump_run(struct loop *loop);
 /* Lets go of the run and shows the launcher. */
 void loop_go_home(struct loop *loop);
 
+/* Takes a list of runs as the launcher shows it; lets go of it. */
+void loop_show_runs(struct loop *loop, struct run_list *list);
+
 /* Reads the list of recent runs anew. */
 void loop_scan_runs(struct loop *loop);
 
 /* Asks the planner for plan_choice, and takes what it made. */
 void loop_ask_plan(struct loop *loop);
 void loop_take_plan(struct loop *loop);
+
+/* loop_runs.c: reads, forks and removes runs. */
+void loop_read_runs(struct loop *loop, const char *path);
+void loop_take_readings(struct loop *loop);
+void loop_fork(struct loop *loop, const char *words);
+void loop_prune(struct loop *loop, const char *path);
+/* The fork did not start: back to the run it was made from. False: it was none. */
+bool loop_fork_failed(struct loop *loop, const struct error *err);
 
 /* Does what the workbench asked for. */
 void loop_do_effect(struct loop *loop, const struct effect *effect);

@@ -19,7 +19,7 @@
 #include "engine/run.h"
 
 /* date-time-recipe, with a number behind it if that is taken. */
-static char *new_directory(const char *root, const struct recipe *recipe)
+static char *new_directory(const char *root, const char *name)
 {
     char stamp[32] = "run";
     struct tm parts;
@@ -27,7 +27,6 @@ static char *new_directory(const char *root, const struct recipe *recipe)
     if (localtime_r(&now, &parts)) {
         strftime(stamp, sizeof(stamp), "%Y%m%d-%H%M%S", &parts);
     }
-    const char *name = recipe->name[0] ? recipe->name : "recipe";
     for (int i = 1;; i++) {
         char *path = i == 1 ? xasprintf("%s/%s-%s", root, stamp, name)
                             : xasprintf("%s/%s-%s-%d", root, stamp, name, i);
@@ -39,7 +38,7 @@ static char *new_directory(const char *root, const struct recipe *recipe)
 }
 
 /* In the child: only calls that are safe after fork. */
-static void become_run(const char *recipe, const char *directory, const char *output)
+static void become(const char *const *arguments, const char *output)
 {
     setsid();
     signal(SIGHUP, SIG_IGN);
@@ -53,7 +52,7 @@ static void become_run(const char *recipe, const char *directory, const char *ou
     if (input < 0 || log < 0 || dup2(input, 0) < 0 || dup2(log, 1) < 0 || dup2(log, 2) < 0) {
         _exit(1);
     }
-    execl("/proc/self/exe", "windrow", "train", recipe, "--run-dir", directory, (char *)NULL);
+    execv("/proc/self/exe", (char *const *)arguments);
     _exit(127);
 }
 
@@ -67,41 +66,76 @@ static int write_recipe(struct starter *starter, const struct recipe *recipe, ch
     return result;
 }
 
+/* The folders of a run that is about to begin; its name ends with `name`. */
+static int prepare(struct starter *starter, const char *name, const char *directory,
+                   struct error *err)
+{
+    char *root = run_root();
+    int result = file_make_directories(root, err);
+    if (result == 0) {
+        starter->directory = directory ? xstrdup(directory) : new_directory(root, name);
+        starter->waiting =
+            xasprintf("%s/.starting-%s-%d", root, path_base(starter->directory), (int)getpid());
+        result = file_make_directories(starter->waiting, err);
+    }
+    free(root);
+    return result;
+}
+
+static int launch(struct starter *starter, const char *const *arguments, struct error *err)
+{
+    char *output = path_join(starter->waiting, "output.log");
+    starter->pid = fork();
+    if (starter->pid == 0) {
+        become(arguments, output);
+    }
+    free(output);
+    if (starter->pid < 0) {
+        return fail(err, ERROR_RUNTIME, "the process of the run cannot be started: %s",
+                    strerror(errno));
+    }
+    return 0;
+}
+
 int starter_start(struct starter *starter, const struct recipe *recipe, const char *directory,
                   struct error *err)
 {
-    memset(starter, 0, sizeof(*starter));
-    char *root = run_root();
     char *path = NULL;
-    char *output = NULL;
-    int result = -1;
-    if (file_make_directories(root, err) != 0) {
-        goto out;
+    memset(starter, 0, sizeof(*starter));
+    int result = prepare(starter, recipe->name[0] ? recipe->name : "recipe", directory, err);
+    if (result == 0) {
+        result = write_recipe(starter, recipe, &path, err);
     }
-    starter->directory = directory ? xstrdup(directory) : new_directory(root, recipe);
-    starter->waiting =
-        xasprintf("%s/.starting-%s-%d", root, path_base(starter->directory), (int)getpid());
-    if (file_make_directories(starter->waiting, err) != 0 ||
-        write_recipe(starter, recipe, &path, err) != 0) {
-        goto out;
+    if (result == 0) {
+        const char *arguments[] = {
+            "windrow", "train", path, "--run-dir", starter->directory, NULL
+        };
+        result = launch(starter, arguments, err);
     }
-    output = path_join(starter->waiting, "output.log");
-    starter->pid = fork();
-    if (starter->pid == 0) {
-        become_run(path, starter->directory, output);
-    }
-    if (starter->pid < 0) {
-        fail(err, ERROR_RUNTIME, "the process of the run cannot be started: %s", strerror(errno));
-        goto out;
-    }
-    result = 0;
-out:
     if (result != 0) {
         starter_free(starter);
     }
-    free(root);
     free(path);
-    free(output);
+    return result;
+}
+
+int starter_fork(struct starter *starter, const char *const *words, size_t count, struct error *err)
+{
+    memset(starter, 0, sizeof(*starter));
+    int result = prepare(starter, "fork", NULL, err);
+    if (result == 0) {
+        const char **arguments = xcalloc(count + 5, sizeof(arguments[0]));
+        arguments[0] = "windrow";
+        arguments[1] = "fork";
+        memcpy(&arguments[2], words, count * sizeof(words[0]));
+        arguments[count + 2] = "--run-dir";
+        arguments[count + 3] = starter->directory;
+        result = launch(starter, arguments, err);
+        free(arguments);
+    }
+    if (result != 0) {
+        starter_free(starter);
+    }
     return result;
 }
 

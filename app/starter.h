@@ -19,6 +19,10 @@ struct starter {
 int starter_start(struct starter *starter, const struct recipe *recipe, const char *directory,
                   struct error *err);
 
+/* The same for a fork: `words` are those of windrow fork, RUN[@STEP] first, `count` of them. */
+int starter_fork(struct starter *starter, const char *const *words, size_t count,
+                 struct error *err);
+
 /* Whether the process has ended; then `err` says why, from its output. */
 bool starter_failed(struct starter *starter, struct error *err);
 

@@ -193,6 +193,12 @@ void tune_key(struct workbench *workbench, enum action action)
     case ACTION_UNDO:
         undo(workbench);
         break;
+    case ACTION_FORK: {
+        char staged[256];
+        tune_staged(tune, staged, sizeof(staged));
+        runs_fork(workbench, workbench->run_name, staged);
+        break;
+    }
     case ACTION_BACK:
         discard(workbench);
         break;

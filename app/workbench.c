@@ -10,9 +10,8 @@
 
 #include "engine/base/xalloc.h"
 
-const char *const screen_names[SCREEN_COUNT] = {
-    "Run", "Layers", "Memory", "Tune", "Samples", "Log"
-};
+const char *const screen_names[SCREEN_COUNT] = { "Run",     "Layers",  "Memory", "Tune",
+                                                 "Compare", "Samples", "Log" };
 const double workbench_smoothings[] = { 0.94, 0.98, 0, 0.9 };
 
 void workbench_open(struct workbench *workbench)
@@ -25,6 +24,7 @@ void workbench_open(struct workbench *workbench)
     workbench->launcher.pane = LAUNCHER_METHOD;
     history_open(&workbench->history);
     tune_open(&workbench->tune);
+    compare_show_run(&workbench->compare, "");
 }
 
 void workbench_close(struct workbench *workbench)
@@ -40,6 +40,7 @@ void workbench_close(struct workbench *workbench)
     free(launcher->plan);
     free(launcher->run);
     history_close(&workbench->history);
+    compare_free(&workbench->compare);
     memset(workbench, 0, sizeof(*workbench));
 }
 
@@ -50,6 +51,7 @@ void workbench_show_run(struct workbench *workbench, const char *name, enum conn
     history_smooth(&workbench->history, workbench_smoothings[workbench->smoothing]);
     tune_open(&workbench->tune);
     snprintf(workbench->run_name, sizeof(workbench->run_name), "%s", name);
+    compare_show_run(&workbench->compare, workbench->run_name);
     workbench->connection = connection;
     workbench->run_status[0] = '\0';
     workbench->mode = MODE_RUN;
@@ -120,8 +122,11 @@ bool workbench_live(const struct workbench *workbench)
 
 unsigned workbench_context(const struct workbench *workbench)
 {
-    static const unsigned contexts[SCREEN_COUNT] = { IN_DASHBOARD, IN_LAYERS,  IN_MEMORY,
-                                                     IN_TUNE,      IN_SAMPLES, IN_LOG };
+    static const unsigned contexts[SCREEN_COUNT] = { IN_DASHBOARD, IN_LAYERS,  IN_MEMORY, IN_TUNE,
+                                                     IN_COMPARE,   IN_SAMPLES, IN_LOG };
+    if (workbench->overlay == OVERLAY_RUNS) {
+        return IN_LIST;
+    }
     return workbench->mode == MODE_LAUNCHER ? (unsigned)IN_LAUNCHER : contexts[workbench->screen];
 }
 
@@ -241,11 +246,14 @@ void workbench_event(struct workbench *workbench, const struct workbench_event *
         workbench->dirty |= before != stalled(workbench);
         if (workbench->mode == MODE_LAUNCHER) {
             launcher_want(workbench);
+        } else {
+            compare_tick(workbench);
         }
         break;
     }
     case WORKBENCH_RECORD:
         history_add(&workbench->history, event->record);
+        comparison_run_take(&workbench->compare.own, event->record);
         if (event->record->kind == EVENT_STOP) {
             workbench->message[0] = '\0'; /* what was asked for has happened */
         }
@@ -266,8 +274,12 @@ void workbench_event(struct workbench *workbench, const struct workbench_event *
         launcher_planned(workbench, event->plan);
         workbench->dirty = true;
         break;
+    case WORKBENCH_COMPARED:
+        compare_read(workbench, event->compared.path, event->compared.run, event->compared.trouble);
+        break;
     case WORKBENCH_RUNS:
         on_runs(workbench, event->runs.item, event->runs.count);
+        runs_listed(workbench);
         workbench->dirty = true;
         break;
     case WORKBENCH_NOTICE:

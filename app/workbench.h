@@ -10,6 +10,7 @@
 #define WINDROW_APP_WORKBENCH_H
 
 #include "app/canvas.h"
+#include "app/compare_state.h"
 #include "app/history.h"
 #include "app/keymap.h"
 #include "app/tune_effect.h"
@@ -81,6 +82,7 @@ enum screen {
     SCREEN_LAYERS,
     SCREEN_MEMORY,
     SCREEN_TUNE,
+    SCREEN_COMPARE,
     SCREEN_SAMPLES,
     SCREEN_LOG,
     SCREEN_COUNT
@@ -158,19 +160,39 @@ struct whatif {
  */
 
 enum mode { MODE_LAUNCHER, MODE_RUN };
-enum overlay { OVERLAY_NONE, OVERLAY_HELP, OVERLAY_STOP, OVERLAY_FIELD };
-enum field_use { FIELD_FOR_ADD, FIELD_FOR_OVERRIDE, FIELD_FOR_TUNE };
+enum overlay { OVERLAY_NONE, OVERLAY_HELP, OVERLAY_STOP, OVERLAY_FIELD, OVERLAY_RUNS };
+enum field_use {
+    FIELD_FOR_ADD,
+    FIELD_FOR_OVERRIDE,
+    FIELD_FOR_TUNE,
+    FIELD_FOR_FORK, /* RUN[@STEP] key=value ... */
+    FIELD_FOR_PRUNE /* the name, typed again */
+};
+
+/* The list of runs that lies over a screen. */
+enum runs_use { RUNS_FOR_OPEN, RUNS_FOR_COMPARE };
+struct runs {
+    enum runs_use use;
+    int cursor;       /* in launcher.run */
+    bool known;       /* the list was read since the program started */
+    char prune[512];  /* path of the run whose removal is to be confirmed */
+    int wanted_steps; /* + 1 or - 1: switch to a neighbour as soon as the list is there */
+};
 
 enum effect_kind {
     EFFECT_NONE,
     EFFECT_QUIT,
-    EFFECT_SEND,     /* command, key, value (may be "") with id, to the run */
-    EFFECT_START,    /* the choice of the launcher */
-    EFFECT_OPEN,     /* the run at text */
-    EFFECT_PLAN,     /* of choice */
-    EFFECT_ADD,      /* text, a path, to list choice[0] */
-    EFFECT_OVERRIDE, /* text, key=value */
-    EFFECT_HOME,     /* let go of the run, show the launcher */
+    EFFECT_SEND,      /* command, key, value (may be "") with id, to the run */
+    EFFECT_START,     /* the choice of the launcher */
+    EFFECT_OPEN,      /* the run at text */
+    EFFECT_PLAN,      /* of choice */
+    EFFECT_ADD,       /* text, a path, to list choice[0] */
+    EFFECT_OVERRIDE,  /* text, key=value */
+    EFFECT_LIST_RUNS, /* read the list of runs: comes as WORKBENCH_RUNS */
+    EFFECT_READ_RUN,  /* read the run at text: comes as WORKBENCH_COMPARED */
+    EFFECT_FORK,      /* text: RUN[@STEP] and settings, as for windrow fork */
+    EFFECT_PRUNE,     /* remove the run at text */
+    EFFECT_HOME,      /* let go of the run, show the launcher */
     EFFECT_REPAINT,
     EFFECT_SUSPEND
 };
@@ -201,6 +223,8 @@ struct workbench {
     struct history history;
     int64_t at; /* the step that is looked at; 0: the newest. See workbench_at */
     struct tune tune;
+    struct compare compare;
+    struct runs runs;
     struct whatif whatif; /* of Memory */
     bool asked;           /* its answers are shown where there is no room for all panes */
     bool linear;          /* y axis of the loss */
@@ -238,8 +262,9 @@ enum workbench_event_kind {
     WORKBENCH_REPLY,
     WORKBENCH_CONNECTION, /* and status, if the run is not running */
     WORKBENCH_PLANNED,
-    WORKBENCH_RUNS,  /* the list of recent runs; taken over (malloc'd) */
-    WORKBENCH_NOTICE /* a sentence for the message line */
+    WORKBENCH_COMPARED, /* a run to compare was read; it is taken over */
+    WORKBENCH_RUNS,     /* the list of recent runs; taken over (malloc'd) */
+    WORKBENCH_NOTICE    /* a sentence for the message line */
 };
 struct workbench_event {
     enum workbench_event_kind kind;
@@ -261,6 +286,11 @@ struct workbench_event {
             struct launcher_run *item;
             int count;
         } runs;
+        struct {
+            const char *path;
+            struct comparison_run *run;
+            const char *trouble; /* NULL: it could be read */
+        } compared;
         struct {
             const char *text;
             bool bad;
@@ -323,6 +353,21 @@ void memory_key(struct workbench *workbench, enum action action);
 /* Whether the reply was the answer to a question of its own. */
 bool memory_reply(struct workbench *workbench, const struct control_reply *reply);
 
+/* runs_state.c */
+void runs_open_list(struct workbench *workbench, enum runs_use use);
+void runs_key(struct workbench *workbench, enum action action);
+/* Lets the words of a fork be typed; `run` and `settings` stand there already. */
+void runs_fork(struct workbench *workbench, const char *run, const char *settings);
+/* The typed words of a fork, and the name typed for a removal. */
+void runs_forked(struct workbench *workbench, const char *words);
+void runs_pruned(struct workbench *workbench, const char *typed);
+/* Goes to the run that comes next (+ 1) or before (- 1) among those that are running. */
+void runs_switch(struct workbench *workbench, int by);
+/* A list has come. */
+void runs_listed(struct workbench *workbench);
+/* Opens the field of one line. */
+void workbench_ask(struct workbench *workbench, enum field_use use, const char *text);
+
 /* tune_state.c */
 void tune_open(struct tune *tune);
 void tune_key(struct workbench *workbench, enum action action);
@@ -340,6 +385,8 @@ void screen_run(const struct workbench *workbench, struct canvas *canvas, struct
 void screen_layers(const struct workbench *workbench, struct canvas *canvas, struct rect body);
 void screen_memory(const struct workbench *workbench, struct canvas *canvas, struct rect body);
 void screen_tune(const struct workbench *workbench, struct canvas *canvas, struct rect body);
+void screen_compare(const struct workbench *workbench, struct canvas *canvas, struct rect body);
+void screen_runs(const struct workbench *workbench, struct canvas *canvas);
 void screen_samples(const struct workbench *workbench, struct canvas *canvas, struct rect body);
 void screen_log(const struct workbench *workbench, struct canvas *canvas, struct rect body);
 void screen_help(const struct workbench *workbench, struct canvas *canvas);

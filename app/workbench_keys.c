@@ -5,7 +5,7 @@
 
 #include "app/workbench.h"
 
-static void open_field(struct workbench *workbench, enum field_use use, const char *text)
+void workbench_ask(struct workbench *workbench, enum field_use use, const char *text)
 {
     workbench->overlay = OVERLAY_FIELD;
     workbench->field_use = use;
@@ -20,6 +20,14 @@ static void field_done(struct workbench *workbench)
     }
     if (workbench->field_use == FIELD_FOR_TUNE) {
         tune_typed(workbench, workbench->field);
+        return;
+    }
+    if (workbench->field_use == FIELD_FOR_FORK) {
+        runs_forked(workbench, workbench->field);
+        return;
+    }
+    if (workbench->field_use == FIELD_FOR_PRUNE) {
+        runs_pruned(workbench, workbench->field);
         return;
     }
     struct effect *effect = workbench_push(
@@ -127,7 +135,7 @@ static void run_key(struct workbench *workbench, enum action action)
                       row->name);
         return;
     }
-    if (action >= ACTION_SCREEN_1 && action <= ACTION_SCREEN_6) {
+    if (action >= ACTION_SCREEN_1 && action <= ACTION_SCREEN_7) {
         workbench->screen = (enum screen)(action - ACTION_SCREEN_1);
         workbench->scroll = 0;
         return;
@@ -148,7 +156,18 @@ static void run_key(struct workbench *workbench, enum action action)
     case ACTION_HOME:
         workbench_push(workbench, EFFECT_HOME);
         return;
+    case ACTION_RUNS:
+        runs_open_list(workbench, RUNS_FOR_OPEN);
+        return;
+    case ACTION_NEXT_RUN:
+    case ACTION_PREVIOUS_RUN:
+        runs_switch(workbench, action == ACTION_NEXT_RUN ? 1 : -1);
+        return;
     case ACTION_SCALE:
+        if (workbench->screen == SCREEN_COMPARE) {
+            compare_key(workbench, action);
+            return;
+        }
         workbench->linear = !workbench->linear;
         return;
     case ACTION_SMOOTH:
@@ -175,7 +194,9 @@ static void run_key(struct workbench *workbench, enum action action)
     default:
         break;
     }
-    if (workbench->screen == SCREEN_TUNE) {
+    if (workbench->screen == SCREEN_COMPARE) {
+        compare_key(workbench, action);
+    } else if (workbench->screen == SCREEN_TUNE) {
         tune_key(workbench, action);
     } else if (workbench->screen == SCREEN_MEMORY) {
         memory_key(workbench, action);
@@ -237,14 +258,16 @@ void workbench_key(struct workbench *workbench, uint32_t key)
     if (action == ACTION_NONE || global_key(workbench, action)) {
         return;
     }
-    if (action == ACTION_ADD || action == ACTION_OVERRIDE) {
-        open_field(workbench, action == ACTION_ADD ? FIELD_FOR_ADD : FIELD_FOR_OVERRIDE, "");
+    if (workbench->overlay == OVERLAY_RUNS) {
+        runs_key(workbench, action);
+    } else if (action == ACTION_ADD || action == ACTION_OVERRIDE) {
+        workbench_ask(workbench, action == ACTION_ADD ? FIELD_FOR_ADD : FIELD_FOR_OVERRIDE, "");
     } else if (workbench->mode == MODE_LAUNCHER) {
         launcher_key(workbench, action);
     } else if (workbench->screen == SCREEN_TUNE && action == ACTION_ENTER) {
         if (workbench_live(workbench)) {
-            open_field(workbench, FIELD_FOR_TUNE,
-                       workbench->tune.row[workbench->tune.cursor].staged);
+            workbench_ask(workbench, FIELD_FOR_TUNE,
+                          workbench->tune.row[workbench->tune.cursor].staged);
         } else {
             workbench_say(workbench, STYLE_WARN, "nothing is running here, this is a recording");
         }

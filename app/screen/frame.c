@@ -9,6 +9,7 @@
 #include "app/text.h"
 #include "app/widget/widget.h"
 #include "app/workbench.h"
+#include "engine/base/file.h"
 
 static void run_header(const struct workbench *workbench, struct canvas *canvas, struct rect area)
 {
@@ -64,7 +65,7 @@ static void draw_tabs(const struct workbench *workbench, struct canvas *canvas, 
         bool current = workbench->screen == (enum screen)i;
         x += canvas_printf(canvas, x, area.y, area.width - x, current ? STYLE_TAB : STYLE_TEXT,
                            current ? "[%d %s]" : " %d %s ", i + 1, screen_names[i]);
-        x++;
+        x += area.width >= 90;
     }
     if (x + 8 < area.width) {
         canvas_text(canvas, area.width - 7, area.y, 7, STYLE_TEXT, "0 Home");
@@ -191,6 +192,13 @@ static void draw_field(const struct workbench *workbench, struct canvas *canvas)
         snprintf(title, sizeof(title), "%s", field->key);
         snprintf(hint, sizeof(hint), "allowed: %.100s   Enter stages, Esc cancels", range);
         free(range);
+    } else if (workbench->field_use == FIELD_FOR_FORK) {
+        snprintf(title, sizeof(title), "fork: RUN[@STEP] key=value ...");
+        snprintf(hint, sizeof(hint), "without @STEP from its newest checkpoint; Enter starts it");
+    } else if (workbench->field_use == FIELD_FOR_PRUNE) {
+        snprintf(title, sizeof(title), "remove %.80s from the disk?",
+                 path_base(workbench->runs.prune));
+        snprintf(hint, sizeof(hint), "type its whole name and Enter; Esc keeps it");
     } else if (workbench->field_use == FIELD_FOR_ADD) {
         snprintf(title, sizeof(title), "add a %s", lists[workbench->launcher.pane & 3]);
         snprintf(hint, sizeof(hint), "Enter adds it to the list, Esc cancels");
@@ -219,6 +227,9 @@ static void draw_body(const struct workbench *workbench, struct canvas *canvas, 
         break;
     case SCREEN_TUNE:
         screen_tune(workbench, canvas, body);
+        break;
+    case SCREEN_COMPARE:
+        screen_compare(workbench, canvas, body);
         break;
     case SCREEN_SAMPLES:
         screen_samples(workbench, canvas, body);
@@ -255,6 +266,8 @@ static void draw_all(const struct workbench *workbench, struct canvas *canvas)
         draw_stop(workbench, canvas);
     } else if (workbench->overlay == OVERLAY_FIELD) {
         draw_field(workbench, canvas);
+    } else if (workbench->overlay == OVERLAY_RUNS) {
+        screen_runs(workbench, canvas);
     }
 }
 

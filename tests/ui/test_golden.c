@@ -9,6 +9,7 @@
 #include <cmocka.h>
 
 #include "engine/base/file.h"
+#include "engine/base/xalloc.h"
 #include "recording.h"
 #include "screen_text.h"
 
@@ -118,6 +119,60 @@ static void test_tune(void **state)
     compare_all(&workbench, "tune");
     press(&workbench, INPUT_ENTER);
     compare(&workbench, "tune-field", &shapes[0]);
+    workbench_close(&workbench);
+}
+
+static void take_other(void *context, const struct event *event)
+{
+    if (event->kind == EVENT_START) {
+        struct event changed = *event;
+        changed.start.recipe_json = xasprintf(
+            "{\"method\":{\"name\":\"full\",\"interval\":50},\"optimizer\":{\"lr\":0.0001}}");
+        comparison_run_take(context, &changed);
+        free(changed.start.recipe_json);
+        return;
+    }
+    comparison_run_take(context, event);
+}
+
+/* The run beside one of another method that ended at step 300, and one that cannot be read. */
+static void test_compare(void **state)
+{
+    (void)state;
+    const struct recording other = { .steps = 300, .total = 300, .layers = 6, .stop = true };
+    struct workbench workbench;
+    struct comparison_run run;
+    struct comparison_run none = { 0 };
+    workbench_open(&workbench);
+    recording_launcher(&workbench);
+    recording_feed(&workbench, &recorded);
+    press(&workbench, '5');
+    compare(&workbench, "compare-alone", &shapes[0]);
+    compare_toggle(&workbench, "/runs/20261121-1131-grass");
+    compare_toggle(&workbench, "/runs/gone");
+    comparison_run_open(&run, "/runs/20261121-1131-grass", "20261121-1131-grass");
+    recording_play(&other, take_other, &run);
+    for (size_t i = 0; i < run.count; i++) {
+        run.point[i].seconds *= 1.4;
+        run.point[i].loss_sum *= 1.1;
+    }
+    struct workbench_event event = { .kind = WORKBENCH_COMPARED,
+                                     .compared = { run.path, &run, NULL } };
+    char *path = xstrdup(run.path);
+    event.compared.path = path;
+    workbench_event(&workbench, &event);
+    event.compared.path = "/runs/gone";
+    event.compared.run = &none;
+    event.compared.trouble = "/runs/gone: no such run";
+    workbench_event(&workbench, &event);
+    compare_all(&workbench, "compare");
+    press(&workbench, INPUT_TAB);
+    press(&workbench, 'v');
+    press(&workbench, 'x');
+    compare(&workbench, "compare-settings", &shapes[0]);
+    press(&workbench, INPUT_ENTER);
+    compare(&workbench, "compare-choose", &shapes[0]);
+    free(path);
     workbench_close(&workbench);
 }
 
@@ -243,7 +298,7 @@ int main(void)
         cmocka_unit_test(test_tune),     cmocka_unit_test(test_others),
         cmocka_unit_test(test_compact),  cmocka_unit_test(test_layers),
         cmocka_unit_test(test_memory),   cmocka_unit_test(test_finished),
-        cmocka_unit_test(test_gpu),
+        cmocka_unit_test(test_compare),  cmocka_unit_test(test_gpu),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -67,6 +67,9 @@ static void test_layout(void **state)
             struct layout_tune tune = layout_tune(frame.body);
             struct rect tunes[] = { tune.settings, tune.effect, tune.changes };
             check_panes(tunes, 3, frame.body);
+            struct layout_compare compare = layout_compare(frame.body);
+            struct rect compares[] = { compare.chart, compare.numbers, compare.settings };
+            check_panes(compares, 3, frame.body);
             frame = layout_frame(width, height, false);
             struct layout_launcher home = layout_launcher(frame.body);
             struct rect homes[] = { home.list[0], home.list[1], home.list[2], home.plan,
@@ -111,7 +114,7 @@ static void draw_sizes(struct workbench *workbench, int step)
 static void test_sizes(void **state)
 {
     (void)state;
-    static const char keys[] = "123456";
+    static const char keys[] = "1234567";
     struct workbench workbench;
     workbench_open(&workbench);
     draw_sizes(&workbench, 23); /* nothing known at all */
