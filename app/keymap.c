@@ -281,6 +281,7 @@ void keymap_key_name(uint32_t key, char *out, size_t size)
         { INPUT_END, "End" },
         { INPUT_F1, "F1" },
         { INPUT_DELETE, "Del" },
+        { ' ', "Space" },
     };
     for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
         if (names[i].key == key) {

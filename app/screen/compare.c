@@ -196,8 +196,8 @@ static void draw_verdict(const struct compare_view *view, struct canvas *canvas,
         return;
     }
     canvas_printf(canvas, line.x, line.y, line.width, STYLE_TEXT,
-                  "a against %c: loss %+.3f at equal tokens, %+.3f at equal time, %.2fx the "
-                  "memory, %.2fx the speed",
+                  "a against %c: loss %+.3f at =tokens, %+.3f at =time, %.2fx memory, %.2fx "
+                  "speed",
                   compare_letter(row), own->loss_equal_tokens - other->loss_equal_tokens,
                   own->loss_equal_seconds - other->loss_equal_seconds,
                   (double)own->peak_total_bytes / (double)other->peak_total_bytes,
