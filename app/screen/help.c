@@ -6,7 +6,7 @@
 #include "app/widget/widget.h"
 #include "app/workbench.h"
 
-enum { HELP_LINES = 80 };
+enum { HELP_LINES = 200 };
 
 struct help_line {
     char keys[24];
