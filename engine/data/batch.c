@@ -26,6 +26,8 @@ int batch_init(struct batch *batch, int64_t rows, int64_t sequence, struct error
     batch->targets = all + count;
     batch->positions = all + 2 * count;
     batch->starts = all + 3 * count;
+    batch->trained_tokens = 0;
+    batch->whole = false;
     return 0;
 }
 
