@@ -60,7 +60,7 @@ struct layout_launcher layout_launcher(struct rect body)
 
 struct layout_dashboard layout_dashboard(struct rect body)
 {
-    struct layout_dashboard out = { .worst = { 0, 0, 0, 0 } };
+    struct layout_dashboard out = { .worst = { 0, 0, 0, 0 }, .gradient = { 0, 0, 0, 0 } };
     bool large = body.width >= 110 && body.height >= 28;
     struct rect rest = body;
     if (large) {
@@ -78,8 +78,12 @@ struct layout_dashboard layout_dashboard(struct rect body)
     half[1] = (struct rect){ upper.x + half[0].width, upper.y, memory, upper.height };
     out.loss = half[0];
     out.memory = half[1];
-    struct rect third[3];
-    layout_split(below, 3, third);
+    struct rect third[4];
+    bool wide = large && below.width >= 160;
+    layout_split(below, wide ? 4 : 3, third);
+    if (wide) {
+        out.gradient = third[3];
+    }
     if (!large) {
         /* Lines of events need more room than numbers. */
         int first = below.width * 30 / 100;

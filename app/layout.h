@@ -31,7 +31,8 @@ struct layout_dashboard {
     struct rect memory;
     struct rect speed;
     struct rect selection;
-    struct rect worst; /* empty on small screens */
+    struct rect worst;    /* empty on small screens */
+    struct rect gradient; /* empty but on wide ones */
     struct rect events;
 };
 struct layout_dashboard layout_dashboard(struct rect body);

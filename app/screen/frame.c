@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "app/layout.h"
+#include "app/screen/speed.h"
 #include "app/text.h"
 #include "app/widget/widget.h"
 #include "app/workbench.h"
@@ -124,6 +125,11 @@ static void default_message(const struct workbench *workbench, char *out, size_t
     if (workbench->screen == SCREEN_TUNE &&
         tune_staged(&workbench->tune, staged, sizeof(staged)) > 0) {
         snprintf(out, size, "staged: %s - a sends it, Esc drops it", staged);
+        return;
+    }
+    bool running =
+        workbench->connection == CONNECTION_LIVE || workbench->connection == CONNECTION_FOLLOW;
+    if (running && workbench->screen == SCREEN_RUN && screen_now(workbench, out, size)) {
         return;
     }
     switch (workbench->connection) {

@@ -7,6 +7,7 @@
 
 #include "app/layout.h"
 #include "app/plot.h"
+#include "app/screen/speed.h"
 #include "app/text.h"
 #include "app/widget/widget.h"
 #include "app/workbench.h"
@@ -129,102 +130,6 @@ static void draw_loss(const struct workbench *workbench, struct canvas *canvas, 
         loss_marks(workbench, canvas, &plot, chart.y + chart.height);
     }
     plot_end(&plot);
-    canvas_restore(canvas, before);
-}
-
-/* ---- throughput --------------------------------------------------------------------------------
- */
-
-static void spark(struct canvas *canvas, struct rect area, const struct series *series,
-                  int64_t last)
-{
-    if (area.height < 1 || area.width < 4) {
-        return;
-    }
-    struct plot plot;
-    plot_begin(&plot, canvas, area);
-    int64_t first = last - (int64_t)area.width * plot.dots_x + 1;
-    first = first < 1 ? 1 : first;
-    struct series_range range = series_look(series, first, last);
-    double low = range.minimum > 0 ? 0 : range.minimum;
-    plot_range(&plot, low, range.maximum, false);
-    plot_steps(&plot, first, first + (int64_t)area.width * plot.dots_x - 1);
-    plot_line(&plot, series, STYLE_SERIES_1, '-');
-    plot_end(&plot);
-}
-
-/* A line of what the device does, or the processor where there is no device to ask. */
-static void device_line(const struct event_telemetry *now, struct canvas *canvas, struct rect line)
-{
-    bool gpu = isfinite(now->gpu_util) || isfinite(now->power_w);
-    double share = gpu ? now->gpu_util / 100 : (double)NAN;
-    char numbers[64];
-    size_t used = 0;
-    numbers[0] = '\0';
-    if (gpu) {
-        if (isfinite(now->power_w)) {
-            used += (size_t)snprintf(numbers, sizeof(numbers), " %.0f W", now->power_w);
-        }
-        if (isfinite(now->temperature_c)) {
-            snprintf(numbers + used, sizeof(numbers) - used, " %.0f C", now->temperature_c);
-        }
-    } else if (now->host_bytes > 0) {
-        snprintf(numbers, sizeof(numbers), " %s", text_bytes((double)now->host_bytes).text);
-    }
-    double percent = gpu ? now->gpu_util : now->cpu_percent;
-    char label[24] = "";
-    if (isfinite(percent)) {
-        snprintf(label, sizeof(label), " %.0f%%", fmin(fmax(percent, 0), 99999));
-    }
-    int x = line.x;
-    x += canvas_printf(canvas, x, line.y, line.width, STYLE_TEXT, "%s%s", gpu ? "GPU" : "CPU",
-                       label);
-    int room = line.x + line.width - x - text_columns(numbers) - 2;
-    if (isfinite(share) && room >= 6) {
-        widget_bar(canvas, (struct rect){ x + 1, line.y, room, 1 }, share, -1, STYLE_SERIES_1);
-        x += room + 1;
-    }
-    canvas_text(canvas, x, line.y, line.x + line.width - x, STYLE_TEXT, numbers);
-}
-
-static void draw_speed(const struct workbench *workbench, struct canvas *canvas, struct rect area)
-{
-    const struct history *history = &workbench->history;
-    const struct event_step *step = &history->last_step;
-    struct rect inside = widget_box(canvas, area, "speed", "tok/s", false);
-    struct rect before = canvas_clip(canvas, inside);
-    int x = inside.x + 1;
-    int width = inside.width - 2;
-    if (history->step == 0) {
-        canvas_text(canvas, x, inside.y, width, STYLE_DIM, "no step yet");
-        canvas_restore(canvas, before);
-        return;
-    }
-    struct series_range range =
-        series_look(&history->tokens_per_second, 1, (int64_t)history->tokens_per_second.count);
-    canvas_printf(canvas, x, inside.y, width, STYLE_TEXT, "%s tok/s, mean %s",
-                  text_count(step->tokens_per_second).text, text_count(range.mean).text);
-    bool telemetry = history->telemetry_seen && inside.height >= 5;
-    int lines = (isfinite(step->mfu) ? 3 : 2) + telemetry;
-    spark(canvas, (struct rect){ x, inside.y + 1, width, inside.height - 1 - lines },
-          &history->tokens_per_second, history->step);
-    int y = inside.y + inside.height - lines;
-    bool wide = width > 30;
-    canvas_printf(canvas, x, y++, width, STYLE_TEXT,
-                  wide ? "step %s ms, %s tokens in all" : "step %s ms",
-                  text_count(step->step_ms).text, text_count((double)step->tokens_total).text);
-    double total = step->step_ms > 0 ? step->step_ms : 1;
-    canvas_printf(canvas, x, y++, width, STYLE_TEXT,
-                  wide ? "forward %.0f%%, backward %.0f%%, update %.0f%%"
-                       : "fwd%.0f bwd%.0f upd%.0f %%",
-                  100 * step->forward_ms / total, 100 * step->backward_ms / total,
-                  100 * step->update_ms / total);
-    if (isfinite(step->mfu)) {
-        canvas_printf(canvas, x, y++, width, STYLE_TEXT, "MFU %.1f%%", 100 * step->mfu);
-    }
-    if (telemetry) {
-        device_line(&history->telemetry, canvas, (struct rect){ x, y, width, 1 });
-    }
     canvas_restore(canvas, before);
 }
 
@@ -371,7 +276,10 @@ void screen_run(const struct workbench *workbench, struct canvas *canvas, struct
     struct layout_dashboard layout = layout_dashboard(body);
     draw_loss(workbench, canvas, layout.loss);
     screen_memory_table(workbench, canvas, layout.memory);
-    draw_speed(workbench, canvas, layout.speed);
+    screen_speed(workbench, canvas, layout.speed);
+    if (layout.gradient.width > 0) {
+        screen_gradient(workbench, canvas, layout.gradient);
+    }
     draw_selection(workbench, canvas, layout.selection);
     if (layout.worst.width > 0) {
         draw_worst(workbench, canvas, layout.worst);

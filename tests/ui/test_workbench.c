@@ -60,9 +60,9 @@ static void test_layout(void **state)
                                     frame.footer };
             check_panes(parts, 5, all);
             struct layout_dashboard run = layout_dashboard(frame.body);
-            struct rect panes[] = { run.loss,      run.memory, run.speed,
+            struct rect panes[] = { run.loss,      run.memory, run.speed, run.gradient,
                                     run.selection, run.worst,  run.events };
-            check_panes(panes, 6, frame.body);
+            check_panes(panes, 7, frame.body);
             assert_true(run.loss.width > 20 && run.loss.height >= 4);
             struct layout_tune tune = layout_tune(frame.body);
             struct rect tunes[] = { tune.settings, tune.effect, tune.changes };
