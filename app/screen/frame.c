@@ -279,7 +279,9 @@ static void draw_all(const struct workbench *workbench, struct canvas *canvas)
 
 void workbench_draw(const struct workbench *workbench, struct canvas *canvas)
 {
-    int64_t at = workbench->mode == MODE_RUN ? workbench_at(workbench) : 0;
+    /* Compare shows whole runs. */
+    bool travels = workbench->mode == MODE_RUN && workbench->screen != SCREEN_COMPARE;
+    int64_t at = travels ? workbench_at(workbench) : 0;
     struct workbench shown = *workbench;
     shown.at = at;
     if (at > 0) {
