@@ -7,14 +7,14 @@
 
 #include "engine/base/xalloc.h"
 
-/* The first dense parameter at `index` or behind it that is not frozen, or NULL; moves `index`
- * behind it. */
+/* The first dense parameter at `index` or behind it that trains here: neither frozen, nor a head
+ * that the method has. NULL past the last. Moves `index` behind it. */
 static struct parameter *next_trained(const struct model *model, int64_t *index)
 {
-    struct parameter *p = model_dense_parameter(model, (*index)++);
-    while (p != NULL && p->frozen) {
+    struct parameter *p;
+    do {
         p = model_dense_parameter(model, (*index)++);
-    }
+    } while (p != NULL && (p->frozen || (model->head_linear != NULL && p == model->head)));
     return p;
 }
 

@@ -244,13 +244,15 @@ static void grass_begin_step(struct method *method, int64_t step)
     }
 }
 
-/* The compressed gradient of one micro-batch: (dy[:, sigma])^T x, or dy^T x[:, sigma]. */
-static void accumulate(struct method *method, struct pass *pass, struct grass_group *group,
-                       const struct tensor *dy, const struct tensor *x)
+/* The compressed gradient of one micro-batch: (dy[:, sigma])^T x, or dy^T x[:, sigma]; of the head,
+ * of one chunk, added to a gradient that begins at zero. */
+void grass_accumulate(struct method *method, struct pass *pass, struct grass_group *group,
+                      const struct tensor *dy, const struct tensor *x)
 {
     const struct grass *grass = method->state;
     const struct tensor *index = grass->refreshing ? &group->next_index : &group->index;
-    float beta = method->micro > 0 ? 1.0f : 0.0f;
+    bool adds = method->micro > 0 || group->linear == method->model->head_linear;
+    float beta = adds ? 1.0f : 0.0f;
     struct memory_position mark = memory_mark(pass->memory, MEMORY_WORKSPACE);
     struct tensor thin = pass_scratch(pass, "selected columns", x->dtype, tensor_count(index));
     if (group->side == SIDE_ROWS) {
@@ -278,6 +280,10 @@ static void grass_weight_gradient(struct method *method, struct pass *pass,
                                   const struct tensor *x)
 {
     struct grass *grass = method->state;
+    if (linear == method->model->head_linear) {
+        grass_head_chunk(method, pass, linear, dy, x);
+        return;
+    }
     bool choose = grass->refreshing && method->micro == 0;
     bool move = grass_moves_unselected(method);
     if (move) {
@@ -287,14 +293,14 @@ static void grass_weight_gradient(struct method *method, struct pass *pass,
          g++) {
         struct grass_group *group = &grass->group[g];
         if (!choose) {
-            accumulate(method, pass, group, dy, x);
+            grass_accumulate(method, pass, group, dy, x);
             continue;
         }
         for (int p = 0; p < group->part_count; p++) {
             grass_refresh_part(method, pass, group->part[p], dy, x);
         }
         if (method->settings.sketch > 0) {
-            accumulate(method, pass, group, dy, x);
+            grass_accumulate(method, pass, group, dy, x);
         }
     }
     for (int64_t g = grass->first_group[linear->index];
@@ -399,6 +405,7 @@ static const char *const grass_keys[] = {
     "method.sketch",
     "method.unselected_every",
     "method.unselected_scale",
+    "method.head",
     "method.embedding",
     "method.targets",
     "method.frozen",
@@ -414,6 +421,7 @@ const struct method_ops grass_method = {
     .detach = grass_detach,
     .begin_step = grass_begin_step,
     .weight_gradient = grass_weight_gradient,
+    .head = grass_head,
     .each_gradient = grass_each_gradient,
     .add_squares = grass_add_squares,
     .update = grass_update,

@@ -1,6 +1,6 @@
 /*
- * What Grass holds: shared by its three files (grass.c the step, grass_refresh.c the choice of
- * rows, grass_state.c saving and restoring).
+ * What Grass holds: shared by its files (grass.c the step, grass_refresh.c the choice of rows,
+ * grass_unselected.c the other rows, grass_head.c the head, grass_state.c saving and restoring).
  *
  * A group takes one product: all parts of a packed layer that select rows, since their chosen
  * columns of dy stand side by side; a part that selects columns is a group of its own.
@@ -63,6 +63,7 @@ struct grass {
     bool guarded;         /* this step's guard is decided */
     struct tensor guard;  /* (CONTROL_COUNT) may unselected rows move? Placed if they ever do */
     struct tensor guard_sum;
+    struct tensor head_dw; /* in the workspace while a micro-batch's dW of the head is formed */
 };
 
 /* Length of the selection within its slots: entries before the first -1. */
@@ -77,6 +78,15 @@ struct tensor grass_form_gradient(struct method *method, struct pass *pass,
                                   const struct grass_part *part, const struct tensor *dy,
                                   const struct tensor *x);
 
+/* Adds to the compressed gradient of a group. */
+void grass_accumulate(struct method *method, struct pass *pass, struct grass_group *group,
+                      const struct tensor *dy, const struct tensor *x);
+
+/* The head, if the method has it: grass_head.c. */
+void grass_head(struct method *method, struct pass *pass, const struct linear *linear, bool begin);
+void grass_head_chunk(struct method *method, struct pass *pass, const struct linear *linear,
+                      const struct tensor *dy, const struct tensor *x);
+
 /* Whether this micro-batch moves the rows that are not selected; then, before its first compressed
  * gradient, whether it may (once a step); and doing so for one matrix, whose selection of this step
  * has been made. */
@@ -84,6 +94,12 @@ bool grass_moves_unselected(const struct method *method);
 void grass_guard_unselected(struct method *method);
 void grass_move_unselected(struct method *method, struct pass *pass, struct grass_part *part,
                            const struct tensor *dy, const struct tensor *x);
+
+/* The refresh of a part, and the move of what it leaves, where dW has been formed already. */
+void grass_refresh_formed(struct method *method, struct pass *pass, struct grass_part *part,
+                          const struct tensor *dw);
+void grass_move_formed(struct method *method, struct pass *pass, struct grass_part *part,
+                       const struct tensor *dw);
 
 /* Forms dW of one matrix, chooses, and leaves the compressed gradient of this micro-batch; with a
  * sketch dW is not formed, and the compressed gradient is left to the caller. */

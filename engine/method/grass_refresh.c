@@ -84,6 +84,7 @@ static void sketch_norms(struct method *method, struct pass *pass, const struct 
     memory_release(pass->memory, MEMORY_WORKSPACE, mark);
 }
 
+/* Leaves the choice in next_index, local to the matrix, and on the host. */
 static void choose(struct method *method, struct backend *be, struct grass_part *part,
                    const struct tensor *norms)
 {
@@ -97,34 +98,60 @@ static void choose(struct method *method, struct backend *be, struct grass_part 
                                              .purpose = RANDOM_SELECT,
                                              .tensor = part->part->parameter->id,
                                              .step = (uint32_t)method->step } });
+    backend_download(be, part->norms, norms->data, tensor_bytes(norms));
+    backend_download(be, part->next, part->next_index.data, tensor_bytes(&part->next_index));
+}
+
+static void announce(struct method *method, bool begin)
+{
+    if (method->on_refresh != NULL) {
+        method->on_refresh(method->context, begin);
+    }
+}
+
+static struct tensor place_norms(struct pass *pass, const struct grass_part *part)
+{
+    return memory_vector(pass->memory, MEMORY_WORKSPACE, "refresh norms", DTYPE_F32,
+                         part->candidates);
+}
+
+/* Leaves the compressed gradient too. */
+static void choose_from_gradient(struct method *method, struct pass *pass, struct grass_part *part,
+                                 const struct tensor *dw)
+{
+    struct tensor norms = place_norms(pass, part);
+    op_squared_norms(pass->be, &norms, dw, part->side);
+    choose(method, pass->be, part, &norms);
+    op_gather(pass->be, &part->gradient, dw, &part->next_index, part->side);
+    grass_upload_index(method, part, part->next, &part->next_index);
 }
 
 void grass_refresh_part(struct method *method, struct pass *pass, struct grass_part *part,
                         const struct tensor *dy, const struct tensor *x)
 {
-    struct backend *be = pass->be;
-    if (method->on_refresh != NULL) {
-        method->on_refresh(method->context, true);
-    }
     struct memory_position mark = memory_mark(pass->memory, MEMORY_WORKSPACE);
-    struct tensor norms =
-        memory_vector(pass->memory, MEMORY_WORKSPACE, "refresh norms", DTYPE_F32, part->candidates);
+    announce(method, true);
     if (method->settings.sketch > 0) {
+        struct tensor norms = place_norms(pass, part);
         sketch_norms(method, pass, part, dy, x, &norms);
-        choose(method, be, part, &norms);
+        choose(method, pass->be, part, &norms);
+        grass_upload_index(method, part, part->next, &part->next_index);
     } else {
         struct tensor dw = grass_form_gradient(method, pass, part, dy, x);
-        op_squared_norms(be, &norms, &dw, part->side);
-        choose(method, be, part, &norms);
-        op_gather(be, &part->gradient, &dw, &part->next_index, part->side);
+        choose_from_gradient(method, pass, part, &dw);
     }
-    backend_download(be, part->norms, norms.data, tensor_bytes(&norms));
-    backend_download(be, part->next, part->next_index.data, tensor_bytes(&part->next_index));
-    grass_upload_index(method, part, part->next, &part->next_index);
     memory_release(pass->memory, MEMORY_WORKSPACE, mark);
-    if (method->on_refresh != NULL) {
-        method->on_refresh(method->context, false);
-    }
+    announce(method, false);
+}
+
+void grass_refresh_formed(struct method *method, struct pass *pass, struct grass_part *part,
+                          const struct tensor *dw)
+{
+    struct memory_position mark = memory_mark(pass->memory, MEMORY_WORKSPACE);
+    announce(method, true);
+    choose_from_gradient(method, pass, part, dw);
+    memory_release(pass->memory, MEMORY_WORKSPACE, mark);
+    announce(method, false);
 }
 
 /* map[j]: slot of the old selection that holds the row of new slot j, or -1. Both ascending. */

@@ -33,7 +33,8 @@ void grass_guard_unselected(struct method *method)
     grass->guarded = true;
     op_zero(method->be, &grass->guard_sum);
     for (int64_t g = 0; g < grass->group_count; g++) {
-        if (method->micro == 0) {
+        bool chunked = grass->group[g].linear == method->model->head_linear;
+        if (method->micro == 0 && !chunked) {
             op_zero(method->be, &grass->group[g].gradient); /* of an older step */
         }
         op_sum_squares(method->be, &grass->guard_sum, &grass->group[g].gradient, true);
@@ -41,27 +42,26 @@ void grass_guard_unselected(struct method *method)
     op_clip(method->be, &grass->guard, &grass->guard_sum, method->loss, 0.0f);
 }
 
-void grass_move_unselected(struct method *method, struct pass *pass, struct grass_part *part,
-                           const struct tensor *dy, const struct tensor *x)
+void grass_move_formed(struct method *method, struct pass *pass, struct grass_part *part,
+                       const struct tensor *dw)
 {
     struct grass *grass = method->state;
     const struct rule_settings *rule = method->rule_settings;
     bool rows = part->side == SIDE_ROWS;
     struct memory_position mark = memory_mark(pass->memory, MEMORY_WORKSPACE);
-    struct tensor dw = grass_form_gradient(method, pass, part, dy, x);
     struct tensor norms =
         memory_vector(pass->memory, MEMORY_WORKSPACE, "row norms", DTYPE_F32, part->candidates);
     struct tensor factors =
         memory_vector(pass->memory, MEMORY_WORKSPACE, "row factors", DTYPE_F32, part->candidates);
-    op_squared_norms(pass->be, &norms, &dw, part->side);
+    op_squared_norms(pass->be, &norms, dw, part->side);
     op_unit_factors(pass->be, &(struct unit_factors){ .factors = &factors,
                                                       .norms = &norms,
                                                       .index = part->refreshing ? &part->next_index
                                                                                 : &part->index,
                                                       .offset = part->offset,
-                                                      .length = rows ? dw.dim[1] : dw.dim[0] });
+                                                      .length = rows ? dw->dim[1] : dw->dim[0] });
     op_sgd(pass->be, &(struct sgd){ .weight = &part->part->parameter->value,
-                                    .gradient = &dw,
+                                    .gradient = dw,
                                     .rho = &factors,
                                     .control = &grass->guard,
                                     .side = part->side,
@@ -72,5 +72,14 @@ void grass_move_unselected(struct method *method, struct pass *pass, struct gras
                                     .key = { .seed = rule->seed,
                                              .tensor = part->part->parameter->id,
                                              .step = rule->step } });
+    memory_release(pass->memory, MEMORY_WORKSPACE, mark);
+}
+
+void grass_move_unselected(struct method *method, struct pass *pass, struct grass_part *part,
+                           const struct tensor *dy, const struct tensor *x)
+{
+    struct memory_position mark = memory_mark(pass->memory, MEMORY_WORKSPACE);
+    struct tensor dw = grass_form_gradient(method, pass, part, dy, x);
+    grass_move_formed(method, pass, part, &dw);
     memory_release(pass->memory, MEMORY_WORKSPACE, mark);
 }

@@ -32,6 +32,7 @@ struct method_settings {
     bool unbiased;
     enum selection_side side;
     bool embedding_rows; /* the embedding has a gradient only in rows that occur: token_rows.h */
+    bool head_rows; /* of an untied model the method has the head, as if it were a block's matrix */
     double scale;
     bool carry;
     int64_t refresh_warmup;
@@ -92,6 +93,8 @@ struct method_ops {
     /* In the backward; `method->micro` counts micro-batches of the step from 0. */
     void (*weight_gradient)(struct method *method, struct pass *pass, const struct linear *linear,
                             const struct tensor *dy, const struct tensor *x);
+    /* As in struct linear_hooks; of methods that read method.head. */
+    void (*head)(struct method *method, struct pass *pass, const struct linear *linear, bool begin);
     /* Shows every gradient that it keeps, for sums over ranks and for tests. */
     void (*each_gradient)(struct method *method, const struct gradient_visitor *visitor);
     /* Adds the squares of what it keeps to sum (1). Called once, after the last micro-batch. */

@@ -53,6 +53,11 @@ struct linear_hooks {
                            struct tensor *dx, const struct tensor *dy);
     void (*weight_gradient)(void *context, struct pass *pass, const struct linear *linear,
                             const struct tensor *dy, const struct tensor *x);
+    /* Before the first (`begin`) and after the last chunk of the head's weight gradient in a
+     * micro-batch, if the method has the head (model_give_head): the hook above then sees dy and x
+     * of a chunk of tokens each time. What is placed in the workspace in between, at the beginning,
+     * stays there until the end. */
+    void (*head)(void *context, struct pass *pass, const struct linear *linear, bool begin);
     void *context;
 };
 

@@ -74,7 +74,7 @@ int model_init(struct model *model, const struct model_config *config, enum dtyp
     }
     size_t layers = (size_t)config->layers;
     model->parameter = calloc(layers * 9 + 3, sizeof *model->parameter);
-    model->linear = calloc(layers * BLOCK_LINEARS, sizeof *model->linear);
+    model->linear = calloc(layers * BLOCK_LINEARS + 1, sizeof *model->linear);
     model->block = calloc(layers, sizeof *model->block);
     model->dense = calloc(layers * 9 + 3, sizeof(struct parameter *));
     if (model->parameter == NULL || model->linear == NULL || model->block == NULL ||
@@ -134,6 +134,22 @@ void model_place(struct model *model, struct backend *be, struct memory *memory)
     const int64_t dim[2] = { model->positions, model->config.head_size };
     model->rope_table = memory_matrix(memory, MEMORY_ACTIVATIONS, "rope table", DTYPE_F32, dim);
     rope_table_upload(&model->config, be, &model->rope_table);
+}
+
+void model_give_head(struct model *model)
+{
+    if (model->head_linear != NULL) {
+        return;
+    }
+    struct linear *linear = &model->linear[model->linear_count];
+    struct parameter *head = model->head;
+    *linear = (struct linear){ .weight = head->value,
+                               .part_count = 1,
+                               .part = { { .parameter = head, .rows = head->dim[0] } },
+                               .index = model->linear_count,
+                               .idle = head->idle };
+    model->linear_count++;
+    model->head_linear = linear;
 }
 
 static void set_ones(struct backend *be, const struct tensor *value)
@@ -213,6 +229,9 @@ static bool last_waits(const struct model *model, const struct pass *pass)
     size_t logits = (size_t)(logits_rows(model, pass) * model->config.vocabulary) * element;
     size_t losses = (size_t)pass_tokens(pass) * sizeof(float);
     size_t gradient = (size_t)(pass_tokens(pass) * model->config.intermediate_size) * element;
+    if (model->head_linear != NULL) { /* its gradient may be formed beside the logits */
+        logits += (size_t)parameter_count(model->head) * element;
+    }
     return model->config.layers - model->first_trained > 1 &&
            logits + losses + 2 * (size_t)MEMORY_ALIGNMENT <= gradient;
 }
@@ -270,6 +289,32 @@ void model_logits(struct model *model, struct pass *pass, struct tensor *logits,
                   .c = logits, .a = hidden, .b = &model->head->value, .transpose_b = true });
 }
 
+/* The head's weight gradient of a chunk: the method's, or summed with the dense ones. */
+static void head_gradient(struct model *model, const struct pass *pass, const struct tensor *logits,
+                          const struct tensor *h)
+{
+    if (model->head_linear != NULL) {
+        struct pass chunk = *pass;
+        chunk.batch = 1;
+        chunk.sequence = tensor_rows(h);
+        linear_weight_gradient(&chunk, model->head_linear, logits, h);
+    } else if (!model->head->frozen) {
+        op_matmul(pass->be, &(struct matmul){ .c = &pass->dense->tensor[model->head->id],
+                                              .a = logits,
+                                              .b = h,
+                                              .transpose_a = true,
+                                              .beta = 1.0f });
+    }
+}
+
+/* Tells the method that has the head where its chunks begin and end. */
+static void head_bounds(struct model *model, struct pass *pass, bool begin)
+{
+    if (model->head_linear != NULL) {
+        pass->hooks->head(pass->hooks->context, pass, model->head_linear, begin);
+    }
+}
+
 void model_loss(struct model *model, struct pass *pass, const struct tensor *hidden,
                 const struct model_loss *args)
 {
@@ -278,6 +323,9 @@ void model_loss(struct model *model, struct pass *pass, const struct tensor *hid
     int64_t chunk = logits_rows(model, pass);
     struct memory_position mark = memory_mark(pass->memory, MEMORY_WORKSPACE);
     const int64_t dim[2] = { chunk, model->config.vocabulary };
+    if (args->dhidden != NULL) {
+        head_bounds(model, pass, true);
+    }
     struct tensor buffer =
         memory_matrix(pass->memory, MEMORY_WORKSPACE, "logits", model->dtype, dim);
     struct tensor losses =
@@ -296,12 +344,8 @@ void model_loss(struct model *model, struct pass *pass, const struct tensor *hid
                                                       .targets = &target,
                                                       .scale = args->scale,
                                                       .gradient = args->dhidden != NULL });
-        if (args->dhidden != NULL && !model->head->frozen) {
-            op_matmul(be, &(struct matmul){ .c = &pass->dense->tensor[model->head->id],
-                                            .a = &logits,
-                                            .b = &h,
-                                            .transpose_a = true,
-                                            .beta = 1.0f });
+        if (args->dhidden != NULL) {
+            head_gradient(model, pass, &logits, &h);
         }
         if (args->dhidden != NULL) { /* may be `hidden`, whose rows are done with now */
             struct tensor dh = tensor_row_range(args->dhidden, first, rows);
@@ -309,6 +353,9 @@ void model_loss(struct model *model, struct pass *pass, const struct tensor *hid
         }
     }
     op_sum(be, args->loss_sum, &losses, true);
+    if (args->dhidden != NULL) {
+        head_bounds(model, pass, false);
+    }
     memory_release(pass->memory, MEMORY_WORKSPACE, mark);
 }
 

@@ -76,10 +76,11 @@ struct model {
     int64_t dense_count;
     struct parameter *embedding;
     struct parameter *final_norm;
-    struct parameter *head;   /* the embedding if tied */
-    struct tensor rope_table; /* (P, D) */
-    int64_t positions;        /* P */
-    int64_t first_trained;    /* below this block nothing trains, nor does the embedding */
+    struct parameter *head;     /* the embedding if tied */
+    struct linear *head_linear; /* NULL unless model_give_head was called */
+    struct tensor rope_table;   /* (P, D) */
+    int64_t positions;          /* P */
+    int64_t first_trained;      /* below this block nothing trains, nor does the embedding */
 };
 
 /* Declares everything; takes no device memory. `positions`: longest sequence of any pass. */
@@ -89,6 +90,12 @@ void model_free(struct model *model);
 
 /* Places the weights and the table of rotations. */
 void model_place(struct model *model, struct backend *be, struct memory *memory);
+
+/* Gives the head of an untied model to the method like a layer of a block: as the last of
+ * model->linear. Its weight gradient is then not summed in pass->dense: between two calls of
+ * hooks->head the hook weight_gradient sees the logits' gradient chunk by chunk. May be called
+ * again. */
+void model_give_head(struct model *model);
 
 /* Random weights: normal with the configuration's initializer_range; norms are 1. */
 void model_randomize(struct model *model, struct backend *be, uint64_t seed);

@@ -10,6 +10,7 @@
 static const char *const init_names[] = { "pretrained", "random", NULL };
 static const char *const selection_names[] = { "top", "norm", "norm2", "uniform", NULL };
 static const char *const side_names[] = { "out", "in", "short", NULL };
+static const char *const head_names[] = { "full", "rows", NULL };
 static const char *const embedding_names[] = { "dense", "rows", NULL };
 static const char *const projection_names[] = { "subspace", "svd", NULL };
 static const char *const moments_names[] = { "keep", "rotate", "reset", NULL };
@@ -137,6 +138,9 @@ const struct field recipe_fields[] = {
           "training, 4 a balance. 0: they never move."),
     NUMBER("method.unselected_scale", method_unselected_scale, 0, 1e6, "", "1",
            "grass: factor on the updates of the rows that are not selected."),
+    CHOICE("method.head", method_head, head_names, "full",
+           "grass: how the head of an untied model trains: in full, or like the matrices of the "
+           "blocks, by a changing choice of its rows, which are the words of the vocabulary."),
     CHOICE("method.embedding", method_embedding, embedding_names, "dense",
            "The embedding's gradient: of all its rows, or only of those whose tokens occur in a "
            "step, which takes less memory where a step has fewer tokens than the vocabulary words. "

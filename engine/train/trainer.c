@@ -55,6 +55,12 @@ static void add_input_gradient(void *context, struct pass *pass, const struct li
     method->ops->input_gradient(method, pass, linear, dx, dy);
 }
 
+static void head_bounds(void *context, struct pass *pass, const struct linear *linear, bool begin)
+{
+    struct method *method = context;
+    method->ops->head(method, pass, linear, begin);
+}
+
 static void method_settings_take(struct method *method, const struct recipe *recipe)
 {
     static const enum dtype state_dtypes[] = {
@@ -67,6 +73,7 @@ static void method_settings_take(struct method *method, const struct recipe *rec
         .replacement = recipe->method_replacement,
         .unbiased = recipe->method_unbiased,
         .side = (enum selection_side)recipe->method_side,
+        .head_rows = recipe->method_head == METHOD_HEAD_ROWS,
         .embedding_rows = recipe->method_embedding == METHOD_EMBEDDING_ROWS,
         .scale = recipe->method_scale,
         .carry = recipe->method_carry,
@@ -88,6 +95,24 @@ static void method_settings_take(struct method *method, const struct recipe *rec
     };
 }
 
+/* Gives the method the head, if it is to have it. */
+static int give_head(struct trainer *trainer, struct error *err)
+{
+    struct model *model = &trainer->model;
+    const struct method *method = &trainer->method;
+    if (!method->settings.head_rows || method->ops->head == NULL || model->head->frozen) {
+        return 0;
+    }
+    if (model->head == model->embedding) {
+        fail(err, ERROR_USAGE,
+             "method.head=rows does not go with this model: its head is its embedding, whose "
+             "gradient from the inputs is not one product");
+        return hint(err, "use method.head=full");
+    }
+    model_give_head(model);
+    return 0;
+}
+
 /* Gradients and states of everything that trains. */
 static int attach(struct trainer *trainer, struct error *err)
 {
@@ -97,7 +122,7 @@ static int attach(struct trainer *trainer, struct error *err)
                                      .rank_pattern = method->settings.rank_pattern,
                                      .alpha_pattern = method->settings.alpha_pattern,
                                      .adapters = method->ops->adapters };
-    if (targets_apply(&trainer->model, &targets, err) != 0) {
+    if (targets_apply(&trainer->model, &targets, err) != 0 || give_head(trainer, err) != 0) {
         return -1;
     }
     const struct recipe *recipe = &trainer->recipe;
@@ -141,6 +166,7 @@ static int find_parts(struct trainer *trainer, struct error *err)
     trainer->hooks = (struct linear_hooks){ .forward = adds ? add_forward : NULL,
                                             .input_gradient = adds ? add_input_gradient : NULL,
                                             .weight_gradient = weight_gradient,
+                                            .head = head_bounds,
                                             .context = method };
     method_settings_take(method, &trainer->recipe);
     return 0;

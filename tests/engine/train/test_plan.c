@@ -44,7 +44,7 @@ static void test_every_preset(void **state)
             struct fixture f;
             struct recipe preset;
             char name[64], selection[64], side[64], state_word[64], precision[64], rank[64];
-            char recompute[64], rule[64], sketch[64], unselected[64], embedding[64];
+            char recompute[64], rule[64], sketch[64], unselected[64], embedding[64], head[64];
             char projection[64], stagger[64];
             recipe_init(&preset);
             check(recipe_load(&preset, presets.item[i].path, &err), &err);
@@ -56,6 +56,8 @@ static void test_every_preset(void **state)
                      (long long)preset.method_unselected_every);
             snprintf(embedding, sizeof embedding, "method.embedding=%s",
                      preset.method_embedding == METHOD_EMBEDDING_ROWS ? "rows" : "dense");
+            snprintf(head, sizeof head, "method.head=%s",
+                     preset.method_head == METHOD_HEAD_ROWS ? "rows" : "full");
             const char *rules[] = { "top", "norm", "norm2", "uniform" };
             const char *sides[] = { "out", "in", "short" };
             snprintf(selection, sizeof selection, "method.selection=%s",
@@ -80,7 +82,7 @@ static void test_every_preset(void **state)
             fixture_open(
                 &f, "untied",
                 WORDS(name, selection, side, state_word, precision, rank, recompute, sample, keep,
-                      rule, projection, stagger, sketch, unselected, embedding,
+                      rule, projection, stagger, sketch, unselected, embedding, head,
                       extra & 1 ? "data.validation=0.1" : "data.validation=", "train.eval_every=10",
                       extra & 2 ? "train.sample_every=5" : "train.sample_every=0"));
             check_used(&f);

@@ -74,6 +74,7 @@ static void draw_method(struct scenario *s)
     set_number(r, "method.refresh_warmup", dice_roll(&s->dice, 3));
     set_number(r, "method.sketch", DICE_PICK(&s->dice, 0, 0, 1, 6));
     set_number(r, "method.unselected_every", dice_roll(&s->dice, 4) == 0);
+    set(r, "method.head", !s->config.tied && dice_roll(&s->dice, 2) == 0 ? "rows" : "full");
     set(r, "method.embedding", !s->config.tied && dice_roll(&s->dice, 2) == 0 ? "rows" : "dense");
 }
 
