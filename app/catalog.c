@@ -16,6 +16,7 @@ static void entry_free(struct catalog_entry *entry)
     free(entry->name);
     free(entry->note);
     free(entry->identity);
+    free(entry->about);
     free(entry->preset);
     for (int i = 0; i < CATALOG_WORDS; i++) {
         free(entry->word[i]);
@@ -37,7 +38,27 @@ static struct catalog_entry *entry_new(struct catalog_list *list, const char *id
     entry->name = xstrdup(name);
     entry->note = xstrdup(note);
     entry->identity = xstrdup(identity);
+    entry->about = xstrdup("");
+    entry->model = entry->data = -1;
     return entry;
+}
+
+static void entry_about(struct catalog_entry *entry, const char *text)
+{
+    if (entry) {
+        free(entry->about);
+        entry->about = xstrdup(text);
+    }
+}
+
+static int entry_place(const struct catalog_list *list, const char *identity)
+{
+    for (int i = 0; identity[0] && i < list->count; i++) {
+        if (strcmp(list->entry[i].identity, identity) == 0) {
+            return i;
+        }
+    }
+    return -1;
 }
 
 /* The file name without its extension. */
@@ -97,6 +118,7 @@ static void add_model_of(struct catalog *catalog, const struct recipe *recipe)
     } else if (recipe->model_path[0]) {
         char *name = stem(recipe->model_path);
         struct catalog_entry *entry = entry_new(list, recipe->model_path, name, "trained");
+        entry_about(entry, recipe->model_path);
         if (entry) {
             model_words_path(entry, recipe->model_path);
         }
@@ -161,6 +183,7 @@ static void add_data_of(struct catalog *catalog, const struct recipe *recipe)
     char *name = stem(recipe->data_train);
     struct catalog_entry *entry = entry_new(&catalog->list[LAUNCHER_DATA], recipe->data_train, name,
                                             data_format_names[recipe->data_format]);
+    entry_about(entry, recipe->data_train);
     for (size_t i = 0; entry && i < sizeof(keys) / sizeof(keys[0]); i++) {
         entry->word[i] = word_of(recipe, keys[i]);
     }
@@ -170,7 +193,8 @@ static void add_data_of(struct catalog *catalog, const struct recipe *recipe)
 /* ---- all ---------------------------------------------------------------------------------------
  */
 
-static void add_recipes(struct catalog *catalog)
+/* The model and the data of a recipe, and with `entries` the recipe itself. */
+static void add_recipes(struct catalog *catalog, bool entries)
 {
     struct preset_list presets = { 0 };
     struct error err = { 0 };
@@ -180,13 +204,41 @@ static void add_recipes(struct catalog *catalog)
     for (size_t i = 0; i < presets.count; i++) {
         struct recipe recipe;
         recipe_init(&recipe);
-        if (recipe_load(&recipe, presets.item[i].path, &err) == 0) {
+        if (entries && strcmp(presets.item[i].name, catalog->base.name) != 0) {
+            catalog_add_recipe(catalog, &presets.item[i]);
+        } else if (recipe_load(&recipe, presets.item[i].path, &err) == 0) {
             add_model_of(catalog, &recipe);
             add_data_of(catalog, &recipe);
         }
         recipe_free(&recipe);
     }
     preset_list_free(&presets);
+}
+
+int catalog_add_recipe(struct catalog *catalog, const struct preset *preset)
+{
+    struct catalog_list *list = &catalog->list[LAUNCHER_METHOD];
+    struct error ignored = { 0 };
+    struct recipe recipe;
+    recipe_init(&recipe);
+    int place = -1;
+    if (recipe_load(&recipe, preset->path, &ignored) == 0) {
+        entry_new(list, preset->path, preset->name, preset->own ? "yours" : "recipe");
+        place = entry_place(list, preset->path);
+        struct catalog_entry *entry = &list->entry[place];
+        add_model_of(catalog, &recipe);
+        add_data_of(catalog, &recipe);
+        bool random = recipe.model_preset[0] != '\0';
+        entry->model = entry_place(&catalog->list[LAUNCHER_MODEL],
+                                   random ? recipe.model_preset : recipe.model_path);
+        entry->data = entry_place(&catalog->list[LAUNCHER_DATA], recipe.data_train);
+        entry->whole = true;
+        entry_about(entry, recipe.intent);
+        free(entry->preset);
+        entry->preset = xstrdup(preset->path);
+    }
+    recipe_free(&recipe);
+    return place;
 }
 
 static void add_presets(struct catalog *catalog)
@@ -212,6 +264,7 @@ static void add_presets(struct catalog *catalog)
             if (!entry) {
                 continue;
             }
+            entry_about(entry, presets.item[i].intent);
             if (strcmp(presets.item[i].name, catalog->base.method_name) == 0) {
                 catalog->first_method = list->count - 1;
             } else {
@@ -226,15 +279,17 @@ int catalog_open(struct catalog *catalog, const char *name, struct error *err)
 {
     memset(catalog, 0, sizeof(*catalog));
     recipe_init(&catalog->base);
+    catalog->base_name = xstrdup(name);
     if (recipe_find(&catalog->base, name, err) != 0) {
         catalog_close(catalog);
         return -1;
     }
     add_model_of(catalog, &catalog->base);
     add_data_of(catalog, &catalog->base);
-    add_recipes(catalog);
+    add_recipes(catalog, false);
     add_presets(catalog);
     add_cached_models(catalog);
+    add_recipes(catalog, true);
     if (catalog->list[LAUNCHER_METHOD].count == 0) {
         entry_new(&catalog->list[LAUNCHER_METHOD], "", catalog->base.method_name, "");
     }
@@ -253,49 +308,85 @@ void catalog_close(struct catalog *catalog)
         free(catalog->override[i]);
     }
     recipe_free(&catalog->base);
+    free(catalog->base_name);
     memset(catalog, 0, sizeof(*catalog));
 }
 
-static int apply_entry(const struct catalog *catalog, const struct catalog_entry *entry,
-                       struct recipe *recipe, struct error *err)
+static int apply_words(const struct catalog_entry *entry, struct recipe *recipe, struct error *err)
 {
-    if (entry->preset) {
-        char *name = xstrdup(recipe->name);
-        int64_t rank = recipe->method_rank;
-        int64_t interval = recipe->method_interval;
-        if (recipe_load(recipe, entry->preset, err) != 0) {
-            free(name);
-            return -1;
-        }
-        /* A preset is for models of any size; how many rows suit this one the base recipe knows. */
-        recipe->method_rank = recipe->method_rank < rank ? recipe->method_rank : rank;
-        recipe->method_interval = interval;
-        free(recipe->name);
-        recipe->name = name;
-    }
     for (int i = 0; i < CATALOG_WORDS && entry->word[i]; i++) {
         if (recipe_set(recipe, entry->word[i], err) != 0) {
             return -1;
         }
     }
-    (void)catalog;
+    return 0;
+}
+
+static int apply_method(const struct catalog_entry *entry, struct recipe *recipe, struct error *err)
+{
+    char *name = xstrdup(recipe->name);
+    int64_t rank = recipe->method_rank;
+    int64_t interval = recipe->method_interval;
+    int result = recipe_load(recipe, entry->preset, err);
+    if (result == 0) {
+        /* A preset is for models of any size; how many rows suit this one the base recipe knows. */
+        recipe->method_rank = recipe->method_rank < rank ? recipe->method_rank : rank;
+        recipe->method_interval = interval;
+        free(recipe->name);
+        recipe->name = xstrdup(name);
+    }
+    free(name);
+    return result;
+}
+
+static const struct catalog_entry *entry_of(const struct catalog *catalog,
+                                            const int choice[LAUNCHER_LISTS], int list)
+{
+    bool there = choice[list] >= 0 && choice[list] < catalog->list[list].count;
+    return there ? &catalog->list[list].entry[choice[list]] : NULL;
+}
+
+int catalog_lay(const struct catalog *catalog, const int choice[LAUNCHER_LISTS],
+                enum catalog_layer layer, struct recipe *recipe, struct error *err)
+{
+    const struct catalog_entry *preset = entry_of(catalog, choice, LAUNCHER_METHOD);
+    bool whole = preset && preset->whole;
+    int list = layer == LAYER_DATA ? LAUNCHER_DATA : LAUNCHER_MODEL;
+    /* Where the entries are those of the recipe below, it has said all there is to say. */
+    int own = !whole ? 0 : layer == LAYER_DATA ? preset->data : preset->model;
+    const struct catalog_entry *entry = entry_of(catalog, choice, list);
+    switch (layer) {
+    case LAYER_BASE:
+        recipe_copy(recipe, &catalog->base);
+        return 0;
+    case LAYER_RECIPE:
+        if (whole) {
+            recipe_free(recipe);
+            recipe_init(recipe);
+            return recipe_load(recipe, preset->preset, err);
+        }
+        return 0;
+    case LAYER_MODEL:
+    case LAYER_DATA:
+        return entry && choice[list] != own ? apply_words(entry, recipe, err) : 0;
+    case LAYER_METHOD:
+        return preset && !whole && preset->preset ? apply_method(preset, recipe, err) : 0;
+    case LAYER_YOU:
+        for (int i = 0; i < catalog->override_count; i++) {
+            if (recipe_set(recipe, catalog->override[i], err) != 0) {
+                return -1;
+            }
+        }
+        return 0;
+    }
     return 0;
 }
 
 int catalog_recipe(const struct catalog *catalog, const int choice[LAUNCHER_LISTS],
                    struct recipe *recipe, struct error *err)
 {
-    recipe_copy(recipe, &catalog->base);
-    for (int i = 0; i < LAUNCHER_LISTS; i++) {
-        /* The first entries are the base recipe's own: nothing to change. */
-        bool base = choice[i] == (i == LAUNCHER_METHOD ? catalog->first_method : 0);
-        if (!base && choice[i] < catalog->list[i].count &&
-            apply_entry(catalog, &catalog->list[i].entry[choice[i]], recipe, err) != 0) {
-            return -1;
-        }
-    }
-    for (int i = 0; i < catalog->override_count; i++) {
-        if (recipe_set(recipe, catalog->override[i], err) != 0) {
+    for (int layer = LAYER_BASE; layer <= LAYER_YOU; layer++) {
+        if (catalog_lay(catalog, choice, (enum catalog_layer)layer, recipe, err) != 0) {
             return -1;
         }
     }
@@ -340,53 +431,4 @@ int catalog_add(struct catalog *catalog, int list, const char *path, struct erro
     free(absolute);
     recipe_free(&recipe);
     return result;
-}
-
-int catalog_override(struct catalog *catalog, const char *word, struct error *err)
-{
-    struct recipe recipe;
-    recipe_init(&recipe);
-    recipe_copy(&recipe, &catalog->base);
-    int result = recipe_set(&recipe, word, err);
-    recipe_free(&recipe);
-    if (result != 0) {
-        return -1;
-    }
-    size_t key = strcspn(word, "=") + 1;
-    for (int i = 0; i < catalog->override_count; i++) {
-        if (strncmp(catalog->override[i], word, key) == 0) {
-            free(catalog->override[i]);
-            catalog->override[i] = xstrdup(word);
-            return 0;
-        }
-    }
-    if (catalog->override_count == (int)(sizeof(catalog->override) / sizeof(char *))) {
-        return fail(err, ERROR_USAGE, "so many settings belong in a recipe file");
-    }
-    catalog->override[catalog->override_count++] = xstrdup(word);
-    return 0;
-}
-
-void catalog_show(const struct catalog *catalog, struct launcher *launcher)
-{
-    for (int i = 0; i < LAUNCHER_LISTS; i++) {
-        struct launcher_list *to = &launcher->list[i];
-        const struct catalog_list *from = &catalog->list[i];
-        for (int k = 0; k < to->count; k++) {
-            free(to->item[k].name);
-            free(to->item[k].note);
-        }
-        to->count = from->count;
-        to->item = xrealloc(to->item, (size_t)(from->count + 1) * sizeof(to->item[0]));
-        for (int k = 0; k < from->count; k++) {
-            to->item[k].name = xstrdup(from->entry[k].name);
-            to->item[k].note = xstrdup(from->entry[k].note);
-        }
-    }
-    launcher->overrides[0] = '\0';
-    for (int i = 0; i < catalog->override_count; i++) {
-        size_t used = strlen(launcher->overrides);
-        snprintf(launcher->overrides + used, sizeof(launcher->overrides) - used, "%s%s",
-                 used ? " " : "", catalog->override[i]);
-    }
 }

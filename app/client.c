@@ -25,7 +25,8 @@ struct client {
     int64_t offset;        /* bytes of whole lines taken so far */
     struct buffer partial; /* the line that is not whole yet */
     char status[16];
-    bool stopped; /* the last event was a stop */
+    bool stopped;  /* the last event was a stop */
+    bool resuming; /* that stop is of the past */
 };
 
 struct client *client_open(const char *directory, const struct client_handler *handler)
@@ -38,6 +39,11 @@ struct client *client_open(const char *directory, const struct client_handler *h
     client->file = -1;
     client->socket = -1;
     return client;
+}
+
+void client_expect_resume(struct client *client)
+{
+    client->resuming = true;
 }
 
 static void drop(int *fd)
@@ -157,13 +163,14 @@ static enum client_state after_file(struct client *client)
 {
     struct error err = { 0 };
     char text[32];
-    int fd = client->stopped ? -1 : control_connect(client->directory, &err);
+    int fd = client->stopped && !client->resuming ? -1 : control_connect(client->directory, &err);
     /* What follows the last whole line comes again over the socket. */
     snprintf(text, sizeof(text), "%lld", (long long)client->offset);
     if (fd >= 0 && control_send(fd, 0, "hello", NULL, text, &err) == 0) {
         client->socket = fd;
         client->partial.size = 0;
         drop(&client->file);
+        client->resuming = false;
         return CLIENT_LIVE;
     }
     drop(&fd);
@@ -180,6 +187,16 @@ static enum client_state after_file(struct client *client)
     }
     drop(&client->file);
     return CLIENT_ENDED;
+}
+
+/* Whether a process holds the run. */
+static bool answers(const struct client *client)
+{
+    struct error ignored = { 0 };
+    int fd = control_connect(client->directory, &ignored);
+    bool found = fd >= 0;
+    drop(&fd);
+    return found;
 }
 
 static enum client_state read_socket(struct client *client)
@@ -209,7 +226,7 @@ enum client_state client_pump(struct client *client)
         client->state = read_socket(client);
         break;
     case CLIENT_WAITING:
-        if (file_exists(client->path)) {
+        if (client->resuming ? answers(client) : file_exists(client->path)) {
             client->state = CLIENT_READING;
         }
         break;

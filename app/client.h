@@ -36,6 +36,9 @@ struct client *client_open(const char *directory, const struct client_handler *h
 void client_close(struct client *client);
 
 /* The socket while live, else -1. */
+/* Waits until the run at the directory goes on, though its file is there and ends with a stop. */
+void client_expect_resume(struct client *client);
+
 int client_fd(const struct client *client);
 /* The word of run_status_names for a run that is not running. */
 const char *client_status(const struct client *client);

@@ -41,8 +41,10 @@ enum context {
     IN_LOG = 64,
     IN_COMPARE = 128,
     IN_LIST = 256, /* the list of runs that lies over a screen */
+    IN_FORM = 512,
     IN_RUN = IN_DASHBOARD | IN_LAYERS | IN_MEMORY | IN_TUNE | IN_SAMPLES | IN_LOG | IN_COMPARE,
-    IN_ALL = IN_LAUNCHER | IN_RUN | IN_LIST
+    IN_HOME = IN_LAUNCHER | IN_FORM,
+    IN_ALL = IN_HOME | IN_RUN | IN_LIST
 };
 
 enum action {
@@ -65,6 +67,16 @@ enum action {
     ACTION_PREVIOUS_PANE,
     ACTION_ADD,
     ACTION_OVERRIDE,
+    ACTION_FORM,
+    ACTION_FIT,
+    ACTION_COMMAND_LINE,
+    ACTION_PRESET,
+    ACTION_RESUME,
+    ACTION_REMOVE,
+    ACTION_FILTER,
+    ACTION_CHANGED,
+    ACTION_RESET,
+    ACTION_CLOSE,
     ACTION_HOME,
     ACTION_SCREEN_1, /* the screens in the order of the tabs */
     ACTION_SCREEN_2,

@@ -42,19 +42,36 @@ void layout_split(struct rect area, int count, struct rect *out)
     }
 }
 
-struct layout_launcher layout_launcher(struct rect body)
+/* Lists, and below them from top to bottom the plan, the detail and the runs; where it is wide the
+ * detail stands beside the plan, where it is low the detail and the runs share one place. */
+struct layout_launcher layout_launcher(struct rect body, bool runs)
 {
-    struct layout_launcher out;
-    int plan = 9;
-    int lists = (body.height - plan) * 6 / 10;
-    if (body.height < 18) {
-        plan = body.height / 2;
-        lists = body.height - plan;
-    }
+    struct layout_launcher out = { .runs = { body.x, body.y, 0, 0 } };
+    bool wide = body.width >= 110 && body.height >= 26;
+    bool tall = !wide && body.height >= 32;
+    int plan = body.height < 18 ? body.height / 3 : body.height < 26 ? 7 : wide ? 12 : 9;
+    int lists = body.height < 26 ? (body.height - plan) / 2 : (body.height - plan) * 6 / 10;
+    lists = tall ? (body.height - plan) * 4 / 10 : lists;
+    int rest = body.height - lists - plan;
+    struct rect below = { body.x, body.y + lists + plan, body.width, rest };
     layout_split((struct rect){ body.x, body.y, body.width, lists }, 3, out.list);
     out.plan = (struct rect){ body.x, body.y + lists, body.width, plan };
-    out.runs =
-        (struct rect){ body.x, body.y + lists + plan, body.width, body.height - lists - plan };
+    out.detail = below;
+    if (wide) {
+        struct rect half[2];
+        layout_columns(out.plan, 52, half);
+        out.plan = half[0];
+        out.detail = half[1];
+        out.runs = below;
+    } else if (tall) {
+        struct rect half[2];
+        layout_rows(below, 50, half);
+        out.detail = half[0];
+        out.runs = half[1];
+    } else if (runs) {
+        out.runs = below;
+        out.detail = (struct rect){ body.x, body.y, 0, 0 };
+    }
     return out;
 }
 

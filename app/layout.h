@@ -22,9 +22,11 @@ struct layout_frame layout_frame(int width, int height, bool tabs);
 struct layout_launcher {
     struct rect list[3];
     struct rect plan;
-    struct rect runs;
+    struct rect detail; /* about what the cursor is on; empty if the runs take its place */
+    struct rect runs;   /* empty if the detail takes its place */
 };
-struct layout_launcher layout_launcher(struct rect body);
+/* Where there is no room for both, `runs` says which of detail and runs is seen. */
+struct layout_launcher layout_launcher(struct rect body, bool runs);
 
 struct layout_dashboard {
     struct rect loss;

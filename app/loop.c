@@ -169,14 +169,15 @@ static void run_loop(struct loop *loop)
 {
     while (!loop->leaving) {
         act(loop);
-        struct pollfd fds[5] = {
+        struct pollfd fds[6] = {
             { .fd = STDIN_FILENO, .events = POLLIN },
             { .fd = term_resize_fd(loop->terminal), .events = POLLIN },
             { .fd = loop->client ? client_fd(loop->client) : -1, .events = POLLIN },
             { .fd = loop->planner ? planner_fd(loop->planner) : -1, .events = POLLIN },
             { .fd = loop->reader ? run_reader_fd(loop->reader) : -1, .events = POLLIN },
+            { .fd = loop->previewer ? previewer_fd(loop->previewer) : -1, .events = POLLIN },
         };
-        if (loop->leaving || (poll(fds, 5, wait_ms(loop)) < 0 && errno != EINTR)) {
+        if (loop->leaving || (poll(fds, 6, wait_ms(loop)) < 0 && errno != EINTR)) {
             break;
         }
         if (fds[0].revents & (POLLHUP | POLLERR | POLLNVAL)) {
@@ -198,6 +199,20 @@ static void run_loop(struct loop *loop)
         if (fds[4].revents) {
             loop_take_readings(loop);
         }
+        if (fds[5].revents) {
+            loop_take_preview(loop);
+        }
+    }
+}
+
+/* What the configuration says; what is wrong in it is told on the message line. */
+static void take_settings(struct loop *loop)
+{
+    char warning[256];
+    settings_load(&loop->settings, NULL, warning, sizeof(warning));
+    settings_apply(&loop->settings, &loop->workbench);
+    if (warning[0]) {
+        workbench_say(&loop->workbench, STYLE_WARN, "%s", warning);
     }
 }
 
@@ -211,6 +226,7 @@ static int loop_open(struct loop *loop, struct error *err)
         return -1;
     }
     loop->workbench.glyphs = term_glyphs(loop->terminal);
+    take_settings(loop);
     take_size(loop);
     return 0;
 }
@@ -238,6 +254,8 @@ static int loop_close(struct loop *loop)
     run_reader_close(loop->reader);
     free(loop->directory);
     free(loop->fallback);
+    previewer_close(loop->previewer);
+    settings_free(&loop->settings);
     if (loop->catalog_open) {
         catalog_close(&loop->catalog);
     }

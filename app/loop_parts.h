@@ -5,7 +5,9 @@
 #include "app/catalog.h"
 #include "app/client.h"
 #include "app/planner.h"
+#include "app/preview.h"
 #include "app/run_reader.h"
+#include "app/settings.h"
 #include "app/starter.h"
 #include "app/term.h"
 #include "app/workbench.h"
@@ -18,7 +20,9 @@ struct loop {
     struct canvas canvas;
     struct catalog catalog;
     bool catalog_open;
+    struct settings settings;
     struct planner *planner;
+    struct previewer *previewer;
     struct client *client;
     char *directory;           /* of the run that is shown; NULL: none */
     char *fallback;            /* the run to return to if a fork does not start; NULL: none */
@@ -33,6 +37,7 @@ struct loop {
     bool pressed;  /* a key came since the last frame */
     bool plan_due; /* the workbench wants a plan of plan_choice */
     int plan_choice[LAUNCHER_LISTS];
+    bool plan_detailed;
     double plan_time;
     char farewell[640]; /* printed after the terminal was given back */
 };
@@ -58,6 +63,9 @@ void loop_scan_runs(struct loop *loop);
 /* Asks the planner for plan_choice, and takes what it made. */
 void loop_ask_plan(struct loop *loop);
 void loop_take_plan(struct loop *loop);
+void loop_take_preview(struct loop *loop);
+/* Does what the launcher asked for. */
+void loop_do_home(struct loop *loop, const struct effect *effect);
 
 /* loop_runs.c: reads, forks and removes runs. */
 void loop_read_runs(struct loop *loop, const char *path);

@@ -9,6 +9,7 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include "app/text.h"
 #include "engine/base/xalloc.h"
 #include "engine/inspect.h"
 
@@ -77,6 +78,25 @@ static void fill(const struct recipe *recipe, const struct plan *made, struct la
              recipe->batch_accumulate, recipe->data_sequence_length, length);
 }
 
+static void find_changes(const struct recipe *recipe, const struct model_config *config,
+                         struct launcher_plan *plan)
+{
+    struct plan_change found[LAUNCHER_CHANGES];
+    struct error ignored = { 0 };
+    size_t count = 0;
+    if (plan_changes(recipe, config, plan->limit_bytes, found, LAUNCHER_CHANGES, &count,
+                     &ignored) != 0) {
+        return;
+    }
+    for (size_t i = 0; i < count; i++) {
+        struct launcher_change *change = &plan->change[plan->change_count++];
+        snprintf(change->words, sizeof(change->words), "%.255s", found[i].assignments);
+        snprintf(change->sentence, sizeof(change->sentence), "%.255s", found[i].sentence);
+        change->total_bytes = (int64_t)found[i].total_bytes;
+        change->time_factor = found[i].time_factor;
+    }
+}
+
 static void make(struct recipe *recipe, struct launcher_plan *plan)
 {
     struct error err = { 0 };
@@ -95,10 +115,15 @@ static void make(struct recipe *recipe, struct launcher_plan *plan)
     }
     fill(recipe, &made, plan);
     plan->limit_bytes = device_limit(recipe, plan->device, sizeof(plan->device));
-    plan->ok = plan_check(&made, recipe, &material.config, plan->limit_bytes, &err) == 0;
+    plan->ok = plan->limit_bytes <= 0 || plan->total_bytes <= plan->limit_bytes;
     if (!plan->ok) {
-        snprintf(plan->message, sizeof(plan->message), "%.250s", err.message);
-        snprintf(plan->hint, sizeof(plan->hint), "%.250s", err.hint);
+        /* The cheapest change takes many plans to find: only for what the cursor rests on. */
+        snprintf(plan->message, sizeof(plan->message), "%.31s is more than the %.31s of %.63s",
+                 text_bytes((double)plan->total_bytes).text,
+                 text_bytes((double)plan->limit_bytes).text, plan->device);
+        if (plan->detailed) {
+            find_changes(recipe, &material.config, plan);
+        }
     }
     material_close(&material);
 }
@@ -119,6 +144,7 @@ static void *work(void *context)
         recipe_copy(&recipe, &planner->recipe);
         struct launcher_plan plan = { .total_bytes = 0 };
         memcpy(plan.choice, planner->plan.choice, sizeof(plan.choice));
+        plan.detailed = planner->plan.detailed;
         pthread_mutex_unlock(&planner->lock);
         make(&recipe, &plan);
         recipe_free(&recipe);
@@ -177,9 +203,10 @@ int planner_fd(const struct planner *planner)
 }
 
 void planner_ask(struct planner *planner, const struct recipe *recipe,
-                 const int choice[LAUNCHER_LISTS])
+                 const int choice[LAUNCHER_LISTS], bool detailed)
 {
     pthread_mutex_lock(&planner->lock);
+    planner->plan.detailed = detailed;
     recipe_copy(&planner->recipe, recipe);
     memcpy(planner->plan.choice, choice, sizeof(planner->plan.choice));
     planner->asked = true;

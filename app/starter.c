@@ -139,6 +139,20 @@ int starter_fork(struct starter *starter, const char *const *words, size_t count
     return result;
 }
 
+int starter_resume(struct starter *starter, const char *directory, struct error *err)
+{
+    memset(starter, 0, sizeof(*starter));
+    int result = prepare(starter, "resume", directory, err);
+    if (result == 0) {
+        const char *arguments[] = { "windrow", "train", "--resume", starter->directory, NULL };
+        result = launch(starter, arguments, err);
+    }
+    if (result != 0) {
+        starter_free(starter);
+    }
+    return result;
+}
+
 /* The last line of its output that says something. */
 static void last_words(const char *waiting, char *out, size_t size)
 {

@@ -23,6 +23,9 @@ int starter_start(struct starter *starter, const struct recipe *recipe, const ch
 int starter_fork(struct starter *starter, const char *const *words, size_t count,
                  struct error *err);
 
+/* The same for a run that goes on from its last checkpoint. */
+int starter_resume(struct starter *starter, const char *directory, struct error *err);
+
 /* Whether the process has ended; then `err` says why, from its output. */
 bool starter_failed(struct starter *starter, struct error *err);
 

@@ -29,16 +29,7 @@ void workbench_open(struct workbench *workbench)
 
 void workbench_close(struct workbench *workbench)
 {
-    struct launcher *launcher = &workbench->launcher;
-    for (int i = 0; i < LAUNCHER_LISTS; i++) {
-        for (int k = 0; k < launcher->list[i].count; k++) {
-            free(launcher->list[i].item[k].name);
-            free(launcher->list[i].item[k].note);
-        }
-        free(launcher->list[i].item);
-    }
-    free(launcher->plan);
-    free(launcher->run);
+    launcher_close(&workbench->launcher);
     history_close(&workbench->history);
     compare_free(&workbench->compare);
     memset(workbench, 0, sizeof(*workbench));
@@ -126,6 +117,9 @@ unsigned workbench_context(const struct workbench *workbench)
                                                      IN_COMPARE,   IN_SAMPLES, IN_LOG };
     if (workbench->overlay == OVERLAY_RUNS) {
         return IN_LIST;
+    }
+    if (workbench->mode == MODE_LAUNCHER && workbench->launcher.form.open) {
+        return IN_FORM;
     }
     return workbench->mode == MODE_LAUNCHER ? (unsigned)IN_LAUNCHER : contexts[workbench->screen];
 }
@@ -276,6 +270,14 @@ void workbench_event(struct workbench *workbench, const struct workbench_event *
         break;
     case WORKBENCH_COMPARED:
         compare_read(workbench, event->compared.path, event->compared.run, event->compared.trouble);
+        break;
+    case WORKBENCH_PREVIEWED:
+        launcher_previewed(workbench, event->preview);
+        workbench->dirty = true;
+        break;
+    case WORKBENCH_FORM:
+        form_take(workbench, event->form);
+        workbench->dirty = true;
         break;
     case WORKBENCH_RUNS:
         on_runs(workbench, event->runs.item, event->runs.count);

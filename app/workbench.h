@@ -13,66 +13,10 @@
 #include "app/compare_state.h"
 #include "app/history.h"
 #include "app/keymap.h"
+#include "app/launcher.h"
 #include "app/tune_effect.h"
 #include "engine/control.h"
 #include "engine/recipe.h"
-
-/* ---- the launcher -----------------------------------------------------------------------------
- */
-
-enum { LAUNCHER_MODEL, LAUNCHER_DATA, LAUNCHER_METHOD, LAUNCHER_LISTS };
-
-struct launcher_item {
-    char *name;
-    char *note; /* right column, "" for none */
-};
-struct launcher_list {
-    struct launcher_item *item;
-    int count;
-};
-
-/* The plan of one combination. */
-struct launcher_plan {
-    int choice[LAUNCHER_LISTS];
-    bool ok;
-    int64_t bytes[MEMORY_CATEGORY_COUNT];
-    int64_t total_bytes;
-    int64_t limit_bytes; /* 0: unknown */
-    int64_t parameters;
-    int64_t trained;
-    int64_t checkpoint_bytes;
-    double step_flops;
-    char device[64];
-    char shape[96];    /* "batch 8 x 2, sequence 256, 1000 steps" */
-    char message[256]; /* why there is none, or why it does not fit */
-    char hint[256];
-};
-
-struct launcher_run {
-    char name[80];
-    char path[512];
-    char status[16];
-    char what[80]; /* "grass, tiny-llama on wiki" */
-    int64_t step;
-    int64_t total_steps;
-    double loss;
-    double tokens_per_second;
-    int64_t peak_bytes;
-};
-
-struct launcher {
-    struct launcher_list list[LAUNCHER_LISTS];
-    int cursor[LAUNCHER_LISTS];
-    int pane; /* LAUNCHER_MODEL .. METHOD, LAUNCHER_LISTS: the runs */
-    struct launcher_plan *plan;
-    size_t plan_count, plan_capacity;
-    bool planning; /* one is being made */
-    struct launcher_run *run;
-    int run_count;
-    int run_cursor;
-    bool starting;
-    char overrides[256]; /* for the screen: "train.steps=50 optimizer.lr=1e-4" */
-};
 
 /* ---- a run ------------------------------------------------------------------------------------
  */
@@ -160,13 +104,24 @@ struct whatif {
  */
 
 enum mode { MODE_LAUNCHER, MODE_RUN };
-enum overlay { OVERLAY_NONE, OVERLAY_HELP, OVERLAY_STOP, OVERLAY_FIELD, OVERLAY_RUNS };
+enum overlay {
+    OVERLAY_NONE,
+    OVERLAY_HELP,
+    OVERLAY_STOP,
+    OVERLAY_FIELD,
+    OVERLAY_RUNS,
+    OVERLAY_REMOVE,
+    OVERLAY_COMMAND
+};
 enum field_use {
     FIELD_FOR_ADD,
     FIELD_FOR_OVERRIDE,
     FIELD_FOR_TUNE,
-    FIELD_FOR_FORK, /* RUN[@STEP] key=value ... */
-    FIELD_FOR_PRUNE /* the name, typed again */
+    FIELD_FOR_FORK,   /* RUN[@STEP] key=value ... */
+    FIELD_FOR_PRUNE,  /* the name, typed again */
+    FIELD_FOR_FORM,   /* the value of the form's row */
+    FIELD_FOR_FILTER, /* words that the form's rows must hold */
+    FIELD_FOR_PRESET  /* a name, then a sentence */
 };
 
 /* The list of runs that lies over a screen. */
@@ -185,9 +140,14 @@ enum effect_kind {
     EFFECT_SEND,      /* command, key, value (may be "") with id, to the run */
     EFFECT_START,     /* the choice of the launcher */
     EFFECT_OPEN,      /* the run at text */
-    EFFECT_PLAN,      /* of choice */
+    EFFECT_PLAN,      /* of choice; with the changes that fit if id is 1 */
     EFFECT_ADD,       /* text, a path, to list choice[0] */
-    EFFECT_OVERRIDE,  /* text, key=value */
+    EFFECT_OVERRIDE,  /* text, key=value; several with blanks between if id is 1 */
+    EFFECT_RESET,     /* text, a key: what was typed for it is forgotten */
+    EFFECT_PREVIEW,   /* of the data of choice */
+    EFFECT_FORM,      /* the settings and the command line of choice */
+    EFFECT_PRESET,    /* save choice as a preset; text: its name, then a sentence */
+    EFFECT_RESUME,    /* the run at text goes on */
     EFFECT_LIST_RUNS, /* read the list of runs: comes as WORKBENCH_RUNS */
     EFFECT_READ_RUN,  /* read the run at text: comes as WORKBENCH_COMPARED */
     EFFECT_FORK,      /* text: RUN[@STEP] and settings, as for windrow fork */
@@ -262,9 +222,11 @@ enum workbench_event_kind {
     WORKBENCH_REPLY,
     WORKBENCH_CONNECTION, /* and status, if the run is not running */
     WORKBENCH_PLANNED,
-    WORKBENCH_COMPARED, /* a run to compare was read; it is taken over */
-    WORKBENCH_RUNS,     /* the list of recent runs; taken over (malloc'd) */
-    WORKBENCH_NOTICE    /* a sentence for the message line */
+    WORKBENCH_PREVIEWED, /* taken over (malloc'd) */
+    WORKBENCH_FORM,      /* the settings of the choice; taken over */
+    WORKBENCH_COMPARED,  /* a run to compare was read; it is taken over */
+    WORKBENCH_RUNS,      /* the list of recent runs; taken over (malloc'd) */
+    WORKBENCH_NOTICE     /* a sentence for the message line */
 };
 struct workbench_event {
     enum workbench_event_kind kind;
@@ -282,6 +244,8 @@ struct workbench_event {
             const char *status;
         } link;
         const struct launcher_plan *plan;
+        struct launcher_preview *preview;
+        struct form_facts *form;
         struct {
             struct launcher_run *item;
             int count;
@@ -335,10 +299,12 @@ extern const double workbench_smoothings[];
 
 /* launcher_state.c */
 void launcher_key(struct workbench *workbench, enum action action);
+void launcher_remove_key(struct workbench *workbench, uint32_t key);
+/* Asks for the settings and the command line of the choice. */
+void launcher_ask_form(struct workbench *workbench);
 void launcher_planned(struct workbench *workbench, const struct launcher_plan *plan);
-const struct launcher_plan *launcher_plan_of(const struct launcher *launcher,
-                                             const int choice[LAUNCHER_LISTS]);
-/* Asks for the plan that is most needed and not known. */
+void launcher_previewed(struct workbench *workbench, struct launcher_preview *preview);
+/* Asks for the plan and the preview that are most needed and not known. */
 void launcher_want(struct workbench *workbench);
 /* The combinations changed (override, new item): plans are made anew. */
 void launcher_forget_plans(struct workbench *workbench);
@@ -367,6 +333,13 @@ void runs_switch(struct workbench *workbench, int by);
 void runs_listed(struct workbench *workbench);
 /* Opens the field of one line. */
 void workbench_ask(struct workbench *workbench, enum field_use use, const char *text);
+/* form_state.c */
+void form_key(struct workbench *workbench, enum action action);
+/* Shows the settings; the form's rows, or the command alone if it is not open. */
+void form_take(struct workbench *workbench, struct form_facts *facts);
+/* A value typed for the row of the cursor; false if it is refused (form.error says why). */
+bool form_typed(struct workbench *workbench, const char *text);
+void form_filter(struct workbench *workbench, const char *text);
 
 /* tune_state.c */
 void tune_open(struct tune *tune);
@@ -381,6 +354,14 @@ void tune_setting(struct workbench *workbench, const struct event *event);
 
 /* screen/: each draws its part of the canvas. */
 void screen_launcher(const struct workbench *workbench, struct canvas *canvas, struct rect body);
+/* What the launcher's cursor is on: a model, the first record of data, what a preset is for.
+ * `alone`: the runs have no room, so their number is told here. */
+void screen_choice(const struct workbench *workbench, struct canvas *canvas, struct rect area,
+                   bool alone);
+void screen_form(const struct workbench *workbench, struct canvas *canvas, struct rect body);
+/* The edit field of the form, and the command line, over everything. */
+void screen_form_field(const struct workbench *workbench, struct canvas *canvas);
+void screen_command(const struct workbench *workbench, struct canvas *canvas);
 void screen_run(const struct workbench *workbench, struct canvas *canvas, struct rect body);
 void screen_layers(const struct workbench *workbench, struct canvas *canvas, struct rect body);
 void screen_memory(const struct workbench *workbench, struct canvas *canvas, struct rect body);

@@ -14,7 +14,13 @@ void workbench_ask(struct workbench *workbench, enum field_use use, const char *
 
 static void field_done(struct workbench *workbench)
 {
+    if (workbench->field_use == FIELD_FOR_FORM && !form_typed(workbench, workbench->field)) {
+        return; /* the field stays open and says why */
+    }
     workbench->overlay = OVERLAY_NONE;
+    if (workbench->field_use == FIELD_FOR_FORM || workbench->field_use == FIELD_FOR_FILTER) {
+        return;
+    }
     if (workbench->field[0] == '\0') {
         return;
     }
@@ -28,6 +34,12 @@ static void field_done(struct workbench *workbench)
     }
     if (workbench->field_use == FIELD_FOR_PRUNE) {
         runs_pruned(workbench, workbench->field);
+        return;
+    }
+    if (workbench->field_use == FIELD_FOR_PRESET) {
+        struct effect *effect = workbench_push(workbench, EFFECT_PRESET);
+        memcpy(effect->choice, workbench->launcher.cursor, sizeof(effect->choice));
+        snprintf(effect->text, sizeof(effect->text), "%s", workbench->field);
         return;
     }
     struct effect *effect = workbench_push(
@@ -69,6 +81,7 @@ static void field_key(struct workbench *workbench, uint32_t key)
         field_done(workbench);
     } else if (key == INPUT_ESCAPE || key == ('c' & 0x1f)) {
         workbench->overlay = OVERLAY_NONE;
+        workbench->field[0] = '\0';
     } else if (key == ('u' & 0x1f)) {
         workbench->field[0] = '\0';
     } else if (key == INPUT_BACKSPACE || key == 0x7f || key == INPUT_DELETE) {
@@ -77,6 +90,9 @@ static void field_key(struct workbench *workbench, uint32_t key)
         workbench->field[length] = '\0';
     } else if (key >= 0x20 && key < 0x110000 && !(key >= 0x7f && key < 0xa0)) {
         field_add(workbench, key);
+    }
+    if (workbench->field_use == FIELD_FOR_FILTER) {
+        form_filter(workbench, workbench->field);
     }
 }
 
@@ -230,15 +246,54 @@ static bool global_key(struct workbench *workbench, enum action action)
     }
 }
 
+/* Keys of the launcher and of its form. */
+static void home_key(struct workbench *workbench, enum action action)
+{
+    bool form = workbench->launcher.form.open;
+    if (action == ACTION_ADD) {
+        workbench_ask(workbench, FIELD_FOR_ADD, "");
+    } else if (action == ACTION_OVERRIDE) {
+        workbench_ask(workbench, FIELD_FOR_OVERRIDE, "");
+    } else if (action == ACTION_PRESET) {
+        workbench_ask(workbench, FIELD_FOR_PRESET, "");
+    } else if (action == ACTION_FILTER) {
+        workbench_ask(workbench, FIELD_FOR_FILTER, workbench->launcher.form.filter);
+    } else if (action == ACTION_COMMAND_LINE) {
+        workbench->overlay = OVERLAY_COMMAND;
+        launcher_ask_form(workbench);
+    } else if (form) {
+        form_key(workbench, action);
+        launcher_want(workbench);
+    } else {
+        launcher_key(workbench, action);
+    }
+}
+
+/* Keys of what lies over the screen; false if nothing does. */
+static bool overlay_key(struct workbench *workbench, uint32_t key)
+{
+    switch (workbench->overlay) {
+    case OVERLAY_FIELD:
+        field_key(workbench, key);
+        return true;
+    case OVERLAY_STOP:
+        stop_key(workbench, key);
+        return true;
+    case OVERLAY_REMOVE:
+        launcher_remove_key(workbench, key);
+        return true;
+    case OVERLAY_COMMAND:
+        workbench->overlay = OVERLAY_NONE;
+        return true;
+    default:
+        return false;
+    }
+}
+
 void workbench_key(struct workbench *workbench, uint32_t key)
 {
     workbench->dirty = true;
-    if (workbench->overlay == OVERLAY_FIELD) {
-        field_key(workbench, key);
-        return;
-    }
-    if (workbench->overlay == OVERLAY_STOP) {
-        stop_key(workbench, key);
+    if (overlay_key(workbench, key)) {
         return;
     }
     enum action action = keymap_find(workbench_context(workbench), key);
@@ -260,10 +315,8 @@ void workbench_key(struct workbench *workbench, uint32_t key)
     }
     if (workbench->overlay == OVERLAY_RUNS) {
         runs_key(workbench, action);
-    } else if (action == ACTION_ADD || action == ACTION_OVERRIDE) {
-        workbench_ask(workbench, action == ACTION_ADD ? FIELD_FOR_ADD : FIELD_FOR_OVERRIDE, "");
     } else if (workbench->mode == MODE_LAUNCHER) {
-        launcher_key(workbench, action);
+        home_key(workbench, action);
     } else if (workbench->screen == SCREEN_TUNE && action == ACTION_ENTER) {
         if (workbench_live(workbench)) {
             workbench_ask(workbench, FIELD_FOR_TUNE,

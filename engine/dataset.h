@@ -42,6 +42,7 @@ struct dataset_options {
     bool pack;
     bool train_on_prompt;
     uint64_t seed;
+    int64_t limit_bytes; /* 0: all is read; else reading stops soon after so many, for previews */
 };
 
 enum data_split { DATA_TRAIN, DATA_VALIDATION };
@@ -58,6 +59,8 @@ struct dataset_facts {
     int64_t rows[2];               /* by split */
     int64_t tokens[2];             /* without padding, by split */
     int64_t trained_tokens[2];     /* that carry loss, by split */
+    int64_t read_bytes;            /* less than total_bytes only with limit_bytes */
+    int64_t total_bytes;           /* of the files */
     char digest[DIGEST_TEXT_SIZE]; /* of the files' bytes */
 };
 

@@ -25,7 +25,12 @@ struct material {
     struct dataset *dataset;   /* NULL if not asked for */
 };
 
-enum material_parts { MATERIAL_CONFIG = 0, MATERIAL_TOKENIZER = 1, MATERIAL_DATA = 2 };
+enum material_parts {
+    MATERIAL_CONFIG = 0,
+    MATERIAL_TOKENIZER = 1,
+    MATERIAL_DATA = 2,
+    MATERIAL_BEGINNING = 4 /* with DATA: only about the first half MiB of it, for previews */
+};
 
 /* Reads what the recipe names. With MATERIAL_CONFIG alone only config.json or the model preset is
  * read, which is enough for a plan. tokenizer.vocab trains SentencePiece on the training text. The

@@ -160,12 +160,18 @@ char *recipe_json(const struct recipe *recipe);
  * presets of the source tree for a build there). NULL if none is found. Owned by the callee. */
 const char *preset_directory(void);
 
-/* Names (without .json) and intents in presets/<kind>, sorted by name; kind: "methods", "models",
- * "recipes", "cards". The list and its strings are freed with preset_list_free. */
+/* The folder of the user's own presets, $XDG_CONFIG_HOME/windrow/presets or
+ * ~/.config/windrow/presets, whether it exists or not (xmalloc'd); NULL without a home. A preset in
+ * it stands before one of the same name that comes along. */
+char *preset_user_directory(void);
+
+/* Names (without .json) and intents in presets/<kind> of both folders, sorted by name; kind:
+ * "methods", "models", "recipes", "cards". The list and its strings are freed with preset_list_free. */
 struct preset {
     char *name;
     char *path;
     char *intent;
+    bool own; /* the user's */
 };
 struct preset_list {
     struct preset *item;
@@ -173,5 +179,15 @@ struct preset_list {
 };
 int preset_list_read(const char *kind, struct preset_list *out, struct error *err);
 void preset_list_free(struct preset_list *list);
+
+/* The words "key=value ..." that lead from `base` to `recipe`, quoted for a shell where they must
+ * be (xmalloc'd; "" if they are the same). What another word implies is left out. */
+char *recipe_words(const struct recipe *recipe, const struct recipe *base);
+
+/* Writes the user's preset recipes/NAME.json: the keys of `recipe` that are no defaults, and
+ * `intent`. One of the user's with this name is replaced; the name of one that comes along is
+ * refused. Returns the path (xmalloc'd), or NULL. */
+char *preset_save(const struct recipe *recipe, const char *name, const char *intent,
+                  struct error *err);
 
 #endif

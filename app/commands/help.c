@@ -5,6 +5,7 @@
 
 #include "app/commands/command.h"
 #include "app/commands/output.h"
+#include "app/settings.h"
 #include "app/text.h"
 #include "engine/base/text.h"
 #include "engine/recipe.h"
@@ -42,7 +43,8 @@ static int list_commands(bool json)
         output_data("  windrow %-15s %s\n", c->name, c->summary);
     }
     output_data(
-        "\nwindrow help COMMAND tells more, windrow help recipe lists every setting.\n"
+        "\nwindrow help COMMAND tells more, windrow help recipe lists every setting,\n"
+        "windrow help config those of the workbench.\n"
         "Every command takes --json and --color=auto|always|never.\n"
         "\nExit codes: 0 done; 1 failed while running; 2 usage or configuration; 3 data or\n"
         "model file; 4 does not fit; 5 diverged; 130, 143 interrupted with the state "
@@ -97,13 +99,18 @@ static const char *type_name(enum field_type type)
     return names[type];
 }
 
-static int list_keys(bool json)
+static const char recipe_words_of_help[] =
+    "\nA recipe is JSON with these keys, nested at the dots; any of them can be "
+    "overridden\nas key=value on the command line. \"live\" keys change while a run "
+    "trains\n(windrow set RUN key=value).\n";
+
+static int list_keys(const struct field *fields, bool json)
 {
     cJSON *root = cJSON_CreateArray();
     struct table table;
     table_open(&table, "llllll");
     table_add(&table, (const char *[]){ "KEY", "TYPE", "RANGE", "UNIT", "DEFAULT", "" });
-    for (const struct field *field = recipe_fields; field->key != NULL; field++) {
+    for (const struct field *field = fields; field->key != NULL; field++) {
         char *range = field_range(field);
         const char *fallback = field->default_text == NULL ? "" : field->default_text;
         /* The range of a text is a sentence, which the table of strings keeps as its unit. */
@@ -129,13 +136,10 @@ static int list_keys(bool json)
     table_print(&table);
     cJSON_Delete(root);
     output_data("\n");
-    for (const struct field *field = recipe_fields; field->key != NULL; field++) {
+    for (const struct field *field = fields; field->key != NULL; field++) {
         output_data("%s\n", field->key);
         print_wrapped(field->help, "    ");
     }
-    output_data("\nA recipe is JSON with these keys, nested at the dots; any of them can be "
-                "overridden\nas key=value on the command line. \"live\" keys change while a run "
-                "trains\n(windrow set RUN key=value).\n");
     return 0;
 }
 
@@ -146,15 +150,31 @@ int command_help(const struct arguments *arguments)
     }
     const char *name = arguments->word[0];
     if (strcmp(name, "recipe") == 0) {
-        return list_keys(arguments->json);
+        int code = list_keys(recipe_fields, arguments->json);
+        if (!arguments->json) {
+            output_data("%s", recipe_words_of_help);
+        }
+        return code;
+    }
+    if (strcmp(name, "config") == 0) {
+        int code = list_keys(settings_fields, arguments->json);
+        char *path = settings_path();
+        if (!arguments->json) {
+            output_data(
+                "\nThe configuration of the workbench is a JSON object with these keys, in\n"
+                "%s\n",
+                path == NULL ? "$XDG_CONFIG_HOME/windrow/config.json" : path);
+        }
+        free(path);
+        return code;
     }
     const struct command *command = command_find(name);
     if (command != NULL) {
         return describe_command(command, arguments->json);
     }
     struct error err = { 0 };
-    const char *names[64] = { "recipe" };
-    size_t count = 1;
+    const char *names[64] = { "recipe", "config" };
+    size_t count = 2;
     for (const struct command *c = command_table; c->name != NULL && count < 64; c++) {
         names[count++] = c->name;
     }

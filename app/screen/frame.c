@@ -54,9 +54,11 @@ static void draw_header(const struct workbench *workbench, struct canvas *canvas
         run_header(workbench, canvas, area);
         return;
     }
+    bool form = workbench->launcher.form.open;
     canvas_text(canvas, 1, area.y, area.width - 2, STYLE_STRONG, "Windrow " WINDROW_VERSION);
     canvas_text(canvas, 16, area.y, area.width - 17, STYLE_DIM,
-                "choose a model, data and a method; Enter trains");
+                form ? "every setting of what is chosen; Esc goes back"
+                     : "choose a model, data and a preset; Enter trains");
 }
 
 static void draw_tabs(const struct workbench *workbench, struct canvas *canvas, struct rect area)
@@ -186,6 +188,23 @@ static void draw_stop(const struct workbench *workbench, struct canvas *canvas)
     widget_dialog(canvas, &dialog);
 }
 
+static void draw_remove(const struct workbench *workbench, struct canvas *canvas)
+{
+    const struct launcher *launcher = &workbench->launcher;
+    char name[96] = "";
+    char steps[96] = "";
+    if (launcher->run_cursor < launcher->run_count) {
+        const struct launcher_run *run = &launcher->run[launcher->run_cursor];
+        snprintf(name, sizeof(name), "%s", run->name);
+        snprintf(steps, sizeof(steps), "%s after %" PRId64 " of %" PRId64 " steps", run->status,
+                 run->step, run->total_steps);
+    }
+    const char *lines[] = { name, steps, "Its checkpoints, its log and its model go with it." };
+    const char *choices[] = { "[Esc] keep it", "[y]   remove it for good" };
+    struct widget_dialog dialog = { "remove the run?", lines, 3, choices, 2 };
+    widget_dialog(canvas, &dialog);
+}
+
 static void draw_field(const struct workbench *workbench, struct canvas *canvas)
 {
     static const char *const lists[] = { "model directory", "data file or directory",
@@ -208,6 +227,9 @@ static void draw_field(const struct workbench *workbench, struct canvas *canvas)
     } else if (workbench->field_use == FIELD_FOR_ADD) {
         snprintf(title, sizeof(title), "add a %s", lists[workbench->launcher.pane & 3]);
         snprintf(hint, sizeof(hint), "Enter adds it to the list, Esc cancels");
+    } else if (workbench->field_use == FIELD_FOR_PRESET) {
+        snprintf(title, sizeof(title), "save as a preset");
+        snprintf(hint, sizeof(hint), "a name, then a sentence that says what it is for");
     } else {
         snprintf(title, sizeof(title), "change a setting");
         snprintf(hint, sizeof(hint), "key=value, as train.steps=200; Enter applies, Esc cancels");
@@ -218,7 +240,11 @@ static void draw_field(const struct workbench *workbench, struct canvas *canvas)
 static void draw_body(const struct workbench *workbench, struct canvas *canvas, struct rect body)
 {
     if (workbench->mode == MODE_LAUNCHER) {
-        screen_launcher(workbench, canvas, body);
+        if (workbench->launcher.form.open) {
+            screen_form(workbench, canvas, body);
+        } else {
+            screen_launcher(workbench, canvas, body);
+        }
         return;
     }
     switch (workbench->screen) {
@@ -270,7 +296,13 @@ static void draw_all(const struct workbench *workbench, struct canvas *canvas)
         screen_help(workbench, canvas);
     } else if (workbench->overlay == OVERLAY_STOP) {
         draw_stop(workbench, canvas);
-    } else if (workbench->overlay == OVERLAY_FIELD) {
+    } else if (workbench->overlay == OVERLAY_REMOVE) {
+        draw_remove(workbench, canvas);
+    } else if (workbench->overlay == OVERLAY_COMMAND) {
+        screen_command(workbench, canvas);
+    } else if (workbench->overlay == OVERLAY_FIELD && workbench->field_use == FIELD_FOR_FORM) {
+        screen_form_field(workbench, canvas);
+    } else if (workbench->overlay == OVERLAY_FIELD && workbench->field_use != FIELD_FOR_FILTER) {
         draw_field(workbench, canvas);
     } else if (workbench->overlay == OVERLAY_RUNS) {
         screen_runs(workbench, canvas);

@@ -9,7 +9,7 @@
 #include "app/widget/widget.h"
 #include "app/workbench.h"
 
-static const char *const titles[LAUNCHER_LISTS] = { "1 model", "2 data", "3 method" };
+static const char *const titles[LAUNCHER_LISTS] = { "1 model", "2 data", "3 preset" };
 
 /* What a preset takes, where its plan is known. */
 static void method_note(const struct launcher *launcher, int index, char *out, size_t size)
@@ -18,7 +18,10 @@ static void method_note(const struct launcher *launcher, int index, char *out, s
     memcpy(choice, launcher->cursor, sizeof(choice));
     choice[LAUNCHER_METHOD] = index;
     const struct launcher_plan *plan = launcher_plan_of(launcher, choice);
-    if (!plan) {
+    const struct launcher_item *item = &launcher->list[LAUNCHER_METHOD].item[index];
+    if (!plan && item->model >= 0) {
+        snprintf(out, size, "%s", item->note);
+    } else if (!plan) {
         snprintf(out, size, "...");
     } else if (plan->total_bytes <= 0) {
         snprintf(out, size, "not possible");
@@ -84,21 +87,24 @@ static void plan_bar(struct canvas *canvas, struct rect area, const struct launc
     }
 }
 
-static void plan_numbers(struct canvas *canvas, struct rect line, const struct launcher_plan *plan)
+/* The categories and the checkpoint, in two or three columns; returns the lines used. */
+static int plan_numbers(struct canvas *canvas, struct rect line, const struct launcher_plan *plan)
 {
     static const char letters[] = "WGOAT";
-    int half = line.width / 3;
-    for (int i = 0; i < MEMORY_CATEGORY_COUNT; i++) {
-        int x = line.x + (i % 3) * half;
-        canvas_printf(canvas, x, line.y + i / 3, 14, STYLE_TEXT, "%c %s", letters[i],
-                      memory_category_names[i]);
-        canvas_text_right(canvas, x + 14, line.y + i / 3, 9, STYLE_TEXT,
-                          text_bytes((double)plan->bytes[i]).text);
+    int columns = line.width >= 75 ? 3 : 2;
+    int width = line.width / columns;
+    int number = width > 24 ? 14 : width - 10;
+    for (int i = 0; i <= MEMORY_CATEGORY_COUNT; i++) {
+        int x = line.x + (i % columns) * width;
+        int y = line.y + i / columns;
+        bool disk = i == MEMORY_CATEGORY_COUNT;
+        enum style style = disk ? STYLE_DIM : STYLE_TEXT;
+        int64_t bytes = disk ? plan->checkpoint_bytes : plan->bytes[i];
+        canvas_printf(canvas, x, y, number, style, "%c %s", disk ? ' ' : letters[i],
+                      disk ? "on disk" : memory_category_names[i]);
+        canvas_text_right(canvas, x + number, y, 9, style, text_bytes((double)bytes).text);
     }
-    int x = line.x + 2 * half;
-    canvas_text(canvas, x, line.y + 1, 14, STYLE_DIM, "checkpoint");
-    canvas_text_right(canvas, x + 14, line.y + 1, 9, STYLE_DIM,
-                      text_bytes((double)plan->checkpoint_bytes).text);
+    return (MEMORY_CATEGORY_COUNT + columns) / columns;
 }
 
 static const struct launcher_plan *full_plan(const struct launcher *launcher)
@@ -115,58 +121,108 @@ static const struct launcher_plan *full_plan(const struct launcher *launcher)
     return NULL;
 }
 
+/* Fits or does not, by how much. */
+static int draw_verdict(struct canvas *canvas, struct rect line, const struct launcher_plan *plan)
+{
+    double total = (double)plan->total_bytes;
+    double limit = (double)plan->limit_bytes;
+    if (!plan->ok && limit > 0) {
+        return canvas_printf(canvas, line.x, line.y, line.width, STYLE_BAD,
+                             "does not fit: %s too much for the %s of %s",
+                             text_bytes(total - limit).text, text_bytes(limit).text, plan->device);
+    }
+    if (!plan->ok) {
+        return canvas_printf(canvas, line.x, line.y, line.width, STYLE_BAD, "does not fit: %s",
+                             plan->message);
+    }
+    if (limit > 0) {
+        return canvas_printf(canvas, line.x, line.y, line.width, STYLE_GOOD,
+                             "fits: %s of %s on %s, %.0f%% free", text_bytes(total).text,
+                             text_bytes(limit).text, plan->device, 100.0 - 100.0 * total / limit);
+    }
+    return canvas_printf(canvas, line.x, line.y, line.width, STYLE_TEXT, "takes %s on %s",
+                         text_bytes(total).text, plan->device);
+}
+
+/* The cheapest change of a plan that does not fit. */
+static void draw_changes(struct canvas *canvas, struct rect line, const struct launcher_plan *plan)
+{
+    if (plan->change_count == 0) {
+        widget_paragraph(canvas, line, STYLE_DIM,
+                         plan->detailed ? "no change of one setting makes it fit"
+                                        : "looking for the cheapest change that fits ...");
+        return;
+    }
+    for (int i = 0; i < plan->change_count && line.height > 0; i++) {
+        const struct launcher_change *change = &plan->change[i];
+        int used = 0;
+        if (i == 0) {
+            used = canvas_text(canvas, line.x, line.y, line.width, STYLE_KEY, "f") + 1;
+        } else {
+            used = 2;
+        }
+        used += canvas_printf(canvas, line.x + used, line.y, line.width - used, STYLE_STRONG, "%s",
+                              change->words);
+        canvas_printf(canvas, line.x + used, line.y, line.width - used, STYLE_TEXT,
+                      "  takes %s, %+.0f%% time", text_bytes((double)change->total_bytes).text,
+                      100.0 * (change->time_factor - 1));
+        line.y++;
+        line.height--;
+    }
+}
+
+static void draw_bars(const struct launcher *launcher, struct canvas *canvas, struct rect *line,
+                      const struct launcher_plan *plan)
+{
+    const struct launcher_plan *full = full_plan(launcher);
+    double scale = fmax((double)plan->total_bytes, full ? (double)full->total_bytes : 0);
+    struct rect bar = { line->x + 6, line->y, line->width - 16, 1 };
+    canvas_text(canvas, line->x, line->y, 5, STYLE_STRONG, "this");
+    plan_bar(canvas, bar, plan, scale);
+    canvas_text_right(canvas, line->x, line->y++, line->width, STYLE_STRONG,
+                      text_bytes((double)plan->total_bytes).text);
+    if (full && full != plan && full->total_bytes > 0 && plan->ok) {
+        bar.y = line->y;
+        canvas_text(canvas, line->x, line->y, 5, STYLE_TEXT, "full");
+        plan_bar(canvas, bar, full, scale);
+        canvas_text_right(canvas, line->x, line->y++, line->width, STYLE_TEXT,
+                          text_bytes((double)full->total_bytes).text);
+    }
+}
+
 static void draw_plan(const struct workbench *workbench, struct canvas *canvas, struct rect area)
 {
     const struct launcher *launcher = &workbench->launcher;
     const struct launcher_plan *plan = launcher_plan_of(launcher, launcher->cursor);
-    struct rect inside = widget_box(canvas, area, "memory plan", plan ? plan->shape : NULL, false);
+    struct rect inside = widget_box(canvas, area, "plan", plan ? plan->shape : NULL, false);
     struct rect before = canvas_clip(canvas, inside);
     struct rect line = { inside.x + 1, inside.y, inside.width - 2, 1 };
+    int end = inside.y + inside.height;
     if (!plan) {
         canvas_text(canvas, line.x, line.y, line.width, STYLE_DIM,
                     launcher->list[0].count == 0 ? "nothing to plan" : "planning ...");
-        canvas_restore(canvas, before);
-        return;
-    }
-    if (plan->total_bytes <= 0) {
-        canvas_text(canvas, line.x, line.y, line.width, STYLE_BAD, plan->message);
-        canvas_text(canvas, line.x, line.y + 1, line.width, STYLE_TEXT, plan->hint);
-        canvas_restore(canvas, before);
-        return;
-    }
-    const struct launcher_plan *full = full_plan(launcher);
-    double scale = fmax((double)plan->total_bytes, full ? (double)full->total_bytes : 0);
-    struct rect bar = { line.x + 8, line.y, line.width - 18, 1 };
-    canvas_text(canvas, line.x, line.y, 7, STYLE_STRONG, "this");
-    plan_bar(canvas, bar, plan, scale);
-    canvas_text_right(canvas, line.x, line.y++, line.width, STYLE_STRONG,
-                      text_bytes((double)plan->total_bytes).text);
-    if (full && full != plan && full->total_bytes > 0) {
-        bar.y = line.y;
-        canvas_text(canvas, line.x, line.y, 7, STYLE_TEXT, "full");
-        plan_bar(canvas, bar, full, scale);
-        canvas_text_right(canvas, line.x, line.y++, line.width, STYLE_TEXT,
-                          text_bytes((double)full->total_bytes).text);
-    }
-    plan_numbers(canvas, line, plan);
-    line.y += 2;
-    if (!plan->ok) {
-        canvas_printf(canvas, line.x, line.y++, line.width, STYLE_BAD, "does not fit: %s",
-                      plan->message);
-        canvas_text(canvas, line.x, line.y, line.width, STYLE_TEXT, plan->hint);
-    } else if (plan->limit_bytes > 0) {
-        canvas_printf(
-            canvas, line.x, line.y++, line.width, STYLE_GOOD, "fits: %s of %s on %s (%.0f%% free)",
-            text_bytes((double)plan->total_bytes).text, text_bytes((double)plan->limit_bytes).text,
-            plan->device, 100.0 - 100.0 * (double)plan->total_bytes / (double)plan->limit_bytes);
+    } else if (plan->total_bytes <= 0) {
+        line.height = inside.height;
+        int used = widget_paragraph(canvas, line, STYLE_BAD, plan->message);
+        line.y += used;
+        line.height -= used;
+        widget_paragraph(canvas, line, STYLE_TEXT, plan->hint);
     } else {
-        canvas_printf(canvas, line.x, line.y++, line.width, STYLE_TEXT, "takes %s on %s",
-                      text_bytes((double)plan->total_bytes).text, plan->device);
+        draw_verdict(canvas, line, plan);
+        line.y++;
+        draw_bars(launcher, canvas, &line, plan);
+        line.y += plan_numbers(canvas, line, plan);
+        line.height = end - line.y;
+        if (!plan->ok) {
+            draw_changes(canvas, line, plan);
+        } else if (line.height > 0) {
+            char facts[200];
+            snprintf(facts, sizeof(facts), "%s parameters, %s of them train; %s operations a step",
+                     text_count((double)plan->parameters).text,
+                     text_count((double)plan->trained).text, text_count(plan->step_flops).text);
+            widget_paragraph(canvas, line, STYLE_DIM, facts);
+        }
     }
-    canvas_printf(canvas, line.x, inside.y + inside.height - 1, line.width, STYLE_DIM,
-                  "%s parameters, %s of them train; %s operations a step",
-                  text_count((double)plan->parameters).text, text_count((double)plan->trained).text,
-                  text_count(plan->step_flops).text);
     canvas_restore(canvas, before);
 }
 
@@ -203,7 +259,8 @@ static void draw_runs(const struct workbench *workbench, struct canvas *canvas, 
     bool focus = launcher->pane == LAUNCHER_LISTS;
     char title[48];
     snprintf(title, sizeof(title), "4 runs (%d)", launcher->run_count);
-    struct rect inside = widget_box(canvas, area, title, "Tab, then Enter opens one", focus);
+    struct rect inside =
+        widget_box(canvas, area, title, focus ? "Enter opens  r resumes  d removes" : "Tab", focus);
     struct rect before = canvas_clip(canvas, inside);
     int first = widget_scroll(launcher->run_cursor, launcher->run_count, inside.height);
     for (int i = first; i < launcher->run_count && i - first < inside.height; i++) {
@@ -224,10 +281,16 @@ static void draw_runs(const struct workbench *workbench, struct canvas *canvas, 
 
 void screen_launcher(const struct workbench *workbench, struct canvas *canvas, struct rect body)
 {
-    struct layout_launcher layout = layout_launcher(body);
+    bool runs = workbench->launcher.pane == LAUNCHER_LISTS;
+    struct layout_launcher layout = layout_launcher(body, runs);
     for (int i = 0; i < LAUNCHER_LISTS; i++) {
         draw_list(workbench, canvas, layout.list[i], i);
     }
     draw_plan(workbench, canvas, layout.plan);
-    draw_runs(workbench, canvas, layout.runs);
+    if (layout.detail.height > 0) {
+        screen_choice(workbench, canvas, layout.detail, layout.runs.height == 0);
+    }
+    if (layout.runs.height > 0) {
+        draw_runs(workbench, canvas, layout.runs);
+    }
 }

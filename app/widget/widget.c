@@ -133,6 +133,23 @@ void widget_dialog(struct canvas *canvas, const struct widget_dialog *dialog)
     }
 }
 
+int widget_paragraph(struct canvas *canvas, struct rect area, enum style style, const char *text)
+{
+    size_t size = strlen(text);
+    int y = 0;
+    while (size > 0 && y < area.height && area.width > 0) {
+        size_t next = 0;
+        size_t take = text_wrap(text, size, area.width, &next);
+        struct rect line = { area.x, area.y + y, area.width, 1 };
+        canvas_text_size(canvas, line, style, text, take);
+        next = next == 0 ? 1 : next;
+        text += next;
+        size -= next;
+        y++;
+    }
+    return y;
+}
+
 void widget_field(struct canvas *canvas, const char *title, const char *text, const char *hint)
 {
     struct rect inside = middle_box(canvas, canvas->width * 3 / 4, 3, title);

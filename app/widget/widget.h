@@ -26,6 +26,9 @@ struct widget_dialog {
 };
 void widget_dialog(struct canvas *canvas, const struct widget_dialog *dialog);
 
+/* Text in lines of the area's width, cut at its height; returns the lines used. */
+int widget_paragraph(struct canvas *canvas, struct rect area, enum style style, const char *text);
+
 /* A one-line edit field in the middle, with a hint below it. */
 void widget_field(struct canvas *canvas, const char *title, const char *text, const char *hint);
 

@@ -234,6 +234,7 @@ static int read_all(struct reading *r, const struct source_list *train,
         return -1;
     }
     r->dataset->facts.format = r->format;
+    r->dataset->facts.total_bytes = r->watch.total_bytes;
     if (read_training(r, train, fraction, err) != 0) {
         return -1;
     }
@@ -306,6 +307,8 @@ struct dataset *dataset_open(const struct dataset_options *options,
         result = make_ones(r.dataset, err);
     }
     digest_end(r.watch.digest, r.dataset->facts.digest);
+    bool cut = options->limit_bytes > 0 && r.taken_bytes >= options->limit_bytes;
+    r.dataset->facts.read_bytes = cut ? r.taken_bytes : r.dataset->facts.total_bytes;
     source_list_free(&train);
     source_list_free(&validation);
     if (result != 0) {

@@ -38,9 +38,10 @@ struct reading {
     enum data_format format;
     enum chat_format chat;
     struct skips skips;
-    int64_t records;   /* of the files being read, good and bad */
-    int64_t cut_away;  /* of these, cut so short that nothing trained was left */
-    char broken[1024]; /* about the first row that is no JSON, or empty */
+    int64_t taken_bytes; /* of documents and records so far */
+    int64_t records;     /* of the files being read, good and bad */
+    int64_t cut_away;    /* of these, cut so short that nothing trained was left */
+    char broken[1024];   /* about the first row that is no JSON, or empty */
 };
 
 /* Reads the files of a split into its store. */

@@ -72,12 +72,31 @@ static int check_text(const char *path, const struct row *row, struct error *err
     return 0;
 }
 
+/* Whether a preview has seen enough. */
+static bool limit_reached(const struct reading *r)
+{
+    return r->options->limit_bytes > 0 && r->taken_bytes >= r->options->limit_bytes;
+}
+
+/* A preview takes no more than the beginning of a document, up to a whole character. */
+static void limit_document(struct reading *r, struct row *row)
+{
+    int64_t limit = r->options->limit_bytes;
+    if (limit > 0 && (int64_t)row->size > limit) {
+        row->size = (size_t)limit;
+        while (row->size > 0 && ((unsigned char)row->text[row->size] & 0xc0) == 0x80) {
+            row->size--;
+        }
+    }
+    r->taken_bytes += (int64_t)row->size;
+}
+
 static int read_text_file(struct reading *r, const char *path, struct store *store,
                           struct error *err)
 {
     struct rows rows = { .source = { .fd = -1 } };
     int result = rows_open(&rows, path, &r->watch, err);
-    while (result == 0) {
+    while (result == 0 && !limit_reached(r)) {
         struct row row;
         char why[256];
         int got = rows_next_document(&rows, &row, err);
@@ -85,6 +104,7 @@ static int read_text_file(struct reading *r, const char *path, struct store *sto
             result = got;
             break;
         }
+        limit_document(r, &row);
         result = check_text(path, &row, err);
         if (result == 0) {
             result = add_document(r, store, row.text, row.size, why, sizeof(why), err);
@@ -185,7 +205,7 @@ static int read_records_file(struct reading *r, const char *path, struct store *
     struct rows rows = { .source = { .fd = -1 } };
     struct conversation conversation = { 0 };
     int result = rows_open(&rows, path, &r->watch, err);
-    while (result == 0) {
+    while (result == 0 && !limit_reached(r)) {
         struct row row;
         char reason[RECORDS_REASON_SIZE] = "";
         result = rows_next_json(&rows, &row, err);
@@ -193,6 +213,7 @@ static int read_records_file(struct reading *r, const char *path, struct store *
             break;
         }
         r->records++;
+        r->taken_bytes += (int64_t)row.size;
         result = add_row(r, store, path, &row, &conversation, reason, err);
         if (result == 0) {
             r->dataset->facts.documents++;
@@ -241,7 +262,7 @@ int reading_split(struct reading *r, const struct source_list *list, enum data_s
     r->broken[0] = '\0';
     r->skips = (struct skips){ 0 };
     int result = 0;
-    for (size_t i = 0; i < list->count && result == 0; i++) {
+    for (size_t i = 0; i < list->count && result == 0 && !limit_reached(r); i++) {
         result = list->records ? read_records_file(r, list->path[i], store, err)
                                : read_text_file(r, list->path[i], store, err);
     }

@@ -8,6 +8,9 @@
 
 enum { RECIPE_FIELD_LIMIT = 128 };
 
+/* The value of a key as it is written into a file. */
+cJSON *recipe_value(const struct field *field, const struct recipe *recipe);
+
 /* Sets one key and undoes what it excludes: model.path and model.preset, tokenizer.path and
  * tokenizer.vocab, train.steps and train.epochs; the one set last wins. `folder` (may be NULL: the
  * current one) is where relative paths start. */

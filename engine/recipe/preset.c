@@ -1,4 +1,7 @@
-/* Presets: JSON files in folders by kind, found beside the program. */
+/*
+ * Presets: JSON files in folders by kind, found beside the program and, of the user's own making,
+ * in $XDG_CONFIG_HOME/windrow/presets (~/.config/windrow/presets). The user's come first.
+ */
 #include <dirent.h>
 #include <errno.h>
 #include <limits.h>
@@ -53,9 +56,18 @@ const char *preset_directory(void)
     return NULL;
 }
 
-char *preset_path(const char *kind, const char *name)
+char *preset_user_directory(void)
 {
-    const char *root = preset_directory();
+    const char *config = getenv("XDG_CONFIG_HOME");
+    const char *home = getenv("HOME");
+    if (config && config[0] == '/') {
+        return path_join(config, "windrow/presets");
+    }
+    return home && home[0] ? path_join(home, ".config/windrow/presets") : NULL;
+}
+
+static char *path_under(const char *root, const char *kind, const char *name)
+{
     if (!root || strchr(name, '/') || name[0] == '.' || name[0] == '\0') {
         return NULL;
     }
@@ -69,15 +81,30 @@ char *preset_path(const char *kind, const char *name)
     return path;
 }
 
+char *preset_path(const char *kind, const char *name)
+{
+    char *own = preset_user_directory();
+    char *path = own ? path_under(own, kind, name) : NULL;
+    free(own);
+    return path ? path : path_under(preset_directory(), kind, name);
+}
+
 static int compare_presets(const void *a, const void *b)
 {
     return strcmp(((const struct preset *)a)->name, ((const struct preset *)b)->name);
 }
 
-static void add_preset(struct preset_list *out, const char *folder, const char *file)
+static void add_preset(struct preset_list *out, const char *folder, const char *file, bool own)
 {
+    for (size_t i = 0; i < out->count; i++) {
+        size_t size = strlen(out->item[i].name);
+        if (strncmp(out->item[i].name, file, size) == 0 && strcmp(file + size, ".json") == 0) {
+            return; /* the user's own is there already */
+        }
+    }
     struct preset preset = { .name = xstrndup(file, strlen(file) - 5),
-                             .path = path_join(folder, file) };
+                             .path = path_join(folder, file),
+                             .own = own };
     struct error ignored = { 0 };
     cJSON *root = json_read(preset.path, &ignored);
     const cJSON *intent = json_get(root, "intent");
@@ -85,6 +112,24 @@ static void add_preset(struct preset_list *out, const char *folder, const char *
     cJSON_Delete(root);
     out->item = xrealloc(out->item, (out->count + 1) * sizeof *out->item);
     out->item[out->count++] = preset;
+}
+
+/* Adds the presets of one folder; -1 with errno if it cannot be listed. */
+static int list_folder(const char *folder, bool own, struct preset_list *out)
+{
+    DIR *directory = opendir(folder);
+    if (!directory) {
+        return -1;
+    }
+    const struct dirent *entry;
+    while ((entry = readdir(directory))) {
+        size_t size = strlen(entry->d_name);
+        if (size > 5 && entry->d_name[0] != '.' && strcmp(entry->d_name + size - 5, ".json") == 0) {
+            add_preset(out, folder, entry->d_name, own);
+        }
+    }
+    closedir(directory);
+    return 0;
 }
 
 int preset_list_read(const char *kind, struct preset_list *out, struct error *err)
@@ -95,26 +140,23 @@ int preset_list_read(const char *kind, struct preset_list *out, struct error *er
         fail(err, ERROR_USAGE, "the folder of presets was not found");
         return hint(err, "set WINDROW_PRESETS to it");
     }
+    char *user = preset_user_directory();
+    char *own = user ? path_join(user, kind) : NULL;
+    if (own) {
+        (void)list_folder(own, true, out); /* most have none */
+    }
+    free(own);
+    free(user);
     char *folder = path_join(root, kind);
-    DIR *directory = opendir(folder);
-    if (!directory) {
+    int result = list_folder(folder, false, out);
+    if (result != 0) {
         fail(err, ERROR_USAGE, "cannot list %s: %s", text_show(folder).text, strerror(errno));
-        free(folder);
-        return -1;
-    }
-    const struct dirent *entry;
-    while ((entry = readdir(directory))) {
-        size_t size = strlen(entry->d_name);
-        if (size > 5 && entry->d_name[0] != '.' && strcmp(entry->d_name + size - 5, ".json") == 0) {
-            add_preset(out, folder, entry->d_name);
-        }
-    }
-    closedir(directory);
-    free(folder);
-    if (out->count > 1) {
+        preset_list_free(out);
+    } else if (out->count > 1) {
         qsort(out->item, out->count, sizeof *out->item, compare_presets);
     }
-    return 0;
+    free(folder);
+    return result;
 }
 
 void preset_list_free(struct preset_list *list)

@@ -188,7 +188,7 @@ int recipe_set(struct recipe *recipe, const char *assignment, struct error *err)
 
 /* ---- text ----------------------------------------------------------------------------------- */
 
-static cJSON *field_value(const struct field *field, const struct recipe *recipe)
+cJSON *recipe_value(const struct field *field, const struct recipe *recipe)
 {
     char *text = field_text(field, recipe);
     cJSON *value = NULL;
@@ -230,7 +230,7 @@ char *recipe_json(const struct recipe *recipe)
             }
             free(section);
         }
-        cJSON_AddItemToObject(owner, dot ? dot + 1 : field->key, field_value(field, recipe));
+        cJSON_AddItemToObject(owner, dot ? dot + 1 : field->key, recipe_value(field, recipe));
     }
     char *text = json_print_pretty(root);
     cJSON_Delete(root);

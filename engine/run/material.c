@@ -16,6 +16,8 @@
 #include "engine/run/directory.h"
 #include "engine/run/vocabulary.h"
 
+enum { PREVIEW_BYTES = 1 << 19 };
+
 enum { TOKENIZER_LIMIT = 256 << 20, TEMPLATE_LIMIT = 4 << 20 };
 
 static bool is_file(const char *path)
@@ -248,9 +250,11 @@ char *material_data_path(const char *data)
     return xstrdup(data);
 }
 
-static int open_data(const struct recipe *recipe, const struct dataset_progress *progress,
-                     struct material *out, struct error *err)
+static int open_data(const struct recipe *recipe, bool beginning,
+                     const struct dataset_progress *progress, struct material *out,
+                     struct error *err)
 {
+    int64_t limit_bytes = beginning ? PREVIEW_BYTES + 16 * recipe->data_sequence_length : 0;
     if (!recipe->data_train[0]) {
         fail(err, ERROR_USAGE, "the recipe names no data: data.train is empty");
         return hint(err, "add data.train=PATH (windrow datasets lists what is there)");
@@ -267,6 +271,7 @@ static int open_data(const struct recipe *recipe, const struct dataset_progress 
         .pack = recipe->data_pack,
         .train_on_prompt = recipe->data_train_on_prompt,
         .seed = (uint64_t)recipe->train_seed,
+        .limit_bytes = limit_bytes,
     };
     out->dataset = dataset_open(&options, out->tokenizer, progress, err);
     free(train);
@@ -359,7 +364,7 @@ int material_open(const struct recipe *recipe, int parts, const struct dataset_p
         }
     }
     if (result == 0 && (parts & MATERIAL_DATA)) {
-        result = open_data(recipe, progress, out, err);
+        result = open_data(recipe, (parts & MATERIAL_BEGINNING) != 0, progress, out, err);
     }
     if (result != 0) {
         material_close(out);

@@ -352,6 +352,8 @@ static void fill(struct launcher_list *list, const char *const *names, int count
         const char *bar = strchr(names[i], '|');
         list->item[i].name = xstrndup(names[i], (size_t)(bar - names[i]));
         list->item[i].note = xstrdup(bar + 1);
+        list->item[i].about = xstrdup("What this is for, said in one sentence.");
+        list->item[i].model = list->item[i].data = -1;
     }
 }
 

@@ -76,7 +76,7 @@ static void test_launcher(void **state)
     pty_send(&pty, "\x1b");
     pty_wait_for(&pty, "Enter start training", SHORT);
     /* A setting that is wrong is refused in words. */
-    pty_send(&pty, "e");
+    pty_send(&pty, "s");
     pty_wait_for(&pty, "change a setting", SHORT);
     pty_send(&pty, "train.stepz=3\r");
     pty_wait_for(&pty, "train.stepz", SHORT);
@@ -92,7 +92,7 @@ static void test_whole_life(void **state)
     struct pty pty;
     pty_start(&pty, 110, 32, run_program, launcher);
     pty_wait_for(&pty, "fits: ", SHORT);
-    pty_send(&pty, "etrain.export=false\r");
+    pty_send(&pty, "strain.export=false\r");
     pty_wait_for(&pty, "settings changed: train.export=false", SHORT);
     pty_send(&pty, "\r");
     pty_wait_for(&pty, "RUNNING", LONG);

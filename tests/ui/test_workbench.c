@@ -71,10 +71,14 @@ static void test_layout(void **state)
             struct rect compares[] = { compare.chart, compare.numbers, compare.settings };
             check_panes(compares, 3, frame.body);
             frame = layout_frame(width, height, false);
-            struct layout_launcher home = layout_launcher(frame.body);
-            struct rect homes[] = { home.list[0], home.list[1], home.list[2], home.plan,
-                                    home.runs };
-            check_panes(homes, 5, frame.body);
+            for (int runs = 0; runs < 2; runs++) {
+                struct layout_launcher home = layout_launcher(frame.body, runs);
+                struct rect homes[] = { home.list[0], home.list[1], home.list[2],
+                                        home.plan,    home.detail,  home.runs };
+                check_panes(homes, 6, frame.body);
+                assert_true(home.list[0].height >= 3 && home.plan.height >= 3);
+                assert_true((runs ? home.runs : home.detail).height >= 3);
+            }
         }
     }
 }

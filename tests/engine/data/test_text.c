@@ -7,6 +7,7 @@
 
 #include <cmocka.h>
 
+#include "engine/base/xalloc.h"
 #include "engine/data/corpus.h"
 
 enum { S = 16 };
@@ -175,6 +176,33 @@ static void test_validation(void **state)
     dataset_close(dataset);
 }
 
+/* A preview reads the beginning alone: whole characters, and the counts say how much that was. */
+static void test_beginning(void **state)
+{
+    const struct corpus *corpus = *state;
+    struct error err = { 0 };
+    struct buffer text = { 0 };
+    while (text.size < (3 << 20)) {
+        buffer_printf(&text, "the c\xc3\xa4t sat on the mat.\n%s",
+                      text.size % 7 == 0 ? "<|endoftext|>\n" : "");
+    }
+    struct dataset_options options = corpus_options(corpus_write(corpus, "large.txt", text.text));
+    for (options.limit_bytes = 1000; options.limit_bytes < 1010; options.limit_bytes++) {
+        struct dataset *dataset = dataset_open(&options, corpus->tokenizer, NULL, &err);
+        assert_non_null(dataset);
+        const struct dataset_facts *facts = dataset_facts(dataset);
+        assert_int_equal(facts->total_bytes, text.size);
+        assert_true(facts->read_bytes < facts->total_bytes);
+        assert_true(facts->documents >= 1 && facts->rows[DATA_TRAIN] > 0);
+        dataset_close(dataset);
+    }
+    options.limit_bytes = 0;
+    struct dataset *dataset = dataset_open(&options, corpus->tokenizer, NULL, &err);
+    assert_int_equal(dataset_facts(dataset)->read_bytes, text.size);
+    dataset_close(dataset);
+    buffer_free(&text);
+}
+
 /* Each epoch has every row once, in its own order, however the rows are put into batches. */
 static void test_shuffle(void **state)
 {
@@ -300,9 +328,9 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_windows),    cmocka_unit_test(test_same_documents),
-        cmocka_unit_test(test_validation), cmocka_unit_test(test_shuffle),
-        cmocka_unit_test(test_refusals),   cmocka_unit_test(test_progress),
-        cmocka_unit_test(test_batches),
+        cmocka_unit_test(test_validation), cmocka_unit_test(test_beginning),
+        cmocka_unit_test(test_shuffle),    cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_progress),   cmocka_unit_test(test_batches),
     };
     return cmocka_run_group_tests(tests, corpus_set_up, corpus_tear_down);
 }
