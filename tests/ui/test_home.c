@@ -277,12 +277,12 @@ static void test_steps(void **state)
     catalog_show(&catalog, &workbench.launcher);
     press(&workbench, 'e');
     for (int i = 0; recipe_fields[i].key; i++) {
-        for (int k = 0; k < 24; k++) {
+        for (int k = 0; k < 12; k++) {
             struct effect effect;
             struct error err = { 0 };
             give_form(&workbench, &catalog, choice);
             workbench.launcher.form.cursor = i;
-            press(&workbench, k < 8 ? INPUT_LEFT : INPUT_RIGHT);
+            press(&workbench, k < 5 ? INPUT_LEFT : INPUT_RIGHT);
             assert_string_equal(workbench.launcher.form.error, "");
             while (workbench_effect(&workbench, &effect)) {
                 if (effect.kind == EFFECT_OVERRIDE &&
@@ -402,7 +402,7 @@ static void test_hostile(void **state)
     preview_of(home, "auto", &preview); /* a directory of all these */
     draw_preview(&preview);
     srand(5);
-    for (int round = 0; round < 60; round++) {
+    for (int round = 0; round < 20; round++) {
         char bytes[600];
         for (size_t i = 0; i < sizeof(bytes); i++) {
             bytes[i] = (char)(round % 2 ? rand() : "{}[]\",:\\ntu01\n a"[rand() % 16]);
