@@ -166,7 +166,8 @@ const char *preset_directory(void);
 char *preset_user_directory(void);
 
 /* Names (without .json) and intents in presets/<kind> of both folders, sorted by name; kind:
- * "methods", "models", "recipes", "cards". The list and its strings are freed with preset_list_free. */
+ * "methods", "models", "recipes", "cards". The list and its strings are freed with
+ * preset_list_free. */
 struct preset {
     char *name;
     char *path;
