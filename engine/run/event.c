@@ -6,7 +6,7 @@
  * where it applies, "step"; a value that is not known is absent; a flag is there only if it is
  * true.
  */
-#include "engine/event.h"
+#include "engine/run/event_rows.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -20,30 +20,9 @@ const char *const event_kind_names[EVENT_KIND_COUNT] = {
     "setting", "telemetry", "warning", "error",  "resume",    "state",      "stop",
 };
 
-enum row_type {
-    ROW_TEXT,       /* char * */
-    ROW_OBJECT,     /* char *: JSON, written as an object */
-    ROW_FLOAT,      /* float */
-    ROW_DOUBLE,     /* double */
-    ROW_INTEGER,    /* int64_t */
-    ROW_FLAG,       /* bool */
-    ROW_CATEGORIES, /* int64_t [MEMORY_CATEGORY_COUNT]: {"weights": ...} */
-    ROW_HISTOGRAM,  /* int64_t [EVENT_HISTOGRAM_BINS]: [...] */
-    ROW_CURVE,      /* double [EVENT_CURVE_POINTS]: [...] */
-    ROW_PHASES,     /* struct event_plan: {"forward": {"weights": ...}, ...} */
-    ROW_LARGEST,    /* struct event_plan: [{"name", "category", "dtype", "shape", "bytes"}, ...] */
-};
-
-struct row {
-    enum event_kind kind;
-    const char *key;
-    enum row_type type;
-    size_t offset;
-};
-
 #define AT(member) offsetof(struct event, member)
 
-static const struct row rows[] = {
+const struct event_row event_rows[] = {
     { EVENT_START, "run", ROW_TEXT, AT(start.run) },
     { EVENT_START, "model", ROW_TEXT, AT(start.model_name) },
     { EVENT_START, "family", ROW_TEXT, AT(start.family) },
@@ -161,10 +140,26 @@ static const struct row rows[] = {
     { EVENT_STOP, "seconds", ROW_DOUBLE, AT(stop.seconds) },
     { EVENT_STOP, "loss", ROW_FLOAT, AT(stop.loss) },
 };
-enum { ROW_COUNT = sizeof rows / sizeof rows[0] };
+enum { ROW_COUNT = sizeof event_rows / sizeof event_rows[0] };
+const size_t event_row_count = ROW_COUNT;
+
+size_t event_row_first(enum event_kind kind)
+{
+    size_t low = 0;
+    size_t high = ROW_COUNT;
+    while (low < high) {
+        size_t middle = (low + high) / 2;
+        if (event_rows[middle].kind < kind) {
+            low = middle + 1;
+        } else {
+            high = middle;
+        }
+    }
+    return low;
+}
 
 /* Where the row's value lies. Events come from callers' storage, so that the alignment is right. */
-static void *place_of(const struct row *row, const struct event *event)
+static void *place_of(const struct event_row *row, const struct event *event)
 {
     return (char *)(uintptr_t)event + row->offset;
 }
@@ -174,17 +169,14 @@ void event_init(struct event *event, enum event_kind kind)
     memset(event, 0, sizeof *event);
     event->kind = kind;
     event->step = EVENT_UNKNOWN;
-    for (size_t i = 0; i < ROW_COUNT; i++) {
-        void *place = place_of(&rows[i], event);
-        if (rows[i].kind != kind) {
-            continue;
-        }
-        if (rows[i].type == ROW_FLOAT) {
+    for (size_t i = event_row_first(kind); i < ROW_COUNT && event_rows[i].kind == kind; i++) {
+        void *place = place_of(&event_rows[i], event);
+        if (event_rows[i].type == ROW_FLOAT) {
             *(float *)place = NAN;
-        } else if (rows[i].type == ROW_DOUBLE || rows[i].type == ROW_CURVE) {
+        } else if (event_rows[i].type == ROW_DOUBLE || event_rows[i].type == ROW_CURVE) {
             *(double *)place = (double)NAN;
-        } else if (rows[i].type == ROW_INTEGER || rows[i].type == ROW_CATEGORIES ||
-                   rows[i].type == ROW_HISTOGRAM) {
+        } else if (event_rows[i].type == ROW_INTEGER || event_rows[i].type == ROW_CATEGORIES ||
+                   event_rows[i].type == ROW_HISTOGRAM) {
             *(int64_t *)place = EVENT_UNKNOWN; /* of arrays the first says it for all */
         }
     }
@@ -192,10 +184,10 @@ void event_init(struct event *event, enum event_kind kind)
 
 void event_free(struct event *event)
 {
-    for (size_t i = 0; i < ROW_COUNT; i++) {
-        if (rows[i].kind == event->kind &&
-            (rows[i].type == ROW_TEXT || rows[i].type == ROW_OBJECT)) {
-            char **place = place_of(&rows[i], event);
+    enum event_kind kind = event->kind;
+    for (size_t i = event_row_first(kind); i < ROW_COUNT && event_rows[i].kind == kind; i++) {
+        if (event_rows[i].type == ROW_TEXT || event_rows[i].type == ROW_OBJECT) {
+            char **place = place_of(&event_rows[i], event);
             free(*place);
             *place = NULL;
         }
@@ -270,7 +262,7 @@ static void write_object(struct buffer *out, const char *json)
     cJSON_Delete(value);
 }
 
-static bool is_known(const struct row *row, const void *place)
+static bool is_known(const struct event_row *row, const void *place)
 {
     switch (row->type) {
     case ROW_TEXT:
@@ -295,7 +287,7 @@ static bool is_known(const struct row *row, const void *place)
     return false;
 }
 
-static void write_value(const struct row *row, const void *place, struct buffer *out)
+static void write_value(const struct event_row *row, const void *place, struct buffer *out)
 {
     switch (row->type) {
     case ROW_TEXT: {
@@ -344,10 +336,10 @@ void event_write(const struct event *event, struct buffer *out)
         buffer_printf(out, ",\"step\":%lld", (long long)event->step);
     }
     for (size_t i = 0; i < ROW_COUNT; i++) {
-        const void *place = place_of(&rows[i], event);
-        if (rows[i].kind == event->kind && is_known(&rows[i], place)) {
-            buffer_printf(out, ",\"%s\":", rows[i].key);
-            write_value(&rows[i], place, out);
+        const void *place = place_of(&event_rows[i], event);
+        if (event_rows[i].kind == event->kind && is_known(&event_rows[i], place)) {
+            buffer_printf(out, ",\"%s\":", event_rows[i].key);
+            write_value(&event_rows[i], place, out);
         }
     }
     buffer_append(out, "}\n", 2);
@@ -491,7 +483,7 @@ static bool read_largest(const cJSON *value, struct event_plan *plan)
     return true;
 }
 
-static bool read_value(const struct row *row, const cJSON *value, void *place)
+static bool read_value(const struct event_row *row, const cJSON *value, void *place)
 {
     switch (row->type) {
     case ROW_TEXT:
@@ -539,11 +531,12 @@ static bool read_value(const struct row *row, const cJSON *value, void *place)
 static int read_rows(const cJSON *root, struct event *event, struct error *err)
 {
     for (size_t i = 0; i < ROW_COUNT; i++) {
-        const cJSON *value = rows[i].kind == event->kind ? json_get(root, rows[i].key) : NULL;
+        const cJSON *value =
+            event_rows[i].kind == event->kind ? json_get(root, event_rows[i].key) : NULL;
         if (value && !cJSON_IsNull(value) &&
-            !read_value(&rows[i], value, place_of(&rows[i], event))) {
+            !read_value(&event_rows[i], value, place_of(&event_rows[i], event))) {
             return fail(err, ERROR_DATA, "event %s: \"%s\" has an unexpected value",
-                        event_kind_names[event->kind], rows[i].key);
+                        event_kind_names[event->kind], event_rows[i].key);
         }
     }
     return 0;
@@ -577,6 +570,11 @@ static int read_event(const cJSON *root, struct event *event, struct error *err)
 }
 
 int event_read(const char *line, size_t size, struct event *event, struct error *err)
+{
+    return event_scan(line, size, event) ? 0 : event_read_any(line, size, event, err);
+}
+
+int event_read_any(const char *line, size_t size, struct event *event, struct error *err)
 {
     memset(event, 0, sizeof *event);
     cJSON *root = json_parse(line, size, "event", 1, err);

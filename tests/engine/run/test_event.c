@@ -8,11 +8,13 @@
 #include <cmocka.h>
 
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "engine/base/json.h"
 #include "engine/event.h"
+#include "engine/run/event_rows.h"
 
 static char *line_of(const struct event *event)
 {
@@ -298,6 +300,114 @@ static void no_damage_crashes(void **state)
     event_free(&event);
 }
 
+/* Numbers of any size and length are read to the same bits by both readers. */
+static void both_readers_agree_on_numbers(void **state)
+{
+    (void)state;
+    int fast = 0;
+    srand(7);
+    for (int i = 0; i < 60000; i++) {
+        uint64_t bits = (uint64_t)rand() << 42 ^ (uint64_t)rand() << 21 ^ (uint64_t)rand();
+        double value = 0;
+        memcpy(&value, &bits, sizeof value);
+        if (i % 3) {
+            value = (double)(bits % 1000000007) / (double)(1 + rand() % 1000) * (i % 2 ? 1 : 1e-6);
+        }
+        char number[400];
+        char line[500];
+        value = isfinite(value) ? value : 0.5;
+        switch (i % 6) {
+        case 0:
+            snprintf(number, sizeof number, "%.17g", value);
+            break;
+        case 1:
+            snprintf(number, sizeof number, "%.9g", value);
+            break;
+        case 2:
+            snprintf(number, sizeof number, "%.3f", value);
+            break;
+        case 3:
+            snprintf(number, sizeof number, "%.0f", value);
+            break;
+        case 4:
+            snprintf(number, sizeof number, "%.12e", value);
+            break;
+        default:
+            snprintf(number, sizeof number, "%.19f", value);
+        }
+        snprintf(line, sizeof line, "{\"event\":\"step\",\"time\":%s,\"step\":3,\"loss\":2.5}\n",
+                 number);
+        struct event a;
+        struct event b;
+        struct error err = { 0 };
+        if (event_read_any(line, strlen(line), &b, &err) != 0) {
+            assert_false(event_scan(line, strlen(line), &a)); /* hundreds of digits */
+        } else if (event_scan(line, strlen(line), &a)) {
+            assert_memory_equal(&a.time, &b.time, sizeof a.time);
+            assert_true(a.step == 3 && a.step_done.loss == 2.5f);
+            fast++;
+        }
+    }
+    assert_true(fast > 30000);
+}
+
+/* What the fast reader takes is what the general one reads; the rest it leaves alone. */
+static void both_readers_agree_on_damage(void **state)
+{
+    (void)state;
+    struct event event;
+    event_init(&event, EVENT_SELECTION);
+    event.time = 1753870000.25;
+    event.step = 51;
+    event.selection.tensor = xstrdup("model.layers.0.mlp.up_proj.weight");
+    event.selection.side = xstrdup("out");
+    event.selection.rows = 704;
+    event.selection.overlap = 0.1;
+    event.selection.captured_energy = 1.0 / 3;
+    for (int i = 0; i < EVENT_CURVE_POINTS; i++) {
+        event.selection.curve[i] = i / 6.0;
+    }
+    for (int i = 0; i < EVENT_HISTOGRAM_BINS; i++) {
+        event.selection.histogram[i] = i;
+    }
+    char *line = line_of(&event);
+    size_t size = strlen(line);
+    struct event a;
+    struct event b;
+    assert_true(event_scan(line, size, &a));
+    event_free(&a);
+    srand(3);
+    int taken = 0;
+    for (int round = 0; round < 20000; round++) {
+        char *copy = xmalloc(size);
+        struct error err = { 0 };
+        memcpy(copy, line, size);
+        size_t length = round % 4 ? size : (size_t)rand() % size;
+        for (int k = rand() % 3; k > 0 && length > 0; k--) {
+            copy[(size_t)rand() % length] = "0123456789.,-e\"[]{}: x\\"[rand() % 24];
+        }
+        char *exact = xmalloc(length + 1); /* a byte read behind it is noticed */
+        memcpy(exact, copy, length);
+        free(copy);
+        copy = xrealloc(exact, length ? length : 1);
+        if (event_scan(copy, length, &a)) {
+            assert_int_equal(event_read_any(copy, length, &b, &err), 0);
+            char *one = line_of(&a);
+            char *two = line_of(&b);
+            assert_string_equal(one, two);
+            free(one);
+            free(two);
+            event_free(&a);
+            event_free(&b);
+            taken++;
+        }
+        free(copy);
+    }
+    assert_true(taken > 1000);
+    free(line);
+    event_free(&event);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -311,6 +421,8 @@ int main(void)
         cmocka_unit_test(damaged_lines_are_refused),
         cmocka_unit_test(unknown_keys_are_ignored),
         cmocka_unit_test(no_damage_crashes),
+        cmocka_unit_test(both_readers_agree_on_numbers),
+        cmocka_unit_test(both_readers_agree_on_damage),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
