@@ -63,6 +63,7 @@ struct recipe {
     int64_t method_sketch;           /* 0: exact norms */
     int64_t method_unselected_every; /* 0: never */
     double method_unselected_scale;
+    bool method_exact_rows;
     char *method_targets;
     char *method_frozen;
     char *method_rank_pattern;

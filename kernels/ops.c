@@ -27,7 +27,7 @@ void op_zero(struct backend *be, struct tensor *y)
     if (!call_begin(&c, be, "zero")) {
         return;
     }
-    call_tensor(&c, "y", y, CALL_OUT | CALL_FLOAT | CALL_INT32 | CALL_UINT8);
+    call_tensor(&c, "y", y, CALL_OUT | CALL_FLOAT | CALL_INT32 | CALL_UINT8 | CALL_INT16);
     if (call_start(&c)) {
         be->ops->zero(be, y);
         call_finish(&c, OP_ELEMENTWISE, 0.0);
@@ -38,10 +38,12 @@ void op_copy(struct backend *be, struct tensor *y, const struct tensor *x)
 {
     struct call c;
     if (!call_begin(&c, be, "copy") ||
-        !call_tensor(&c, "x", x, CALL_IN | CALL_FLOAT | CALL_UINT8)) {
+        !call_tensor(&c, "x", x, CALL_IN | CALL_FLOAT | CALL_UINT8 | CALL_INT16)) {
         return;
     }
-    unsigned same = x->dtype == DTYPE_U8 ? CALL_UINT8 : CALL_FLOAT;
+    unsigned same = x->dtype == DTYPE_U8    ? CALL_UINT8
+                    : x->dtype == DTYPE_I16 ? CALL_INT16
+                                            : CALL_FLOAT;
     call_elements(&c, "y", y, CALL_OUT | same, tensor_count(x));
     if (call_start(&c)) {
         be->ops->copy(be, y, x);

@@ -38,7 +38,8 @@ extern "C" {
 /* Of any dtype. */
 void op_zero(struct backend *be, struct tensor *y);
 
-/* y = x, converting between fp32 and bf16 (to nearest), or uint8 as it is. Same element count. */
+/* y = x, converting between fp32 and bf16 (to nearest); uint8 and int16 as they are. Same element
+ * count. */
 void op_copy(struct backend *be, struct tensor *y, const struct tensor *x);
 
 /* y += x. Same element count. */

@@ -38,7 +38,7 @@ static void part_init(struct method *method, struct grass_part *p, const struct 
     p->norms = xcalloc((size_t)p->candidates, sizeof *p->norms);
     p->sorted = xcalloc((size_t)p->candidates, sizeof *p->sorted);
     p->seen = xcalloc((size_t)p->candidates, 1);
-    p->scratch = xmalloc((size_t)(3 * p->count) * sizeof *p->scratch);
+    p->scratch = xmalloc((size_t)(4 * p->count) * sizeof *p->scratch);
     for (int64_t i = 0; i < p->count; i++) {
         p->chosen[i] = -1;
         p->next[i] = -1;
@@ -86,6 +86,9 @@ static void group_views(struct grass_group *group)
         p->next_rho = vector_range(&group->next_rho, first, p->count);
         p->age = vector_range(&group->state.age, first, p->count);
         bool rows = group->side == SIDE_ROWS;
+        if (group->residue.rank > 0) {
+            p->residue = rows ? tensor_row_range(&group->residue, first, p->count) : group->residue;
+        }
         p->gradient = rows ? tensor_row_range(&group->gradient, first, p->count) : group->gradient;
         p->slot_count = group->state.slot_count;
         for (int s = 0; s < p->slot_count; s++) {
@@ -124,6 +127,7 @@ static void group_place(struct method *method, struct grass_group *group)
                                       .side = group->side,
                                       .ages = count },
                &group->state);
+    grass_residue_place(method, group, name);
     group->index = place_vector(method, name, "index", DTYPE_I32, count);
     group->rho = place_vector(method, name, "rho", DTYPE_F32, count);
     group->next_index = place_vector(method, name, "next index", DTYPE_I32, count);
@@ -244,23 +248,53 @@ static void grass_begin_step(struct method *method, int64_t step)
     }
 }
 
+/* The rows in use, or those that the first micro-batch of this step chose. */
+static const struct tensor *index_in_use(const struct grass *grass, const struct grass_group *group)
+{
+    return grass->refreshing ? &group->next_index : &group->index;
+}
+
+/* Rows of the layer, if all of its gradient goes through one selection. */
+static const struct tensor *grass_columns(struct method *method, const struct linear *linear,
+                                          bool *known)
+{
+    const struct grass *grass = method->state;
+    int64_t first = grass->first_group[linear->index];
+    const struct grass_group *group = &grass->group[first];
+    bool one = grass->first_group[linear->index + 1] == first + 1;
+    *known = !grass->refreshing || method->micro > 0;
+    return one && group->side == SIDE_ROWS ? index_in_use(grass, group) : NULL;
+}
+
+/* (dy[:, sigma])^T x, added if there was a micro-batch before, or a chunk of the head. */
+static void accumulate_rows(struct method *method, struct pass *pass, struct grass_group *group,
+                            const struct tensor *thin, const struct tensor *x)
+{
+    bool adds = method->micro > 0 || group->linear == method->model->head_linear;
+    op_matmul(pass->be, &(struct matmul){ .c = &group->gradient,
+                                          .a = thin,
+                                          .b = x,
+                                          .transpose_a = true,
+                                          .beta = adds ? 1.0f : 0.0f });
+}
+
 /* The compressed gradient of one micro-batch: (dy[:, sigma])^T x, or dy^T x[:, sigma]; of the head,
- * of one chunk, added to a gradient that begins at zero. */
+ * of one chunk, added to a gradient that begins at zero. The columns of dy are gathered only where
+ * they were not captured when it was produced. */
 void grass_accumulate(struct method *method, struct pass *pass, struct grass_group *group,
                       const struct tensor *dy, const struct tensor *x)
 {
-    const struct grass *grass = method->state;
-    const struct tensor *index = grass->refreshing ? &group->next_index : &group->index;
-    bool adds = method->micro > 0 || group->linear == method->model->head_linear;
-    float beta = adds ? 1.0f : 0.0f;
+    const struct tensor *index = index_in_use(method->state, group);
+    const struct tensor *captured = pass_captured(pass, group->linear);
+    if (captured != NULL) {
+        accumulate_rows(method, pass, group, captured, x);
+        return;
+    }
     struct memory_position mark = memory_mark(pass->memory, MEMORY_WORKSPACE);
     struct tensor thin = pass_scratch(pass, "selected columns", x->dtype, tensor_count(index));
     if (group->side == SIDE_ROWS) {
         op_gather(pass->be, &thin, dy, index, SIDE_COLUMNS);
-        op_matmul(
-            pass->be,
-            &(struct matmul){
-                .c = &group->gradient, .a = &thin, .b = x, .transpose_a = true, .beta = beta });
+        accumulate_rows(method, pass, group, &thin, x);
     } else {
         const struct linear_part *part = group->part[0]->part;
         op_gather(pass->be, &thin, x, index, SIDE_COLUMNS);
@@ -270,7 +304,7 @@ void grass_accumulate(struct method *method, struct pass *pass, struct grass_gro
                                               .transpose_a = true,
                                               .a_first = part->first,
                                               .a_columns = part->rows,
-                                              .beta = beta });
+                                              .beta = method->micro > 0 ? 1.0f : 0.0f });
     }
     memory_release(pass->memory, MEMORY_WORKSPACE, mark);
 }
@@ -370,6 +404,7 @@ static void grass_update(struct method *method, double lr, const struct rule_set
                                    .gradient = &group->gradient,
                                    .index = &group->index,
                                    .rho = method->settings.unbiased ? &group->rho : NULL,
+                                   .residue = grass_exact(method) ? &group->residue : NULL,
                                    .side = group->side,
                                    .lr = (float)lr,
                                    .weight_decay = (float)method->settings.weight_decay,
@@ -407,6 +442,7 @@ static const char *const grass_keys[] = {
     "method.unselected_scale",
     "method.head",
     "method.embedding",
+    "method.exact_rows",
     "method.targets",
     "method.frozen",
     NULL,
@@ -422,6 +458,7 @@ const struct method_ops grass_method = {
     .begin_step = grass_begin_step,
     .weight_gradient = grass_weight_gradient,
     .head = grass_head,
+    .columns = grass_columns,
     .each_gradient = grass_each_gradient,
     .add_squares = grass_add_squares,
     .update = grass_update,

@@ -1,6 +1,7 @@
 /*
  * What Grass holds: shared by its files (grass.c the step, grass_refresh.c the choice of rows,
- * grass_unselected.c the other rows, grass_head.c the head, grass_state.c saving and restoring).
+ * grass_unselected.c the other rows, grass_head.c the head, grass_residue.c exact rows,
+ * grass_state.c saving and restoring).
  *
  * A group takes one product: all parts of a packed layer that select rows, since their chosen
  * columns of dy stand side by side; a part that selects columns is a group of its own.
@@ -16,6 +17,7 @@ struct grass_waiting {
     int32_t *index; /* local to the matrix, ascending, -1 in unused slots */
     int32_t *age;
     void *slot[RULE_SLOTS_MAX]; /* in the shape of the old slots */
+    int16_t *residue;           /* likewise; NULL: there was none */
     int64_t count;              /* old R */
 };
 
@@ -30,15 +32,16 @@ struct grass_part {
     struct tensor slot[RULE_SLOTS_MAX];
     const char *slot_name[RULE_SLOTS_MAX];
     int slot_count;
-    int32_t *chosen; /* (R) the selection in use, as on the device but without offset */
-    int32_t *next;   /* (R) the one being prepared */
-    uint8_t *seen;   /* (candidates) */
+    struct tensor residue; /* int16, of exact rows only */
+    int32_t *chosen;       /* (R) the selection in use, as on the device but without offset */
+    int32_t *next;         /* (R) the one being prepared */
+    uint8_t *seen;         /* (candidates) */
     struct grass_waiting *waiting;
     struct selection_report report;
     bool refreshing;  /* this step chooses anew */
     float *sorted;    /* (candidates) scratch of the statistics */
     float *norms;     /* (candidates) squared, of the refresh being prepared */
-    int32_t *scratch; /* (3 R) for a refresh, which takes no memory of its own */
+    int32_t *scratch; /* (4 R) for a refresh, which takes no memory of its own */
 };
 
 struct grass_group {
@@ -47,6 +50,7 @@ struct grass_group {
     int part_count;
     struct grass_part *part[LINEAR_PARTS_MAX];
     struct tensor index, rho, next_index, next_rho, gradient;
+    struct tensor residue; /* in the gradient's shape, of exact rows only */
     struct rule_state state;
     struct tensor
         weight; /* that indices refer to: rows of the packed weight, or columns of the part */
@@ -109,6 +113,31 @@ void grass_refresh_part(struct method *method, struct pass *pass, struct grass_p
 /* Takes the prepared selection into use: moments and ages of rows that stay are carried (or all
  * restart), statistics are counted. */
 void grass_commit_part(struct method *method, struct grass_part *part);
+
+/* map[j] = slot of the old selection that has the candidate of new slot j; left alone where none
+ * has. Both ascend. */
+void grass_match_slots(const int32_t *next, int64_t next_used, const int32_t *old, int64_t old_used,
+                       int32_t *map);
+
+/* Sorts the rows (columns) of a state of `part` anew: slot j takes that of slot map[j], or zeros
+ * for -1. On the device through the workspace, or from an older state on the host. */
+void grass_carry_on_device(struct method *method, struct grass_part *part, struct tensor *state,
+                           const int32_t *map);
+void grass_carry_from_host(struct method *method, struct grass_part *part, struct tensor *state,
+                           const void *old, const int32_t *map);
+
+/* Takes and gives back what the way on the device takes: a plan knows no other, and must be right.
+ */
+void grass_carry_room(struct method *method, const struct grass_part *part,
+                      const struct tensor *state);
+
+/* Whether selected rows keep what bf16 weights cannot hold. */
+bool grass_exact(const struct method *method);
+void grass_residue_place(struct method *method, struct grass_group *group, const char *name);
+
+/* Rounds the rows that leave, and sorts the residues of those that stay. Before the new selection
+ * is taken into use. */
+void grass_residue_commit(struct method *method, struct grass_part *part);
 
 void grass_visit(struct method *method, const struct state_visitor *visitor);
 int grass_restore(struct method *method, const struct state_source *source, struct error *err);

@@ -154,9 +154,8 @@ void grass_refresh_formed(struct method *method, struct pass *pass, struct grass
     announce(method, false);
 }
 
-/* map[j]: slot of the old selection that holds the row of new slot j, or -1. Both ascending. */
-static void match_slots(const int32_t *next, int64_t next_used, const int32_t *old,
-                        int64_t old_used, int32_t *map)
+void grass_match_slots(const int32_t *next, int64_t next_used, const int32_t *old, int64_t old_used,
+                       int32_t *map)
 {
     int64_t i = 0;
     for (int64_t j = 0; j < next_used; j++) {
@@ -167,54 +166,56 @@ static void match_slots(const int32_t *next, int64_t next_used, const int32_t *o
     }
 }
 
-/* Moments sorted anew on the device, through the workspace. */
-static void carry_on_device(struct method *method, struct grass_part *part, const int32_t *map)
+void grass_carry_on_device(struct method *method, struct grass_part *part, struct tensor *state,
+                           const int32_t *map)
 {
     struct backend *be = method->be;
     struct memory_position mark = memory_mark(method->memory, MEMORY_WORKSPACE);
     struct tensor device_map =
         memory_vector(method->memory, MEMORY_WORKSPACE, "carry map", DTYPE_I32, part->count);
     backend_upload(be, device_map.data, map, (size_t)part->count * sizeof *map);
-    for (int s = 0; s < part->slot_count; s++) {
-        struct tensor *slot = &part->slot[s];
-        struct memory_position inner = memory_mark(method->memory, MEMORY_WORKSPACE);
-        struct tensor sorted = memory_matrix(method->memory, MEMORY_WORKSPACE, "carried moments",
-                                             slot->dtype, slot->dim);
-        op_gather(be, &sorted, slot, &device_map, part->side);
-        op_copy(be, slot, &sorted);
-        memory_release(method->memory, MEMORY_WORKSPACE, inner);
-    }
+    struct tensor sorted =
+        memory_matrix(method->memory, MEMORY_WORKSPACE, "carried states", state->dtype, state->dim);
+    op_gather(be, &sorted, state, &device_map, part->side);
+    op_copy(be, state, &sorted);
     memory_release(method->memory, MEMORY_WORKSPACE, mark);
 }
 
-/* Moments sorted anew from an older selection that waits on the host. */
-static void carry_from_host(struct method *method, struct grass_part *part, const int32_t *map)
+void grass_carry_room(struct method *method, const struct grass_part *part,
+                      const struct tensor *state)
 {
-    for (int s = 0; s < part->slot_count; s++) {
-        const struct tensor *slot = &part->slot[s];
-        size_t width = dtype_size(slot->dtype);
-        size_t rows = (size_t)slot->dim[0];
-        size_t columns = (size_t)slot->dim[1];
-        size_t old_columns = part->side == SIDE_ROWS ? columns : (size_t)part->waiting->count;
-        char *sorted = xcalloc(rows * columns, width);
-        const char *old = part->waiting->slot[s];
-        for (size_t i = 0; i < rows && part->side == SIDE_ROWS; i++) {
-            if (map[i] >= 0) {
-                memcpy(sorted + i * columns * width, old + (size_t)map[i] * columns * width,
-                       columns * width);
-            }
+    struct memory_position mark = memory_mark(method->memory, MEMORY_WORKSPACE);
+    memory_vector(method->memory, MEMORY_WORKSPACE, "carry map", DTYPE_I32, part->count);
+    memory_matrix(method->memory, MEMORY_WORKSPACE, "carried states", state->dtype, state->dim);
+    memory_release(method->memory, MEMORY_WORKSPACE, mark);
+}
+
+void grass_carry_from_host(struct method *method, struct grass_part *part, struct tensor *state,
+                           const void *old, const int32_t *map)
+{
+    grass_carry_room(method, part, state);
+    size_t width = dtype_size(state->dtype);
+    size_t rows = (size_t)state->dim[0];
+    size_t columns = (size_t)state->dim[1];
+    size_t old_columns = part->side == SIDE_ROWS ? columns : (size_t)part->waiting->count;
+    char *sorted = xcalloc(rows * columns, width);
+    const char *from = old;
+    for (size_t i = 0; i < rows && part->side == SIDE_ROWS; i++) {
+        if (map[i] >= 0) {
+            memcpy(sorted + i * columns * width, from + (size_t)map[i] * columns * width,
+                   columns * width);
         }
-        for (size_t i = 0; i < rows && part->side == SIDE_COLUMNS; i++) {
-            for (size_t j = 0; j < columns; j++) {
-                if (map[j] >= 0) {
-                    memcpy(sorted + (i * columns + j) * width,
-                           old + (i * old_columns + (size_t)map[j]) * width, width);
-                }
-            }
-        }
-        backend_upload(method->be, slot->data, sorted, rows * columns * width);
-        free(sorted);
     }
+    for (size_t i = 0; i < rows && part->side == SIDE_COLUMNS; i++) {
+        for (size_t j = 0; j < columns; j++) {
+            if (map[j] >= 0) {
+                memcpy(sorted + (i * columns + j) * width,
+                       from + (i * old_columns + (size_t)map[j]) * width, width);
+            }
+        }
+    }
+    backend_upload(method->be, state->data, sorted, rows * columns * width);
+    free(sorted);
 }
 
 static void restart(struct method *method, struct grass_part *part)
@@ -239,14 +240,16 @@ static void carry(struct method *method, struct grass_part *part, int64_t used)
         backend_download(method->be, old_age, part->age.data, bytes);
     }
     memset(map, 0xff, bytes); /* -1: a new row, or an unused slot */
-    match_slots(part->next, used, old, old_used, map);
+    grass_match_slots(part->next, used, old, old_used, map);
     for (int64_t j = 0; j < part->count; j++) {
         age[j] = map[j] >= 0 ? ages[map[j]] : 0;
     }
-    if (waiting != NULL) {
-        carry_from_host(method, part, map);
-    } else {
-        carry_on_device(method, part, map);
+    for (int s = 0; s < part->slot_count; s++) {
+        if (waiting != NULL) {
+            grass_carry_from_host(method, part, &part->slot[s], waiting->slot[s], map);
+        } else {
+            grass_carry_on_device(method, part, &part->slot[s], map);
+        }
     }
     backend_upload(method->be, part->age.data, age, bytes);
 }
@@ -266,6 +269,7 @@ void grass_commit_part(struct method *method, struct grass_part *part)
                                                  .seen = part->seen,
                                                  .sorted = part->sorted },
                       &part->report);
+    grass_residue_commit(method, part);
     if (method->settings.carry) {
         carry(method, part, used);
     } else {

@@ -2,7 +2,8 @@
  * Grass, saving and restoring.
  *
  * Saved for each matrix under "method/<parameter>/": index and age (R) int32 (index local to the
- * matrix, -1 in unused slots), rho (R), the rule's slots, and seen (rows) uint8. States of another
+ * matrix, -1 in unused slots), rho (R), the rule's slots, seen (rows) uint8, and of exact rows the
+ * residue (R, N) int16; a set without residues is taken too, they begin at zero. States of another
  * rank are taken too: they wait on the host for the refresh that follows.
  */
 #include <stdio.h>
@@ -37,6 +38,12 @@ static void show_waiting(const struct state_visitor *visitor, struct grass_part 
         slot.dim[part->side == SIDE_ROWS ? 0 : 1] = waiting->count;
         state_show(visitor, "method", name, part->slot_name[s], &slot, true);
     }
+    if (waiting->residue != NULL) {
+        struct tensor residue = part->residue;
+        residue.data = waiting->residue;
+        residue.dim[part->side == SIDE_ROWS ? 0 : 1] = waiting->count;
+        state_show(visitor, "method", name, "residue", &residue, true);
+    }
     show_seen(visitor, part);
 }
 
@@ -57,6 +64,9 @@ void grass_visit(struct method *method, const struct state_visitor *visitor)
         for (int s = 0; s < part->slot_count; s++) {
             state_show(visitor, "method", name, part->slot_name[s], &part->slot[s], false);
         }
+        if (grass_exact(method)) {
+            state_show(visitor, "method", name, "residue", &part->residue, false);
+        }
         show_seen(visitor, part);
     }
 }
@@ -68,6 +78,7 @@ void grass_waiting_free(struct grass_waiting *waiting)
     }
     free(waiting->index);
     free(waiting->age);
+    free(waiting->residue);
     for (int s = 0; s < RULE_SLOTS_MAX; s++) {
         free(waiting->slot[s]);
     }
@@ -141,12 +152,20 @@ static int take_same_rank(struct method *method, struct grass_part *part,
             return -1;
         }
     }
+    snprintf(name, sizeof name, "method/%s/residue", parameter);
+    struct state_entry unused;
+    bool exact = grass_exact(method);
+    if (exact && source->find(source->context, name, &unused) < 0) {
+        op_zero(method->be, &part->residue);
+    } else if (exact && method_restore_tensor(method->be, source, name, &part->residue, err) != 0) {
+        return -1;
+    }
     grass_upload_index(method, part, part->chosen, &part->index);
     return 0;
 }
 
-static int take_other_rank(struct grass_part *part, int32_t *index, int64_t count,
-                           const struct state_source *source, struct error *err)
+static int take_other_rank(struct method *method, struct grass_part *part, int32_t *index,
+                           int64_t count, const struct state_source *source, struct error *err)
 {
     char name[STATE_NAME_SIZE];
     const char *parameter = part->part->parameter->name;
@@ -164,6 +183,14 @@ static int take_other_rank(struct grass_part *part, int32_t *index, int64_t coun
         snprintf(name, sizeof name, "method/%s/%s", parameter, part->slot_name[s]);
         waiting->slot[s] = read_host(source, name, &slot, err);
         good = waiting->slot[s] != NULL;
+    }
+    struct state_entry unused;
+    snprintf(name, sizeof name, "method/%s/residue", parameter);
+    if (good && grass_exact(method) && source->find(source->context, name, &unused) >= 0) {
+        struct tensor residue = part->residue;
+        residue.dim[part->side == SIDE_ROWS ? 0 : 1] = count;
+        waiting->residue = read_host(source, name, &residue, err);
+        good = waiting->residue != NULL;
     }
     return good ? 0 : -1;
 }
@@ -205,7 +232,7 @@ static int restore_part(struct method *method, struct grass_part *part,
     snprintf(rho, sizeof rho, "method/%s/rho", parameter);
     bool whole = source->find(source->context, rho, &unused) >= 0;
     if (entry.dim[0] != part->count || !whole) {
-        return take_other_rank(part, index, entry.dim[0], source, err);
+        return take_other_rank(method, part, index, entry.dim[0], source, err);
     }
     free(part->chosen);
     part->chosen = index;

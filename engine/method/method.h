@@ -39,6 +39,7 @@ struct method_settings {
     int64_t sketch; /* columns of the sketch that norms are taken from; 0: of the gradient itself */
     int64_t unselected_every; /* 0: never */
     double unselected_scale;
+    bool exact_rows;
     const char *targets; /* patterns: targets.h */
     const char *frozen;
     const char *rank_pattern;
@@ -95,6 +96,10 @@ struct method_ops {
                             const struct tensor *dy, const struct tensor *x);
     /* As in struct linear_hooks; of methods that read method.head. */
     void (*head)(struct method *method, struct pass *pass, const struct linear *linear, bool begin);
+    /* The columns of dy that weight_gradient will want of a layer in this micro-batch, NULL for all
+     * (model/linear.h). The entry may be NULL. */
+    const struct tensor *(*columns)(struct method *method, const struct linear *linear,
+                                    bool *known);
     /* Shows every gradient that it keeps, for sums over ranks and for tests. */
     void (*each_gradient)(struct method *method, const struct gradient_visitor *visitor);
     /* Adds the squares of what it keeps to sum (1). Called once, after the last micro-batch. */

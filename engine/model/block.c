@@ -101,9 +101,9 @@ struct tensor *block_need(struct model *model, struct pass *pass, struct block *
 
 void block_linear_forward(struct model *model, struct pass *pass, struct block *block,
                           const struct linear *linear, struct tensor *y, enum block_value x,
-                          float beta)
+                          const struct tensor *residual)
 {
-    linear_forward(pass, linear, y, block_need(model, pass, block, x), beta);
+    linear_forward(pass, linear, y, block_need(model, pass, block, x), residual);
     keep_sample(pass, block, linear, x);
 }
 

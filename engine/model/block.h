@@ -34,10 +34,10 @@ void block_spoil(struct block *block, enum block_value value);
  * for. */
 bool block_keeps(const struct pass *pass, const struct block *block, enum block_value value);
 
-/* y = x W^T + beta y, where x is a value of the block. */
+/* y = x W^T + residual, where x is a value of the block (linear_forward). */
 void block_linear_forward(struct model *model, struct pass *pass, struct block *block,
                           const struct linear *linear, struct tensor *y, enum block_value x,
-                          float beta);
+                          const struct tensor *residual);
 
 /* dx = dy W, and the method's hook with dy and the value x, which is there only that long. x is not
  * asked for if the method does nothing at this layer; where the pass samples inputs, the hook gets

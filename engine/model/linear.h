@@ -41,7 +41,7 @@ struct pass;
 
 /* What a training method does at a linear layer that is not idle. In the backward of every
  * micro-batch weight_gradient gets dy (T, M) and x (T, N), which may be overwritten afterwards. The
- * two others may be NULL. Where the activation policy recomputes, `forward` runs again in the
+ * others may be NULL. Where the activation policy recomputes, `forward` runs again in the
  * backward of its block, with the same x, before the layer's weight_gradient. */
 struct linear_hooks {
     /* y (T, M) holds x W^T (and what was there before): adds to it. In every pass, without training
@@ -51,6 +51,7 @@ struct linear_hooks {
     /* dx (T, N) holds dy W: adds to it. */
     void (*input_gradient)(void *context, struct pass *pass, const struct linear *linear,
                            struct tensor *dx, const struct tensor *dy);
+    /* Where columns of dy were captured, pass_captured has them. */
     void (*weight_gradient)(void *context, struct pass *pass, const struct linear *linear,
                             const struct tensor *dy, const struct tensor *x);
     /* Before the first (`begin`) and after the last chunk of the head's weight gradient in a
@@ -58,12 +59,22 @@ struct linear_hooks {
      * of a chunk of tokens each time. What is placed in the workspace in between, at the beginning,
      * stays there until the end. */
     void (*head)(void *context, struct pass *pass, const struct linear *linear, bool begin);
+    /* Asked before the dy of the layer is produced: the columns that weight_gradient wants of it
+     * (int32 on the device, rows of the packed weight, -1 for none), or NULL for all. *known is
+     * false while they have still to be chosen: all are wanted then, but room is taken as always,
+     * since a plan must not depend on which steps choose. */
+    const struct tensor *(*columns)(void *context, const struct linear *linear, bool *known);
     void *context;
 };
 
-/* y = x W^T + beta y, and the method's share. */
+/* y = x W^T + residual, and the method's share. residual: NULL for nothing; may be y itself.
+ *
+ * The residual stream x + f(x) is written by the product. Bytes a token in bf16 for that and for
+ * the norm which follows: a copy (4C), a product that adds to it (4C) and the norm (4C) are 12C; a
+ * product (2C) and a norm that also adds (8C) are 10C and round twice; a product that reads one
+ * tensor and writes another (4C) and the norm (4C) are 8C, with one rounding and no kernel more. */
 void linear_forward(struct pass *pass, const struct linear *linear, struct tensor *y,
-                    const struct tensor *x, float beta);
+                    const struct tensor *x, const struct tensor *residual);
 
 /* dx = dy W, and the method's share. */
 void linear_backward(struct pass *pass, const struct linear *linear, struct tensor *dx,

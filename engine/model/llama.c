@@ -106,7 +106,8 @@ static void norm(struct model *model, struct pass *pass, const struct parameter 
                                                   .eps = (float)model->config.rms_norm_eps });
 }
 
-static void rotate(struct model *model, struct pass *pass, struct tensor *qkv, bool inverse)
+static void rotate(struct model *model, struct pass *pass, struct tensor *qkv, bool inverse,
+                   const struct capture *capture)
 {
     const struct model_config *c = &model->config;
     op_rope(pass->be, &(struct rope){ .x = qkv,
@@ -114,7 +115,8 @@ static void rotate(struct model *model, struct pass *pass, struct tensor *qkv, b
                                       .positions = pass->positions,
                                       .heads = c->heads + c->kv_heads,
                                       .head_size = c->head_size,
-                                      .inverse = inverse });
+                                      .inverse = inverse,
+                                      .capture = capture });
 }
 
 static void attend(struct model *model, struct pass *pass, struct block *block,
@@ -162,10 +164,8 @@ static int64_t llama_columns(const struct model *model, enum block_value value)
 static void make_middle(struct model *model, struct pass *pass, struct block *block)
 {
     struct tensor *middle = &block->value[VALUE_MIDDLE];
-    if (pass->training) {
-        op_copy(pass->be, middle, &block->value[VALUE_BLOCK_INPUT]);
-    }
-    block_linear_forward(model, pass, block, block->o, middle, VALUE_ATTENTION, 1.0f);
+    const struct tensor *x = pass->training ? &block->value[VALUE_BLOCK_INPUT] : middle;
+    block_linear_forward(model, pass, block, block->o, middle, VALUE_ATTENTION, x);
 }
 
 static void llama_produce(struct model *model, struct pass *pass, struct block *block,
@@ -177,8 +177,8 @@ static void llama_produce(struct model *model, struct pass *pass, struct block *
         norm(model, pass, block->norm1, &block->value[VALUE_BLOCK_INPUT], out, &block->rstd1);
         break;
     case VALUE_QKV:
-        block_linear_forward(model, pass, block, block->qkv, out, VALUE_NORM1, 0.0f);
-        rotate(model, pass, out, false);
+        block_linear_forward(model, pass, block, block->qkv, out, VALUE_NORM1, NULL);
+        rotate(model, pass, out, false, NULL);
         break;
     case VALUE_ATTENTION:
         attend(model, pass, block, block_need(model, pass, block, VALUE_QKV));
@@ -191,7 +191,7 @@ static void llama_produce(struct model *model, struct pass *pass, struct block *
              &block->rstd2);
         break;
     case VALUE_GATE_UP:
-        block_linear_forward(model, pass, block, block->gate_up, out, VALUE_NORM2, 0.0f);
+        block_linear_forward(model, pass, block, block->gate_up, out, VALUE_NORM2, NULL);
         break;
     case VALUE_SWIGLU:
         op_swiglu_forward(pass->be, out, block_need(model, pass, block, VALUE_GATE_UP));
@@ -233,7 +233,6 @@ static void llama_block_forward(struct model *model, struct pass *pass, struct b
             block_need(model, pass, block, VALUE_GATE_UP);
         }
         block_need(model, pass, block, VALUE_SWIGLU);
-        op_copy(pass->be, out, &block->value[VALUE_MIDDLE]);
     } else {
         struct block_scope attention = block_open(pass, block);
         block->value[VALUE_MIDDLE] = *out;
@@ -241,7 +240,8 @@ static void llama_block_forward(struct model *model, struct pass *pass, struct b
         block_close(pass, block, attention);
         block->present |= 1u << VALUE_MIDDLE;
     }
-    block_linear_forward(model, pass, block, block->down, out, VALUE_SWIGLU, 1.0f);
+    block_linear_forward(model, pass, block, block->down, out, VALUE_SWIGLU,
+                         pass->training ? &block->value[VALUE_MIDDLE] : out);
     if (!block->waits) {
         block_close(pass, block, scope);
     }
@@ -268,12 +268,16 @@ static void feed_forward_backward(struct model *model, struct pass *pass, struct
     struct block_scope scope = block_open(pass, block);
     block_need(model, pass, block, VALUE_MIDDLE);
     struct tensor *gate_up = block_need(model, pass, block, VALUE_GATE_UP);
+    struct tensor room = pass_capture_room(pass, block->gate_up);
     struct memory_position mark = memory_mark(pass->memory, MEMORY_WORKSPACE);
     struct tensor dact = pass_scratch(pass, "dswiglu", model->dtype, c->intermediate_size);
     block_linear_backward(model, pass, block, block->down, &dact, dx, VALUE_SWIGLU);
     /* The gates are not needed again: their gradient takes their place. */
     op_swiglu_backward(pass->be, &(struct swiglu_backward){
-                                     .dgate_up = gate_up, .dy = &dact, .gate_up = gate_up });
+                                     .dgate_up = gate_up,
+                                     .dy = &dact,
+                                     .gate_up = gate_up,
+                                     .capture = pass_capture(pass, block->gate_up, &room) });
     block_spoil(block, VALUE_GATE_UP);
     memory_release(pass->memory, MEMORY_WORKSPACE, mark);
 
@@ -281,8 +285,18 @@ static void feed_forward_backward(struct model *model, struct pass *pass, struct
     block_linear_backward(model, pass, block, block->gate_up, &dnorm, gate_up, VALUE_NORM2);
     norm_backward(pass, block->norm2, dx,
                   &(struct rmsnorm_backward){
-                      .dy = &dnorm, .x = &block->value[VALUE_MIDDLE], .rstd = &block->rstd2 });
+                      .dy = &dnorm,
+                      .x = &block->value[VALUE_MIDDLE],
+                      .rstd = &block->rstd2,
+                      .capture = pass_capture(pass, block->o, &pass->residual_room) });
     block_close(pass, block, scope);
+}
+
+/* The layer that reads the gradient of this block's input: the last one of the block below, if that
+ * one trains. */
+static const struct linear *below(const struct model *model, const struct block *block)
+{
+    return block->layer > model->first_trained ? model->block[block->layer - 1].down : NULL;
 }
 
 static void attention_part_backward(struct model *model, struct pass *pass, struct block *block,
@@ -307,12 +321,16 @@ static void attention_part_backward(struct model *model, struct pass *pass, stru
                                                                   .starts = pass->starts,
                                                                   .shape = shape });
     memory_release(pass->memory, MEMORY_WORKSPACE, inner);
-    rotate(model, pass, &dqkv, true);
+    struct tensor room = pass_capture_room(pass, block->qkv);
+    rotate(model, pass, &dqkv, true, pass_capture(pass, block->qkv, &room));
     struct tensor dnorm = pass_scratch(pass, "dnorm1", model->dtype, c->hidden_size);
     block_linear_backward(model, pass, block, block->qkv, &dnorm, &dqkv, VALUE_NORM1);
     norm_backward(pass, block->norm1, dx,
                   &(struct rmsnorm_backward){
-                      .dy = &dnorm, .x = &value[VALUE_BLOCK_INPUT], .rstd = &block->rstd1 });
+                      .dy = &dnorm,
+                      .x = &value[VALUE_BLOCK_INPUT],
+                      .rstd = &block->rstd1,
+                      .capture = pass_capture(pass, below(model, block), &pass->residual_room) });
     memory_release(pass->memory, MEMORY_WORKSPACE, mark);
 }
 

@@ -263,6 +263,23 @@ static struct tensor blocks_forward(struct model *model, struct pass *pass)
     return x;
 }
 
+/* Room for the columns that the method wants of the gradient of the residual stream: of one layer
+ * at a time. */
+static struct tensor residual_room(struct model *model, struct pass *pass)
+{
+    const struct linear *widest = NULL;
+    int64_t most = 0;
+    for (int64_t i = model->first_trained; i < model->config.layers; i++) {
+        const struct linear *readers[] = { model->block[i].o, model->block[i].down };
+        for (int k = 0; k < 2; k++) {
+            int64_t count = pass_wanted(pass, readers[k]);
+            widest = count > most ? readers[k] : widest;
+            most = count > most ? count : most;
+        }
+    }
+    return pass_capture_room(pass, widest);
+}
+
 void model_forward(struct model *model, struct pass *pass, struct model_forward *out)
 {
     /* Below everything that the blocks take and give back. */
@@ -271,6 +288,7 @@ void model_forward(struct model *model, struct pass *pass, struct model_forward 
     out->hidden = pass_scratch(pass, "hidden", model->dtype, model->config.hidden_size);
     if (pass->training) {
         out->dx = pass_scratch(pass, "dx", model->dtype, model->config.hidden_size);
+        pass->residual_room = residual_room(model, pass);
     }
     out->last = blocks_forward(model, pass);
     op_rmsnorm_forward(pass->be,
@@ -367,14 +385,18 @@ void model_backward(struct model *model, struct pass *pass, struct model_forward
 {
     struct backend *be = pass->be;
     struct tensor *dx = &forward->dx;
+    int64_t layers = model->config.layers;
+    const struct linear *last =
+        layers > model->first_trained ? model->block[layers - 1].down : NULL;
     op_zero(be, dx);
-    op_rmsnorm_backward(
-        be, &(struct rmsnorm_backward){ .dx = dx,
-                                        .dweight = pass_gradient(pass, model->final_norm),
-                                        .dy = dhidden,
-                                        .x = &forward->last,
-                                        .weight = &model->final_norm->value,
-                                        .rstd = &forward->rstd });
+    op_rmsnorm_backward(be, &(struct rmsnorm_backward){
+                                .dx = dx,
+                                .dweight = pass_gradient(pass, model->final_norm),
+                                .dy = dhidden,
+                                .x = &forward->last,
+                                .weight = &model->final_norm->value,
+                                .rstd = &forward->rstd,
+                                .capture = pass_capture(pass, last, &pass->residual_room) });
     for (int64_t i = model->config.layers - 1; i >= model->first_trained; i--) {
         struct block *block = &model->block[i];
         int64_t number = i - model->first_trained;

@@ -34,11 +34,15 @@ void linear_label(const struct linear *linear, char label[LINEAR_LABEL_SIZE])
 }
 
 void linear_forward(struct pass *pass, const struct linear *linear, struct tensor *y,
-                    const struct tensor *x, float beta)
+                    const struct tensor *x, const struct tensor *residual)
 {
-    op_matmul(pass->be,
-              &(struct matmul){
-                  .c = y, .a = x, .b = &linear->weight, .transpose_b = true, .beta = beta });
+    bool in_place = residual != NULL && residual->data == y->data;
+    op_matmul(pass->be, &(struct matmul){ .c = y,
+                                          .a = x,
+                                          .b = &linear->weight,
+                                          .transpose_b = true,
+                                          .beta = in_place ? 1.0f : 0.0f,
+                                          .addend = in_place ? NULL : residual });
     const struct linear_hooks *hooks = pass->hooks;
     if (hooks != NULL && hooks->forward != NULL && !linear->idle) {
         hooks->forward(hooks->context, pass, linear, y, x);
@@ -59,4 +63,54 @@ void linear_weight_gradient(struct pass *pass, const struct linear *linear, cons
                             const struct tensor *x)
 {
     pass->hooks->weight_gradient(pass->hooks->context, pass, linear, dy, x);
+    pass->captured.linear = NULL;
+}
+
+/* ---- captured columns ------------------------------------------------------------------------ */
+
+/* A weight gradient from a sample of the tokens wants all columns of theirs. */
+static const struct tensor *wanted(const struct pass *pass, const struct linear *linear,
+                                   bool *known)
+{
+    const struct linear_hooks *hooks = pass->hooks;
+    bool asks = linear != NULL && !linear->idle && pass->sampler == NULL && hooks != NULL &&
+                hooks->columns != NULL;
+    return asks ? hooks->columns(hooks->context, linear, known) : NULL;
+}
+
+int64_t pass_wanted(const struct pass *pass, const struct linear *linear)
+{
+    bool known = false;
+    const struct tensor *index = wanted(pass, linear, &known);
+    return index != NULL ? tensor_count(index) : 0;
+}
+
+const struct capture *pass_capture(struct pass *pass, const struct linear *linear,
+                                   const struct tensor *room)
+{
+    bool known = false;
+    const struct tensor *index = room->rank > 0 ? wanted(pass, linear, &known) : NULL;
+    if (index == NULL || !known) {
+        return NULL;
+    }
+    struct captured *captured = &pass->captured;
+    captured->linear = linear;
+    captured->out = tensor_as_matrix(room, pass_tokens(pass), tensor_count(index));
+    captured->capture = (struct capture){ .out = &captured->out, .index = index };
+    return &captured->capture;
+}
+
+struct tensor pass_capture_room(struct pass *pass, const struct linear *linear)
+{
+    bool known = false;
+    const struct tensor *index = wanted(pass, linear, &known);
+    if (index == NULL) {
+        return (struct tensor){ .rank = 0 };
+    }
+    return pass_scratch(pass, "captured columns", linear->weight.dtype, tensor_count(index));
+}
+
+const struct tensor *pass_captured(const struct pass *pass, const struct linear *linear)
+{
+    return pass->captured.linear == linear ? &pass->captured.out : NULL;
 }

@@ -10,6 +10,7 @@
 
 #include "engine/memory/memory.h"
 #include "engine/model/linear.h"
+#include "kernels/ops.h"
 
 /* The values of a block that a backward wants, each made from the one before it (the middle also
  * from the block's input). */
@@ -90,6 +91,14 @@ struct dense_gradients {
     struct tensor *tensor;
 };
 
+/* Columns of the gradient of a linear layer's output, stored side by side by the operation that
+ * produced it. There is never more than one that waits for its weight gradient. */
+struct captured {
+    const struct linear *linear; /* NULL: nothing waits */
+    struct tensor out;           /* (T, R) */
+    struct capture capture;      /* for the operation */
+};
+
 struct pass {
     struct backend *be;
     struct memory *memory;
@@ -107,6 +116,9 @@ struct pass {
     const struct tensor *targets;   /* (T) int32 */
     const struct tensor *positions; /* (T) int32 */
     const struct tensor *starts;    /* (T) int32; NULL: every row is one run of text */
+    struct captured captured;       /* training only */
+    struct tensor residual_room; /* for columns of the residual stream's gradient: produced in one
+                                    block, used in another, so below all of them */
     void (*on_layer)(void *context, int64_t layer, bool backward); /* may be NULL */
     void *context;
 };
@@ -125,6 +137,21 @@ static inline struct tensor *pass_gradient(const struct pass *pass, const struct
 /* Places (T, columns) in ACTIVATIONS if it is kept for the backward, else in WORKSPACE. */
 struct tensor pass_value(struct pass *pass, enum block_value value, bool kept, enum dtype dtype,
                          int64_t columns);
+
+/* Before the gradient of the output of `linear` (NULL: of none) is produced: what to hand to the
+ * operation so that it captures the columns that the method wants into `room`; NULL if it wants
+ * none. The layer before must have had its weight gradient. */
+const struct capture *pass_capture(struct pass *pass, const struct linear *linear,
+                                   const struct tensor *room);
+
+/* How many columns the method wants of a layer; 0: all. */
+int64_t pass_wanted(const struct pass *pass, const struct linear *linear);
+
+/* Places that room in the workspace; of rank 0 if nothing is wanted. */
+struct tensor pass_capture_room(struct pass *pass, const struct linear *linear);
+
+/* In weight_gradient: the captured columns of dy, or NULL. */
+const struct tensor *pass_captured(const struct pass *pass, const struct linear *linear);
 
 /* Places (T, columns) in the workspace. */
 struct tensor pass_scratch(struct pass *pass, const char *name, enum dtype dtype, int64_t columns);

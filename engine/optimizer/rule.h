@@ -43,6 +43,7 @@ struct rule_target {
     const struct tensor *gradient;
     const struct tensor *index;
     const struct tensor *rho;
+    struct tensor *residue; /* NULL, or for adamw on bf16 weights */
     enum side side;
     float lr;
     float weight_decay;

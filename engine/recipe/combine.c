@@ -3,6 +3,8 @@
 
 #include <string.h>
 
+#include "kernels/dtype.h"
+
 struct combination {
     bool (*refuses)(const struct recipe *recipe);
     const char *why;
@@ -65,6 +67,21 @@ static bool tradam_lazy(const struct recipe *r)
     return is(r->optimizer_name, "tradam") && r->method_embedding == METHOD_EMBEDDING_ROWS;
 }
 
+static bool exact_without_rows(const struct recipe *r)
+{
+    return r->method_exact_rows && !is(r->method_name, "grass");
+}
+
+static bool exact_fp32(const struct recipe *r)
+{
+    return r->method_exact_rows && r->precision_weights != DTYPE_BF16;
+}
+
+static bool exact_rule(const struct recipe *r)
+{
+    return r->method_exact_rows && !is(r->optimizer_name, "adamw");
+}
+
 static const struct combination combinations[] = {
     { rad_recomputed,
       "activation.sample=rad does not go with activation.recompute: rad thins out what is kept, "
@@ -86,6 +103,16 @@ static const struct combination combinations[] = {
       "kernel.attention=cudnn needs a data.sequence_length that is a multiple of 128: with others "
       "some of its versions have given wrong gradients",
       "round data.sequence_length, or use kernel.attention=auto" },
+    { exact_without_rows,
+      "method.exact_rows=true goes with method.name=grass only: other methods select no rows",
+      "leave method.exact_rows at false, or use precision.rounding=stochastic" },
+    { exact_fp32,
+      "method.exact_rows=true does not go with precision.weights=fp32, where every row is exact",
+      "use precision.weights=bf16, or leave method.exact_rows at false" },
+    { exact_rule,
+      "method.exact_rows=true goes with optimizer.name=adamw only: no other update reads what bf16 "
+      "weights cannot hold",
+      "use optimizer.name=adamw, or precision.rounding=stochastic" },
     { tradam_selected,
       "optimizer.name=tradam does not go with method.name=grass or galore: the pull towards the "
       "anchor has to be added to the full gradient before it is compressed, and that takes an "

@@ -145,6 +145,9 @@ const struct field recipe_fields[] = {
            "The embedding's gradient: of all its rows, or only of those whose tokens occur in a "
            "step, which takes less memory where a step has fewer tokens than the vocabulary words. "
            "Rows that do not occur then keep weight and moments as they are (lazy Adam)."),
+    BOOL("method.exact_rows", method_exact_rows, "false",
+         "Keeps the selected rows of bf16 weights in full precision, for two bytes an element of "
+         "them, so that small updates are not lost."),
     STRING("method.targets", method_targets, "all, or patterns joined by commas", "all",
            "The matrices of the blocks that train, by patterns such as q_proj, layers.0-3 or "
            "layers.*.down_proj; the others are frozen. all means q, k, v, o, gate, up and down."),

@@ -61,6 +61,12 @@ static void head_bounds(void *context, struct pass *pass, const struct linear *l
     method->ops->head(method, pass, linear, begin);
 }
 
+static const struct tensor *wanted_columns(void *context, const struct linear *linear, bool *known)
+{
+    struct method *method = context;
+    return method->ops->columns != NULL ? method->ops->columns(method, linear, known) : NULL;
+}
+
 static void method_settings_take(struct method *method, const struct recipe *recipe)
 {
     static const enum dtype state_dtypes[] = {
@@ -81,6 +87,7 @@ static void method_settings_take(struct method *method, const struct recipe *rec
         .sketch = recipe->method_sketch,
         .unselected_every = recipe->method_unselected_every,
         .unselected_scale = recipe->method_unselected_scale,
+        .exact_rows = recipe->method_exact_rows,
         .targets = recipe->method_targets,
         .frozen = recipe->method_frozen,
         .rank_pattern = recipe->method_rank_pattern,
@@ -167,6 +174,7 @@ static int find_parts(struct trainer *trainer, struct error *err)
                                             .input_gradient = adds ? add_input_gradient : NULL,
                                             .weight_gradient = weight_gradient,
                                             .head = head_bounds,
+                                            .columns = wanted_columns,
                                             .context = method };
     method_settings_take(method, &trainer->recipe);
     return 0;

@@ -1,9 +1,9 @@
 /*
  * Elementwise operations, sums over a whole tensor, and the decision about a step.
  *
- * A thread takes eight elements. Sums go in two stages, in double: a partial sum for each of at
- * most PARTIAL_COUNT blocks, whose borders depend on the size alone, then the partial sums in
- * order.
+ * Floor: every operand is read once, every result written once. A thread takes eight elements. Sums
+ * go in two stages, in double: a partial sum for each of at most PARTIAL_COUNT blocks, whose
+ * borders depend on the size alone, then the partial sums in order.
  */
 #include "kernels/cuda/check.cuh"
 #include "kernels/cuda/cuda.cuh"

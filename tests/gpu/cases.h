@@ -81,6 +81,10 @@ void cases_cudnn(struct report *report);
 void cases_update(struct report *report);
 void cases_subspace(struct report *report);
 
+/* Entries of the table of operations that the device lacks or that no case compared; each is
+ * printed. */
+int coverage_gaps(const struct report *report);
+
 /* What differs between the emulated and the real device. */
 int64_t device_size(void);
 void device_order(bool reverse);

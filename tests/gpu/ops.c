@@ -242,7 +242,7 @@ int main(int count, char **arguments)
     cases_update(&report);
     cases_subspace(&report);
     cases_cudnn(&report);
-    int bad = print_table(&report);
+    int bad = print_table(&report) + coverage_gaps(&report);
     FILE *file = count > 1 ? fopen(arguments[1], "w") : NULL;
     if (file != NULL) {
         write_json(&report, file);

@@ -437,6 +437,10 @@ static void what_is_not_there_is_refused_by_name(void **state)
     check((const char *[]){ "kernel.attention=own", NULL }, NULL);
     check((const char *[]){ "method.targets=", NULL }, "method.targets");
     check((const char *[]){ "train.epochs=0", NULL }, "nothing to do");
+    check((const char *[]){ "method.exact_rows=true", NULL }, "precision.weights=fp32");
+    check((const char *[]){ "method.exact_rows=true", "precision.weights=bf16", NULL }, NULL);
+    check((const char *[]){ "method.exact_rows=true", "method.name=full", NULL },
+          "method.exact_rows");
     check((const char *[]){ "method.unbiased=true", NULL }, "method.unbiased");
     check((const char *[]){ "method.replacement=true", NULL }, "method.replacement");
     check((const char *[]){ "method.unbiased=true", "method.selection=norm", NULL }, NULL);

@@ -14,6 +14,7 @@ struct spy {
     const struct backend_ops *real;
     int64_t largest;    /* elements of the largest such product within a block */
     int64_t vocabulary; /* the head's own product is not one of a block */
+    int64_t gathers;
 };
 static struct spy spy;
 
@@ -26,11 +27,20 @@ static void spy_matmul(struct backend *be, const struct matmul *args)
     spy.real->matmul(be, args);
 }
 
+static void spy_gather(struct backend *be, struct tensor *y, const struct tensor *x,
+                       const struct tensor *index, enum side side)
+{
+    spy.gathers++;
+    spy.real->gather(be, y, x, index, side);
+}
+
 static void spy_install(struct fixture *f)
 {
     spy.real = f->be->ops;
     spy.ops = *f->be->ops;
     spy.ops.matmul = spy_matmul;
+    spy.ops.gather = spy_gather;
+    spy.gathers = 0;
     spy.vocabulary = f->config.vocabulary;
     spy.largest = 0;
     f->be->ops = &spy.ops;
@@ -223,6 +233,46 @@ static void test_skip_is_whole(void **state)
     fixture_close(&f);
 }
 
+/* Columns of dy are captured where dy is produced: between refreshes nothing is gathered, and the
+ * bits are those of gathering. */
+static void check_captured(const char *const *words)
+{
+    struct fixture captured;
+    struct fixture gathered;
+    int64_t captured_step = 0;
+    int64_t gathered_step = 0;
+    fixture_open(&gathered, "untied", words);
+    gathered.trainer->hooks.columns = NULL;
+    fixture_open(&captured, "untied", words);
+    spy_install(&captured);
+    for (int i = 0; i < 8; i++) {
+        spy.gathers = 0;
+        struct step_result a = fixture_step(&captured, &captured_step);
+        assert_true((spy.gathers > 0) == a.refreshed);
+        struct step_result b = fixture_step(&gathered, &gathered_step);
+        assert_memory_equal(&a.loss, &b.loss, sizeof a.loss);
+        assert_int_equal(a.refreshed, b.refreshed);
+    }
+    char a[DIGEST_TEXT_SIZE];
+    char b[DIGEST_TEXT_SIZE];
+    fixture_digest(&captured, a);
+    fixture_digest(&gathered, b);
+    assert_string_equal(a, b);
+    fixture_close(&captured);
+    fixture_close(&gathered);
+}
+
+static void test_captured_columns(void **state)
+{
+    (void)state;
+    check_captured(WORDS("method.name=grass", "method.rank=8", "method.interval=3"));
+    check_captured(WORDS("method.name=grass", "method.rank=12", "method.interval=4",
+                         "precision.weights=bf16", "activation.recompute=block"));
+    /* A layer that trains only some of its parts, one block that does not train at all. */
+    check_captured(WORDS("method.name=grass", "method.rank=5", "method.interval=3",
+                         "method.targets=k_proj,v_proj,layers.1.*.down_proj,up_proj"));
+}
+
 static void run_digest(const char *const *words, char text[DIGEST_TEXT_SIZE])
 {
     struct fixture f;
@@ -302,6 +352,7 @@ int main(void)
         cmocka_unit_test(test_all_rows_is_full),
         cmocka_unit_test(test_accumulation),
         cmocka_unit_test(test_skip_is_whole),
+        cmocka_unit_test(test_captured_columns),
         cmocka_unit_test(test_same_bits),
         cmocka_unit_test(test_every_selection_learns),
     };

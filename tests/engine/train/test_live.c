@@ -10,6 +10,12 @@
 static const char *const base[] = { "method.name=grass", "method.rank=8", "method.interval=6",
                                     "method.carry=true", NULL };
 
+/* The same with exact rows, whose residues travel with them. */
+static const char *const exact[] = { "method.name=grass",      "method.rank=8",
+                                     "method.interval=6",      "method.carry=true",
+                                     "precision.weights=bf16", "optimizer.state=bf16",
+                                     "method.exact_rows=true", NULL };
+
 /* Applies a word as the run process does: plan first, then the trainer. */
 static void change(struct fixture *f, const char *word)
 {
@@ -164,7 +170,7 @@ static void test_rank_carries(void **state)
 
 /* Live changes equal stopping, saving, and going on offline with the other settings: also when the
  * save falls between the change and the refresh that completes it. */
-static void check_offline(bool save_after_change)
+static void check_offline(const char *const *words_of_run, bool save_after_change)
 {
     static struct saved saved;
     static const char *const words[] = { "method.rank=12", "method.interval=2",
@@ -173,8 +179,8 @@ static void check_offline(bool save_after_change)
     struct fixture live;
     struct fixture offline;
     int64_t live_step = 0;
-    fixture_open(&live, "untied", base);
-    fixture_open(&offline, "untied", base);
+    fixture_open(&live, "untied", words_of_run);
+    fixture_open(&offline, "untied", words_of_run);
     for (int i = 0; i < 5; i++) {
         fixture_step(&live, &live_step);
     }
@@ -209,8 +215,42 @@ static void check_offline(bool save_after_change)
 static void test_live_equals_offline(void **state)
 {
     (void)state;
-    check_offline(false);
-    check_offline(true);
+    check_offline(base, false);
+    check_offline(base, true);
+    check_offline(exact, false);
+    check_offline(exact, true);
+}
+
+/* A run that goes on from a saved set has the bits of one that was never interrupted. */
+static void test_resume_same_bits(void **state)
+{
+    (void)state;
+    static struct saved saved;
+    for (int k = 0; k < 2; k++) {
+        struct fixture whole;
+        struct fixture resumed;
+        int64_t whole_step = 0;
+        fixture_open(&whole, "untied", k == 0 ? base : exact);
+        fixture_open(&resumed, "untied", k == 0 ? base : exact);
+        for (int i = 0; i < 4; i++) {
+            fixture_step(&whole, &whole_step);
+        }
+        save(&whole, &saved);
+        restore(&resumed, &saved);
+        int64_t resumed_step = whole_step;
+        for (int i = 0; i < 9; i++) { /* refreshes at 7 and 13 */
+            fixture_step(&whole, &whole_step);
+            fixture_step(&resumed, &resumed_step);
+        }
+        char a[DIGEST_TEXT_SIZE];
+        char b[DIGEST_TEXT_SIZE];
+        fixture_digest(&whole, a);
+        fixture_digest(&resumed, b);
+        assert_string_equal(a, b);
+        saved_free(&saved);
+        fixture_close(&whole);
+        fixture_close(&resumed);
+    }
 }
 
 static void test_interval_counts_from_last_refresh(void **state)
@@ -264,6 +304,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_rank_carries),
         cmocka_unit_test(test_live_equals_offline),
+        cmocka_unit_test(test_resume_same_bits),
         cmocka_unit_test(test_interval_counts_from_last_refresh),
         cmocka_unit_test(test_restore_refuses),
     };

@@ -135,6 +135,10 @@ static void draw_recipe(struct scenario *s)
     set_number(r, "schedule.warmup", dice_roll(&s->dice, 4));
     set(r, "precision.weights", one_of(&s->dice, formats, 2));
     set(r, "precision.rounding", one_of(&s->dice, roundings, 2));
+    if (strcmp(r->method_name, "grass") == 0 && dice_roll(&s->dice, 2) == 0) {
+        set(r, "method.exact_rows", "true");
+        set(r, "precision.weights", "bf16");
+    }
     set_number(r, "train.seed", 1 + s->number);
     draw_frozen(s);
 }
