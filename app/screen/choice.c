@@ -102,14 +102,16 @@ static void draw_sample(struct canvas *canvas, struct rect area,
     }
 }
 
-static void draw_counts(struct canvas *canvas, struct rect line,
-                        const struct launcher_preview *preview)
+static int draw_counts(struct canvas *canvas, struct rect line,
+                       const struct launcher_preview *preview)
 {
     char counts[320];
     bool part = preview->read_bytes < preview->total_bytes;
     double whole =
         part ? (double)preview->total_bytes / (double)(preview->read_bytes + 1) : 1; /* about */
     const char *about = part ? "about " : "";
+    bool plain =
+        preview->template_name[0] == '\0' || strcmp(preview->template_name, preview->format) == 0;
     double share =
         preview->tokens > 0 ? (double)preview->trained_tokens / (double)preview->tokens : 0;
     snprintf(counts, sizeof(counts), "%s%s%s, %s: %s%s rows of %" PRId64 ", %s tokens, %s trained",
@@ -117,7 +119,7 @@ static void draw_counts(struct canvas *canvas, struct rect line,
              text_bytes((double)preview->total_bytes).text, about,
              text_count((double)preview->rows * whole).text, preview->sequence,
              text_count((double)preview->tokens * whole).text, text_percent(share).text);
-    widget_paragraph(canvas, line, STYLE_TEXT, counts);
+    return widget_paragraph(canvas, line, STYLE_TEXT, counts);
 }
 
 static void draw_data(const struct launcher *launcher, struct canvas *canvas, struct rect area)
@@ -134,8 +136,7 @@ static void draw_data(const struct launcher *launcher, struct canvas *canvas, st
         widget_paragraph(canvas, area, STYLE_TEXT, preview->hint);
         return;
     }
-    int counts = area.width >= 76 ? 1 : 2;
-    draw_counts(canvas, (struct rect){ area.x, area.y, area.width, counts }, preview);
+    int counts = draw_counts(canvas, (struct rect){ area.x, area.y, area.width, 2 }, preview);
     area.y += counts;
     area.height -= counts;
     if (preview->notice[0] && area.height > 3) {

@@ -417,6 +417,71 @@ void recording_launcher(struct workbench *workbench)
     }
 }
 
+void recording_preview(struct workbench *workbench)
+{
+    static const char *const parts[] = {
+        "<s>Below is an instruction that describes a task.\n\n### Instruction:\nMake the sentence "
+        "sad.\n\n### Input:\nLucy was happy because the pig came to play.\n\n### Response:\n",
+        "Lucy was sad because the pig went home.</s>"
+    };
+    struct launcher_preview *preview = xcalloc(1, sizeof(*preview));
+    memcpy(preview->choice, workbench->launcher.cursor, sizeof(preview->choice));
+    preview->ok = true;
+    snprintf(preview->format, sizeof(preview->format), "alpaca");
+    snprintf(preview->template_name, sizeof(preview->template_name), "alpaca");
+    preview->total_bytes = 882000;
+    preview->read_bytes = 441000;
+    preview->rows = 550;
+    preview->tokens = 165500;
+    preview->trained_tokens = 52460;
+    preview->sequence = 320;
+    for (int i = 0; i < 2; i++) {
+        size_t size = strlen(parts[i]);
+        memcpy(preview->text + preview->text_size, parts[i], size);
+        memset(preview->trained + preview->text_size, i, size);
+        preview->text_size += size;
+    }
+    struct workbench_event event = { .kind = WORKBENCH_PREVIEWED, .preview = preview };
+    workbench_event(workbench, &event);
+}
+
+void recording_unfit(struct workbench *workbench)
+{
+    struct launcher_plan plan = *launcher_plan_of(&workbench->launcher, workbench->launcher.cursor);
+    plan.ok = false;
+    plan.detailed = true;
+    plan.limit_bytes = 120 * (int64_t)MIB;
+    plan.change_count = 2;
+    plan.change[0] = (struct launcher_change){ "batch.micro=4 batch.accumulate=2", "",
+                                               105 * (int64_t)MIB, 1.04 };
+    plan.change[1] =
+        (struct launcher_change){ "activation.recompute=block", "", 98 * (int64_t)MIB, 1.27 };
+    struct workbench_event event = { .kind = WORKBENCH_PLANNED, .plan = &plan };
+    workbench_event(workbench, &event);
+}
+
+void recording_form(struct workbench *workbench)
+{
+    struct recipe defaults;
+    struct form_facts facts = { .count = 0 };
+    recipe_init(&defaults);
+    while (recipe_fields[facts.count].key) {
+        facts.count++;
+    }
+    facts.row = xcalloc((size_t)facts.count, sizeof(facts.row[0]));
+    for (int i = 0; i < facts.count; i++) {
+        facts.row[i].field = &recipe_fields[i];
+        facts.row[i].value = field_text(&recipe_fields[i], &defaults);
+        facts.row[i].source = (enum form_source)(i * 7 % 11 < FORM_SOURCE_COUNT ? i * 7 % 11 : 0);
+    }
+    facts.command = xstrdup("windrow train stories method.rank=32 "
+                            "train.sample_prompt='Once upon a time' optimizer.lr=0.0004 "
+                            "data.train=/home/reader/notes/of/a/long/summer.txt");
+    recipe_free(&defaults);
+    struct workbench_event event = { .kind = WORKBENCH_FORM, .form = &facts };
+    workbench_event(workbench, &event);
+}
+
 void press(struct workbench *workbench, uint32_t key)
 {
     struct workbench_event event = { .kind = WORKBENCH_KEY, .key = key };

@@ -27,6 +27,11 @@ void recording_feed_hostile(struct workbench *workbench);
 
 /* Fills the launcher's lists, plans and runs. */
 void recording_launcher(struct workbench *workbench);
+/* A first record for what the launcher's cursor is on; a plan of it that does not fit; all settings
+ * of it, at their defaults but with all sources. */
+void recording_preview(struct workbench *workbench);
+void recording_unfit(struct workbench *workbench);
+void recording_form(struct workbench *workbench);
 
 /* Sends one event each. */
 void press(struct workbench *workbench, uint32_t key);

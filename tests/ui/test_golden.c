@@ -79,6 +79,51 @@ static void test_launcher(void **state)
     workbench_close(&workbench);
 }
 
+/* What the launcher shows of data, of a plan that does not fit, and before it removes a run. */
+static void test_choice(void **state)
+{
+    (void)state;
+    struct workbench workbench;
+    workbench_open(&workbench);
+    recording_launcher(&workbench);
+    workbench.launcher.pane = LAUNCHER_DATA;
+    recording_preview(&workbench);
+    compare_all(&workbench, "launcher-data");
+    workbench.launcher.pane = LAUNCHER_METHOD;
+    recording_unfit(&workbench);
+    compare(&workbench, "launcher-unfit", &shapes[0]);
+    compare(&workbench, "launcher-unfit", &shapes[3]);
+    press(&workbench, INPUT_TAB);
+    compare(&workbench, "launcher-runs", &shapes[0]);
+    press(&workbench, INPUT_DOWN);
+    press(&workbench, 'd');
+    compare(&workbench, "launcher-remove", &shapes[0]);
+    press(&workbench, INPUT_ESCAPE);
+    press(&workbench, 'c');
+    recording_form(&workbench);
+    compare(&workbench, "launcher-command", &shapes[0]);
+    workbench_close(&workbench);
+}
+
+static void test_form(void **state)
+{
+    (void)state;
+    struct workbench workbench;
+    workbench_open(&workbench);
+    recording_launcher(&workbench);
+    press(&workbench, 'e');
+    recording_form(&workbench);
+    for (int i = 0; i < 20; i++) {
+        press(&workbench, INPUT_DOWN);
+    }
+    compare_all(&workbench, "form");
+    press(&workbench, INPUT_ENTER);
+    press(&workbench, 'x');
+    press(&workbench, INPUT_ENTER);
+    compare(&workbench, "form-field", &shapes[0]);
+    workbench_close(&workbench);
+}
+
 static void test_run(void **state)
 {
     (void)state;
@@ -294,7 +339,8 @@ static void test_finished(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_launcher), cmocka_unit_test(test_run),
+        cmocka_unit_test(test_launcher), cmocka_unit_test(test_choice),
+        cmocka_unit_test(test_form),     cmocka_unit_test(test_run),
         cmocka_unit_test(test_tune),     cmocka_unit_test(test_others),
         cmocka_unit_test(test_compact),  cmocka_unit_test(test_layers),
         cmocka_unit_test(test_memory),   cmocka_unit_test(test_finished),

@@ -299,6 +299,8 @@ static void test_random_keys(void **state)
     struct effect effect;
     workbench_open(&workbench);
     recording_launcher(&workbench);
+    recording_preview(&workbench);
+    recording_form(&workbench);
     srand(11);
     for (int i = 0; i < 100000; i++) {
         if (i == 30000) {
