@@ -208,11 +208,14 @@ static void run_loop(struct loop *loop)
 /* What the configuration says; what is wrong in it is told on the message line. */
 static void take_settings(struct loop *loop)
 {
-    char warning[256];
-    settings_load(&loop->settings, NULL, warning, sizeof(warning));
+    settings_load(&loop->settings, NULL, loop->warning, sizeof(loop->warning));
     settings_apply(&loop->settings, &loop->workbench);
-    if (warning[0]) {
-        workbench_say(&loop->workbench, STYLE_WARN, "%s", warning);
+}
+
+static void tell_warning(struct loop *loop)
+{
+    if (loop->warning[0]) {
+        workbench_say(&loop->workbench, STYLE_WARN, "%s", loop->warning);
     }
 }
 
@@ -285,6 +288,7 @@ int workbench_launcher(void)
     }
     draw(&loop); /* something to look at while presets are read */
     loop_go_home(&loop);
+    tell_warning(&loop);
     run_loop(&loop);
     return loop_close(&loop);
 }
@@ -300,6 +304,7 @@ int workbench_attach(const char *run)
     }
     loop_open_run(&loop, directory, false);
     free(directory);
+    tell_warning(&loop);
     run_loop(&loop);
     return loop_close(&loop);
 }

@@ -21,6 +21,7 @@ struct loop {
     struct catalog catalog;
     bool catalog_open;
     struct settings settings;
+    char warning[256]; /* about them, "" for none */
     struct planner *planner;
     struct previewer *previewer;
     struct client *client;

@@ -115,7 +115,7 @@ static int draw_counts(struct canvas *canvas, struct rect line,
     double share =
         preview->tokens > 0 ? (double)preview->trained_tokens / (double)preview->tokens : 0;
     snprintf(counts, sizeof(counts), "%s%s%s, %s: %s%s rows of %" PRId64 ", %s tokens, %s trained",
-             preview->format, preview->template_name[0] ? " as " : "", preview->template_name,
+             preview->format, plain ? "" : " as ", plain ? "" : preview->template_name,
              text_bytes((double)preview->total_bytes).text, about,
              text_count((double)preview->rows * whole).text, preview->sequence,
              text_count((double)preview->tokens * whole).text, text_percent(share).text);

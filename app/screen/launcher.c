@@ -155,17 +155,21 @@ static void draw_changes(struct canvas *canvas, struct rect line, const struct l
     }
     for (int i = 0; i < plan->change_count && line.height > 0; i++) {
         const struct launcher_change *change = &plan->change[i];
-        int used = 0;
+        char cost[80];
+        snprintf(cost, sizeof(cost), "takes %s, %+.0f%% time",
+                 text_bytes((double)change->total_bytes).text, 100.0 * (change->time_factor - 1));
         if (i == 0) {
-            used = canvas_text(canvas, line.x, line.y, line.width, STYLE_KEY, "f") + 1;
-        } else {
+            canvas_text(canvas, line.x, line.y, 1, STYLE_KEY, "f");
+        }
+        int used = 2 + canvas_text(canvas, line.x + 2, line.y, line.width - 2, STYLE_STRONG,
+                                   change->words);
+        bool apart = used + 2 + text_columns(cost) > line.width && line.height > 1;
+        if (apart) {
+            line.y++;
+            line.height--;
             used = 2;
         }
-        used += canvas_printf(canvas, line.x + used, line.y, line.width - used, STYLE_STRONG, "%s",
-                              change->words);
-        canvas_printf(canvas, line.x + used, line.y, line.width - used, STYLE_TEXT,
-                      "  takes %s, %+.0f%% time", text_bytes((double)change->total_bytes).text,
-                      100.0 * (change->time_factor - 1));
+        canvas_text(canvas, line.x + used + 2, line.y, line.width - used - 2, STYLE_TEXT, cost);
         line.y++;
         line.height--;
     }
