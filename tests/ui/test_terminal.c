@@ -63,6 +63,7 @@ static void step(void *context, const struct event *record)
 {
     static const char keys[] = "1234561?\x1b"
                                "1y+S\x1b"
+                               "[{f2v\ro[\r3wf"
                                "24";
     struct stepper *stepper = context;
     struct workbench_event event = { .kind = WORKBENCH_RECORD, .record = record };
@@ -85,7 +86,7 @@ static void take_steps(struct stepper *stepper)
     recording_play(&replayed, step, stepper);
     /* Wide glyphs, marks and escape sequences in names and samples. */
     recording_feed_hostile(&stepper->workbench);
-    for (int i = 0; i < 6; i++) {
+    for (int i = 0; i < SCREEN_COUNT; i++) {
         press(&stepper->workbench, (uint32_t)('1' + i));
         show(stepper);
     }
@@ -198,13 +199,13 @@ static void test_leave(void **state)
     pty_send(&pty, "?");
     pty_wait_for(&pty, "THIS SCREEN", 5);
     pty_send(&pty, "\x1b");
-    pty_send(&pty, "6");
-    pty_wait_for(&pty, "[6 Log]", 5);
+    pty_send(&pty, "7");
+    pty_wait_for(&pty, "[7 Log]", 5);
     pty_wait_for(&pty, "perplexity", 5);
     pty_resize(&pty, 40, 10);
     pty_wait_for(&pty, "panes need 60x15", 5);
     pty_resize(&pty, 130, 40);
-    pty_wait_for(&pty, "[6 Log]", 5);
+    pty_wait_for(&pty, "[7 Log]", 5);
     pty_send(&pty, "q");
     int status = pty_end(&pty, 10);
     assert_true(WIFEXITED(status));
