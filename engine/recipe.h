@@ -14,6 +14,7 @@
 
 enum model_init { MODEL_PRETRAINED, MODEL_RANDOM };
 enum method_embedding { METHOD_EMBEDDING_DENSE, METHOD_EMBEDDING_ROWS };
+enum method_inputs { METHOD_INPUTS_WHOLE, METHOD_INPUTS_COLUMNS };
 enum method_head { METHOD_HEAD_FULL, METHOD_HEAD_ROWS };
 enum method_side { METHOD_SIDE_OUT, METHOD_SIDE_IN, METHOD_SIDE_SHORT };
 enum method_projection { METHOD_PROJECTION_SUBSPACE, METHOD_PROJECTION_SVD };
@@ -52,6 +53,7 @@ struct recipe {
     bool method_replacement;
     bool method_unbiased;
     int method_side;      /* enum method_side */
+    int method_inputs;    /* enum method_inputs */
     int method_head;      /* enum method_head */
     int method_embedding; /* enum method_embedding */
     double method_scale;

@@ -248,8 +248,7 @@ static void grass_begin_step(struct method *method, int64_t step)
     }
 }
 
-/* The rows in use, or those that the first micro-batch of this step chose. */
-static const struct tensor *index_in_use(const struct grass *grass, const struct grass_group *group)
+const struct tensor *grass_index_in_use(const struct grass *grass, const struct grass_group *group)
 {
     return grass->refreshing ? &group->next_index : &group->index;
 }
@@ -263,28 +262,47 @@ static const struct tensor *grass_columns(struct method *method, const struct li
     const struct grass_group *group = &grass->group[first];
     bool one = grass->first_group[linear->index + 1] == first + 1;
     *known = !grass->refreshing || method->micro > 0;
-    return one && group->side == SIDE_ROWS ? index_in_use(grass, group) : NULL;
+    return one && group->side == SIDE_ROWS ? grass_index_in_use(grass, group) : NULL;
 }
 
-/* (dy[:, sigma])^T x, added if there was a micro-batch before, or a chunk of the head. */
+/* What is there of the gradient counts from the second micro-batch on; of the head, which comes in
+ * chunks and begins at zero, always. */
+static float keeps(const struct method *method, const struct grass_group *group)
+{
+    return method->micro > 0 || group->linear == method->model->head_linear ? 1.0f : 0.0f;
+}
+
+/* (dy[:, sigma])^T x */
 static void accumulate_rows(struct method *method, struct pass *pass, struct grass_group *group,
                             const struct tensor *thin, const struct tensor *x)
 {
-    bool adds = method->micro > 0 || group->linear == method->model->head_linear;
     op_matmul(pass->be, &(struct matmul){ .c = &group->gradient,
                                           .a = thin,
                                           .b = x,
                                           .transpose_a = true,
-                                          .beta = adds ? 1.0f : 0.0f });
+                                          .beta = keeps(method, group) });
+}
+
+void grass_accumulate_columns(struct method *method, struct pass *pass, struct grass_group *group,
+                              const struct tensor *dy, const struct tensor *thin)
+{
+    const struct linear_part *part = group->part[0]->part;
+    op_matmul(pass->be, &(struct matmul){ .c = &group->gradient,
+                                          .a = dy,
+                                          .b = thin,
+                                          .transpose_a = true,
+                                          .a_first = part->first,
+                                          .a_columns = part->rows,
+                                          .beta = keeps(method, group) });
 }
 
 /* The compressed gradient of one micro-batch: (dy[:, sigma])^T x, or dy^T x[:, sigma]; of the head,
- * of one chunk, added to a gradient that begins at zero. The columns of dy are gathered only where
- * they were not captured when it was produced. */
+ * of one chunk. The columns of dy are gathered only where they were not captured when it was
+ * produced. */
 void grass_accumulate(struct method *method, struct pass *pass, struct grass_group *group,
                       const struct tensor *dy, const struct tensor *x)
 {
-    const struct tensor *index = index_in_use(method->state, group);
+    const struct tensor *index = grass_index_in_use(method->state, group);
     const struct tensor *captured = pass_captured(pass, group->linear);
     if (captured != NULL) {
         accumulate_rows(method, pass, group, captured, x);
@@ -296,15 +314,8 @@ void grass_accumulate(struct method *method, struct pass *pass, struct grass_gro
         op_gather(pass->be, &thin, dy, index, SIDE_COLUMNS);
         accumulate_rows(method, pass, group, &thin, x);
     } else {
-        const struct linear_part *part = group->part[0]->part;
         op_gather(pass->be, &thin, x, index, SIDE_COLUMNS);
-        op_matmul(pass->be, &(struct matmul){ .c = &group->gradient,
-                                              .a = dy,
-                                              .b = &thin,
-                                              .transpose_a = true,
-                                              .a_first = part->first,
-                                              .a_columns = part->rows,
-                                              .beta = method->micro > 0 ? 1.0f : 0.0f });
+        grass_accumulate_columns(method, pass, group, dy, &thin);
     }
     memory_release(pass->memory, MEMORY_WORKSPACE, mark);
 }
@@ -440,6 +451,7 @@ static const char *const grass_keys[] = {
     "method.sketch",
     "method.unselected_every",
     "method.unselected_scale",
+    "method.inputs",
     "method.head",
     "method.embedding",
     "method.exact_rows",
@@ -459,6 +471,7 @@ const struct method_ops grass_method = {
     .weight_gradient = grass_weight_gradient,
     .head = grass_head,
     .columns = grass_columns,
+    .inputs = &grass_inputs,
     .each_gradient = grass_each_gradient,
     .add_squares = grass_add_squares,
     .update = grass_update,

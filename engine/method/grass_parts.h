@@ -86,6 +86,16 @@ struct tensor grass_form_gradient(struct method *method, struct pass *pass,
 void grass_accumulate(struct method *method, struct pass *pass, struct grass_group *group,
                       const struct tensor *dy, const struct tensor *x);
 
+/* The same with the columns of x that a group which selects columns has chosen. */
+void grass_accumulate_columns(struct method *method, struct pass *pass, struct grass_group *group,
+                              const struct tensor *dy, const struct tensor *thin);
+
+/* The selection in use, or the one that the first micro-batch of this step has chosen. */
+const struct tensor *grass_index_in_use(const struct grass *grass, const struct grass_group *group);
+
+/* Keeps the selected columns of inputs: grass_inputs.c. */
+extern const struct sampler_ops grass_inputs;
+
 /* The head, if the method has it: grass_head.c. */
 void grass_head(struct method *method, struct pass *pass, const struct linear *linear, bool begin);
 void grass_head_chunk(struct method *method, struct pass *pass, const struct linear *linear,

@@ -100,6 +100,9 @@ struct method_ops {
      * (model/linear.h). The entry may be NULL. */
     const struct tensor *(*columns)(struct method *method, const struct linear *linear,
                                     bool *known);
+    /* Keeps of the inputs what its weight gradients will want, if the recipe asks for that
+     * (method.inputs); its context is the method. */
+    const struct sampler_ops *inputs;
     /* Shows every gradient that it keeps, for sums over ranks and for tests. */
     void (*each_gradient)(struct method *method, const struct gradient_visitor *visitor);
     /* Adds the squares of what it keeps to sum (1). Called once, after the last micro-batch. */

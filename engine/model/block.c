@@ -21,17 +21,20 @@ static const struct linear *only_reader(const struct block *block, enum block_va
     }
 }
 
-bool block_keeps(const struct pass *pass, const struct block *block, enum block_value value)
-{
-    const struct linear *reader = only_reader(block, value);
-    bool wanted = reader == NULL || (!reader->idle && pass->sampler == NULL);
-    return pass->training && wanted && pass->policy->keeps[value];
-}
-
 /* True if a sample of the value stands for it in the weight gradient. */
 static bool is_sampled(const struct pass *pass, const struct block *block, enum block_value value)
 {
-    return pass->training && pass->sampler != NULL && only_reader(block, value) != NULL;
+    const struct linear *reader = only_reader(block, value);
+    const struct input_sampler *sampler = pass->sampler;
+    return pass->training && sampler != NULL && reader != NULL && !reader->idle &&
+           (sampler->ops->applies == NULL || sampler->ops->applies(sampler, reader));
+}
+
+bool block_keeps(const struct pass *pass, const struct block *block, enum block_value value)
+{
+    const struct linear *reader = only_reader(block, value);
+    bool wanted = reader == NULL || (!reader->idle && !is_sampled(pass, block, value));
+    return pass->training && wanted && pass->policy->keeps[value];
 }
 
 /* Takes the sample that will wait for the backward, once. */
@@ -52,6 +55,10 @@ static void sampled_weight_gradient(struct model *model, struct pass *pass, stru
                                     enum block_value value)
 {
     const struct input_sampler *sampler = pass->sampler;
+    if (sampler->ops->whole != NULL && sampler->ops->whole(sampler)) {
+        linear_weight_gradient(pass, linear, dy, block_need(model, pass, block, value));
+        return;
+    }
     if ((block->sampled & bit(value)) != 0) {
         sampler->ops->weight_gradient(sampler, pass, linear, dy, &block->sample[value]);
         return;

@@ -58,7 +58,8 @@ struct input_sample {
  * it is the same, being a function of the keys and of the input. */
 struct input_sampler {
     const struct sampler_ops *ops;
-    double keep; /* share that is kept, below 1 */
+    void *context; /* of a sampler that belongs to a method */
+    double keep;   /* share that is kept, below 1 */
     uint64_t seed;
     int64_t step;
     int64_t micro;
@@ -68,6 +69,11 @@ struct pass;
 struct linear;
 struct sampler_ops {
     const char *name;
+    /* False: the layer's input is kept whole. NULL: none is. */
+    bool (*applies)(const struct input_sampler *sampler, const struct linear *linear);
+    /* True: weight gradients of this micro-batch see whole inputs, which the backward makes again;
+     * what take places is not used. NULL: they never do. */
+    bool (*whole)(const struct input_sampler *sampler);
     /* Places a sample of x (T, N) in `category`. */
     void (*take)(const struct input_sampler *sampler, struct pass *pass,
                  const struct linear *linear, const struct tensor *x, enum memory_category category,

@@ -62,6 +62,26 @@ static bool cudnn_tail(const struct recipe *r)
     return cudnn(r) && r->data_sequence_length % 128 != 0;
 }
 
+static bool keeps_columns(const struct recipe *r)
+{
+    return is(r->method_name, "grass") && r->method_inputs == METHOD_INPUTS_COLUMNS;
+}
+
+static bool columns_of_rows(const struct recipe *r)
+{
+    return keeps_columns(r) && r->method_side != METHOD_SIDE_IN;
+}
+
+static bool columns_sampled(const struct recipe *r)
+{
+    return keeps_columns(r) && !is(r->activation_sample, "none");
+}
+
+static bool columns_recomputed(const struct recipe *r)
+{
+    return keeps_columns(r) && !is(r->activation_recompute, "none");
+}
+
 static bool tradam_lazy(const struct recipe *r)
 {
     return is(r->optimizer_name, "tradam") && r->method_embedding == METHOD_EMBEDDING_ROWS;
@@ -127,6 +147,18 @@ static const struct combination combinations[] = {
       "together "
       "every few steps, and rows that did not occur would be pulled towards older ones",
       "use method.embedding=dense, or optimizer.name=adamw" },
+    { columns_of_rows,
+      "method.inputs=columns goes only with method.side=in: the gradient of selected rows wants "
+      "all "
+      "columns of the inputs",
+      "set method.side=in, or method.inputs=whole" },
+    { columns_sampled,
+      "method.inputs=columns does not go with activation.sample: both replace the same inputs",
+      "use activation.sample=none, or method.inputs=whole" },
+    { columns_recomputed,
+      "method.inputs=columns does not go with activation.recompute: recomputing keeps nothing of "
+      "these inputs, so there is nothing to thin out",
+      "use activation.recompute=none, or method.inputs=whole, which then takes less memory" },
 };
 
 int combine_check(const struct recipe *recipe, struct error *err)

@@ -10,6 +10,7 @@
 static const char *const init_names[] = { "pretrained", "random", NULL };
 static const char *const selection_names[] = { "top", "norm", "norm2", "uniform", NULL };
 static const char *const side_names[] = { "out", "in", "short", NULL };
+static const char *const inputs_names[] = { "whole", "columns", NULL };
 static const char *const head_names[] = { "full", "rows", NULL };
 static const char *const embedding_names[] = { "dense", "rows", NULL };
 static const char *const projection_names[] = { "subspace", "svd", NULL };
@@ -138,6 +139,11 @@ const struct field recipe_fields[] = {
           "training, 4 a balance. 0: they never move."),
     NUMBER("method.unselected_scale", method_unselected_scale, 0, 1e6, "", "1",
            "grass: factor on the updates of the rows that are not selected."),
+    CHOICE(
+        "method.inputs", method_inputs, inputs_names, "whole",
+        "grass with method.side=in: keeps of the inputs of q, k, v, gate, up and down whole rows "
+        "for the backward, or only the selected columns: less memory for activations, the same "
+        "gradients."),
     CHOICE("method.head", method_head, head_names, "full",
            "grass: how the head of an untied model trains: in full, or like the matrices of the "
            "blocks, by a changing choice of its rows, which are the words of the vocabulary."),

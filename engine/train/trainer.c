@@ -177,6 +177,9 @@ static int find_parts(struct trainer *trainer, struct error *err)
                                             .columns = wanted_columns,
                                             .context = method };
     method_settings_take(method, &trainer->recipe);
+    if (recipe->method_inputs == METHOD_INPUTS_COLUMNS && method->ops->inputs != NULL) {
+        trainer->sampler = (struct input_sampler){ .ops = method->ops->inputs, .context = method };
+    }
     return 0;
 }
 
@@ -494,6 +497,14 @@ int trainer_apply(struct trainer *trainer, const struct recipe *recipe, const si
         return fail(err, ERROR_USAGE,
                     "method.rank: the rank of adapters cannot change while they "
                     "train");
+    }
+    size_t room = memory_capacity(trainer->memory, MEMORY_ACTIVATIONS);
+    if (rank_changed && capacity != NULL && capacity[MEMORY_ACTIVATIONS] > room) {
+        fail(err, ERROR_USAGE,
+             "method.rank: with method.inputs=columns a higher rank takes more memory for "
+             "activations (%zu bytes, there are %zu), whose place is fixed while a run goes on",
+             capacity[MEMORY_ACTIVATIONS], room);
+        return hint(err, "stop the run and resume it with the new rank");
     }
     recipe_copy(&trainer->recipe, recipe);
     method_settings_take(&trainer->method, &trainer->recipe);

@@ -208,16 +208,15 @@ static struct trainer *open_wide(struct backend *be, const char *const *words)
 }
 
 /* A refresh, then a plain step: both sum the chunks that full training sums. */
-static void test_chunks(void **state)
+static void check_chunks(const char *side)
 {
-    (void)state;
     struct error err = { 0 };
     struct dice dice = { 5 };
     struct batch batch;
     struct backend *be = small_backend();
     struct trainer *full = open_wide(be, WORDS("method.name=full"));
     struct trainer *rows =
-        open_wide(be, WORDS("method.name=grass", "method.rank=2", "method.head=rows"));
+        open_wide(be, WORDS("method.name=grass", "method.rank=2", "method.head=rows", side));
     check(batch_init(&batch, 1, 20, &err), &err);
     for (int i = 0; i < 2; i++) {
         struct step_result a;
@@ -234,6 +233,13 @@ static void test_chunks(void **state)
     trainer_close(full);
     trainer_close(rows);
     backend_close(be);
+}
+
+static void test_chunks(void **state)
+{
+    (void)state;
+    check_chunks("method.side=out");
+    check_chunks("method.side=in");
 }
 
 /* ---- skips, going on ------------------------------------------------------------------------- */

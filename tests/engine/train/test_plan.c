@@ -44,7 +44,8 @@ static void test_every_preset(void **state)
             struct fixture f;
             struct recipe preset;
             char name[64], selection[64], side[64], state_word[64], precision[64], rank[64];
-            char recompute[64], rule[64], sketch[64], unselected[64], embedding[64], head[64];
+            char recompute[64], rule[64], sketch[64], unselected[64], embedding[64], head[64],
+                inputs[64];
             char projection[64], stagger[64];
             recipe_init(&preset);
             check(recipe_load(&preset, presets.item[i].path, &err), &err);
@@ -58,6 +59,8 @@ static void test_every_preset(void **state)
                      preset.method_embedding == METHOD_EMBEDDING_ROWS ? "rows" : "dense");
             snprintf(head, sizeof head, "method.head=%s",
                      preset.method_head == METHOD_HEAD_ROWS ? "rows" : "full");
+            snprintf(inputs, sizeof inputs, "method.inputs=%s",
+                     preset.method_inputs == METHOD_INPUTS_COLUMNS ? "columns" : "whole");
             const char *rules[] = { "top", "norm", "norm2", "uniform" };
             const char *sides[] = { "out", "in", "short" };
             snprintf(selection, sizeof selection, "method.selection=%s",
@@ -82,7 +85,7 @@ static void test_every_preset(void **state)
             fixture_open(
                 &f, "untied",
                 WORDS(name, selection, side, state_word, precision, rank, recompute, sample, keep,
-                      rule, projection, stagger, sketch, unselected, embedding, head,
+                      rule, projection, stagger, sketch, unselected, embedding, head, inputs,
                       extra & 1 ? "data.validation=0.1" : "data.validation=", "train.eval_every=10",
                       extra & 2 ? "train.sample_every=5" : "train.sample_every=0"));
             check_used(&f);

@@ -114,6 +114,9 @@ static void draw_recipe(struct scenario *s)
     set(r, "activation.keep", one_of(&s->dice, keeps, 4));
     set(r, "model.init", "random");
     set_number(r, "data.sequence_length", DICE_PICK(&s->dice, 1, 2, 5, 16));
+    bool thin = strcmp(r->method_name, "grass") == 0 && r->method_side == METHOD_SIDE_IN &&
+                !recomputes_any && strcmp(r->activation_sample, "none") == 0;
+    set(r, "method.inputs", thin ? "columns" : "whole");
     set_number(r, "batch.micro", 1 + dice_roll(&s->dice, 3));
     set_number(r, "batch.accumulate", 1 + dice_roll(&s->dice, 5));
     set_number(r, "train.steps", 10);
