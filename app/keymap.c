@@ -2,6 +2,7 @@
 #include "app/keymap.h"
 
 #include <stdio.h>
+#include <string.h>
 
 #define CONTROL(letter) ((letter)&0x1f)
 
@@ -242,7 +243,30 @@ const struct action_row keymap_rows[] = {
       IN_SAMPLES,
       true,
       "generate now",
-      "let the model write a sample now" },
+      "let the model write on from the chosen prompt" },
+    { ACTION_PROMPT,
+      "prompt",
+      { 'e' },
+      IN_SAMPLES,
+      true,
+      "edit prompt",
+      "write another prompt and see how the model goes on" },
+    { ACTION_SEARCH, "find", { '/' }, IN_LOG, false, "search", "search the lines" },
+    { ACTION_NEXT_MATCH, "find-next", { 'n' }, IN_LOG, false, NULL, "the next older match" },
+    { ACTION_PREVIOUS_MATCH,
+      "find-previous",
+      { 'N' },
+      IN_LOG,
+      false,
+      NULL,
+      "the next newer match" },
+    { ACTION_ONLY,
+      "only",
+      { '\\' },
+      IN_LOG,
+      false,
+      "filter",
+      "show only lines that contain a text (empty: all)" },
     { ACTION_LEVEL,
       "level",
       { 'v' },
@@ -264,6 +288,13 @@ const struct action_row keymap_rows[] = {
       false,
       "fork",
       "a new run from a checkpoint of this one, with what is staged" },
+    { ACTION_COMMAND,
+      "command",
+      { ':' },
+      IN_LAUNCHER | IN_RUN,
+      false,
+      NULL,
+      "command line: every action by name, set, fork, open ... (Tab completes)" },
     { ACTION_RUNS, "runs", { 'R' }, IN_RUN, false, NULL, "all runs: open another one" },
     { ACTION_NEXT_RUN, "next-run", { '>' }, IN_RUN, false, NULL, "the next running run" },
     { ACTION_PREVIOUS_RUN, "previous-run", { '<' }, IN_RUN, false, NULL, "the running run before" },
@@ -311,6 +342,16 @@ enum action keymap_find(unsigned context, uint32_t key)
             if (row->key[k] == key && (row->context & context)) {
                 return row->action;
             }
+        }
+    }
+    return ACTION_NONE;
+}
+
+enum action keymap_named(unsigned context, const char *name)
+{
+    for (size_t i = 0; i < keymap_count; i++) {
+        if ((keymap_rows[i].context & context) && strcmp(keymap_rows[i].name, name) == 0) {
+            return keymap_rows[i].action;
         }
     }
     return ACTION_NONE;

@@ -85,6 +85,12 @@ enum action {
     ACTION_SCREEN_5,
     ACTION_SCREEN_6,
     ACTION_SCREEN_7,
+    ACTION_COMMAND,
+    ACTION_SEARCH,
+    ACTION_ONLY,
+    ACTION_NEXT_MATCH,
+    ACTION_PREVIOUS_MATCH,
+    ACTION_PROMPT,
     ACTION_RUNS,
     ACTION_NEXT_RUN,
     ACTION_PREVIOUS_RUN,
@@ -134,6 +140,8 @@ extern const size_t keymap_count;
 /* The action of a key in a context (one bit), or ACTION_NONE. */
 enum action keymap_find(unsigned context, uint32_t key);
 const struct action_row *keymap_row(enum action action);
+/* The action of a name in a context, or ACTION_NONE. */
+enum action keymap_named(unsigned context, const char *name);
 /* "Tab", "^L", "Enter", "q"; written to `out`. */
 void keymap_key_name(uint32_t key, char *out, size_t size);
 

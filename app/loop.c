@@ -293,7 +293,7 @@ int workbench_launcher(void)
     return loop_close(&loop);
 }
 
-int workbench_attach(const char *run)
+int workbench_attach(const char *run, bool choose)
 {
     struct loop loop;
     struct error err = { 0 };
@@ -305,6 +305,9 @@ int workbench_attach(const char *run)
     loop_open_run(&loop, directory, false);
     free(directory);
     tell_warning(&loop);
+    if (choose) {
+        runs_open_list(&loop.workbench, RUNS_FOR_OPEN);
+    }
     run_loop(&loop);
     return loop_close(&loop);
 }

@@ -92,7 +92,7 @@ static void send_command(struct loop *loop, const struct effect *effect)
 {
     struct error err = { 0 };
     if (!loop->client || client_send(loop->client, effect->id, effect->command, effect->key,
-                                     effect->value, &err) != 0) {
+                                     effect->text[0] ? effect->text : effect->value, &err) != 0) {
         loop_notice(loop, true, &err);
     }
 }

@@ -61,7 +61,12 @@ static void ask_prune(struct workbench *workbench, const struct launcher_run *ru
                       is_running(run) ? "running" : "the one that is shown");
         return;
     }
-    snprintf(workbench->runs.prune, sizeof(workbench->runs.prune), "%s", run->path);
+    runs_prune(workbench, run->path);
+}
+
+void runs_prune(struct workbench *workbench, const char *path)
+{
+    snprintf(workbench->runs.prune, sizeof(workbench->runs.prune), "%s", path);
     workbench_ask(workbench, FIELD_FOR_PRUNE, "");
 }
 

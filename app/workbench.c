@@ -51,6 +51,8 @@ void workbench_show_run(struct workbench *workbench, const char *name, enum conn
     workbench->launcher.starting = false;
     workbench->zoom = workbench->scroll = workbench->cursor = 0;
     workbench->at = 0;
+    workbench->prompt = workbench->generation = 0;
+    workbench->line.set_id = 0;
     workbench->detail = workbench->asked = false;
     memset(&workbench->whatif, 0, sizeof(workbench->whatif));
     workbench->message[0] = '\0';
@@ -193,6 +195,9 @@ void workbench_window(const struct workbench *workbench, int64_t *first, int64_t
 static void on_reply(struct workbench *workbench, const struct control_reply *reply)
 {
     if (memory_reply(workbench, reply)) {
+        return;
+    }
+    if (command_reply(workbench, reply) && reply->ok) {
         return;
     }
     tune_reply(workbench, reply);

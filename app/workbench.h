@@ -10,6 +10,7 @@
 #define WINDROW_APP_WORKBENCH_H
 
 #include "app/canvas.h"
+#include "app/command_line.h"
 #include "app/compare_state.h"
 #include "app/history.h"
 #include "app/keymap.h"
@@ -121,7 +122,11 @@ enum field_use {
     FIELD_FOR_PRUNE,  /* the name, typed again */
     FIELD_FOR_FORM,   /* the value of the form's row */
     FIELD_FOR_FILTER, /* words that the form's rows must hold */
-    FIELD_FOR_PRESET  /* a name, then a sentence */
+    FIELD_FOR_PRESET, /* a name, then a sentence */
+    FIELD_FOR_COMMAND,
+    FIELD_FOR_SEARCH,
+    FIELD_FOR_ONLY, /* words that lines of the log must hold */
+    FIELD_FOR_PROMPT
 };
 
 /* The list of runs that lies over a screen. */
@@ -137,7 +142,7 @@ struct runs {
 enum effect_kind {
     EFFECT_NONE,
     EFFECT_QUIT,
-    EFFECT_SEND,      /* command, key, value (may be "") with id, to the run */
+    EFFECT_SEND,      /* command, key, value with id, to the run; text instead of a long value */
     EFFECT_START,     /* the choice of the launcher */
     EFFECT_OPEN,      /* the run at text */
     EFFECT_PLAN,      /* of choice; with the changes that fit if id is 1 */
@@ -185,6 +190,12 @@ struct workbench {
     struct tune tune;
     struct compare compare;
     struct runs runs;
+    struct command_line line;
+    char filter[96]; /* log: only lines with it; "" for all */
+    char search[96];
+    bool fresh;           /* a search that just began: the line in view counts, too */
+    int prompt;           /* samples: the chosen one */
+    int generation;       /* samples: how many of the newest are passed over */
     struct whatif whatif; /* of Memory */
     bool asked;           /* its answers are shown where there is no room for all panes */
     bool linear;          /* y axis of the loss */
@@ -286,6 +297,8 @@ int64_t workbench_send(struct workbench *workbench, const char *command, const c
                        const char *value);
 /* workbench_keys.c */
 void workbench_key(struct workbench *workbench, uint32_t key);
+/* What a key of that action does. */
+void workbench_action(struct workbench *workbench, enum action action);
 /* The step that screens show instead of the newest one; 0: they follow the run. Screens need not
  * care: workbench_draw gives them the history as it was then. */
 int64_t workbench_at(const struct workbench *workbench);
@@ -319,6 +332,20 @@ void memory_key(struct workbench *workbench, enum action action);
 /* Whether the reply was the answer to a question of its own. */
 bool memory_reply(struct workbench *workbench, const struct control_reply *reply);
 
+/* texts_state.c */
+enum { SAMPLES_PROMPTS = 32 };
+void samples_key(struct workbench *workbench, enum action action);
+void samples_ask(struct workbench *workbench, const char *prompt);
+/* Index of the newest sample of each prompt, the prompt that was used last first. */
+int samples_prompts(const struct history *history, int out[SAMPLES_PROMPTS]);
+void log_key(struct workbench *workbench, enum action action);
+void log_filter(struct workbench *workbench, const char *text);
+void log_search(struct workbench *workbench, const char *text);
+/* Whether a line is in view at all. */
+bool log_shows(const struct workbench *workbench, const struct history_line *line);
+/* Where `wanted` stands in `text`, upper and lower case alike; NULL: nowhere, or it is empty. */
+const char *log_match(const char *text, const char *wanted);
+
 /* runs_state.c */
 void runs_open_list(struct workbench *workbench, enum runs_use use);
 void runs_key(struct workbench *workbench, enum action action);
@@ -327,6 +354,8 @@ void runs_fork(struct workbench *workbench, const char *run, const char *setting
 /* The typed words of a fork, and the name typed for a removal. */
 void runs_forked(struct workbench *workbench, const char *words);
 void runs_pruned(struct workbench *workbench, const char *typed);
+/* Asks for the name of a run that is to be removed. */
+void runs_prune(struct workbench *workbench, const char *path);
 /* Goes to the run that comes next (+ 1) or before (- 1) among those that are running. */
 void runs_switch(struct workbench *workbench, int by);
 /* A list has come. */

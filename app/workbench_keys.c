@@ -4,12 +4,28 @@
 #include <string.h>
 
 #include "app/workbench.h"
+#include "engine/base/xalloc.h"
 
 void workbench_ask(struct workbench *workbench, enum field_use use, const char *text)
 {
     workbench->overlay = OVERLAY_FIELD;
     workbench->field_use = use;
     snprintf(workbench->field, sizeof(workbench->field), "%s", text);
+}
+
+/* What it does may open another field. */
+static void command_entered(struct workbench *workbench)
+{
+    char *line = xstrdup(workbench->field);
+    command_run(workbench, line);
+    free(line);
+}
+
+static void save_preset(struct workbench *workbench, const char *text)
+{
+    struct effect *effect = workbench_push(workbench, EFFECT_PRESET);
+    memcpy(effect->choice, workbench->launcher.cursor, sizeof(effect->choice));
+    snprintf(effect->text, sizeof(effect->text), "%s", text);
 }
 
 static void field_done(struct workbench *workbench)
@@ -21,26 +37,38 @@ static void field_done(struct workbench *workbench)
     if (workbench->field_use == FIELD_FOR_FORM || workbench->field_use == FIELD_FOR_FILTER) {
         return;
     }
-    if (workbench->field[0] == '\0') {
+    const char *text = workbench->field;
+    if (text[0] == '\0' && workbench->field_use != FIELD_FOR_ONLY &&
+        workbench->field_use != FIELD_FOR_PROMPT) {
         return;
     }
-    if (workbench->field_use == FIELD_FOR_TUNE) {
-        tune_typed(workbench, workbench->field);
+    switch (workbench->field_use) {
+    case FIELD_FOR_TUNE:
+        tune_typed(workbench, text);
         return;
-    }
-    if (workbench->field_use == FIELD_FOR_FORK) {
-        runs_forked(workbench, workbench->field);
+    case FIELD_FOR_FORK:
+        runs_forked(workbench, text);
         return;
-    }
-    if (workbench->field_use == FIELD_FOR_PRUNE) {
-        runs_pruned(workbench, workbench->field);
+    case FIELD_FOR_PRUNE:
+        runs_pruned(workbench, text);
         return;
-    }
-    if (workbench->field_use == FIELD_FOR_PRESET) {
-        struct effect *effect = workbench_push(workbench, EFFECT_PRESET);
-        memcpy(effect->choice, workbench->launcher.cursor, sizeof(effect->choice));
-        snprintf(effect->text, sizeof(effect->text), "%s", workbench->field);
+    case FIELD_FOR_COMMAND:
+        command_entered(workbench);
         return;
+    case FIELD_FOR_SEARCH:
+        log_search(workbench, text);
+        return;
+    case FIELD_FOR_ONLY:
+        log_filter(workbench, text);
+        return;
+    case FIELD_FOR_PROMPT:
+        samples_ask(workbench, text);
+        return;
+    case FIELD_FOR_PRESET:
+        save_preset(workbench, text);
+        return;
+    default:
+        break;
     }
     struct effect *effect = workbench_push(
         workbench, workbench->field_use == FIELD_FOR_ADD ? EFFECT_ADD : EFFECT_OVERRIDE);
@@ -77,6 +105,9 @@ static void field_add(struct workbench *workbench, uint32_t code)
 static void field_key(struct workbench *workbench, uint32_t key)
 {
     size_t length = strlen(workbench->field);
+    if (workbench->field_use == FIELD_FOR_COMMAND && command_key(workbench, key)) {
+        return;
+    }
     if (key == INPUT_ENTER || key == '\n') {
         field_done(workbench);
     } else if (key == INPUT_ESCAPE || key == ('c' & 0x1f)) {
@@ -137,9 +168,6 @@ static void run_command(struct workbench *workbench, enum action action)
     } else if (action == ACTION_SAVE) {
         workbench_send(workbench, "save", NULL, NULL);
         workbench_say(workbench, STYLE_STRONG, "asked for a checkpoint");
-    } else if (action == ACTION_SAMPLE) {
-        workbench_send(workbench, "sample", NULL, NULL);
-        workbench_say(workbench, STYLE_STRONG, "asked for a sample");
     }
 }
 
@@ -159,7 +187,6 @@ static void run_key(struct workbench *workbench, enum action action)
     switch (action) {
     case ACTION_PAUSE:
     case ACTION_SAVE:
-    case ACTION_SAMPLE:
         run_command(workbench, action);
         return;
     case ACTION_STOP:
@@ -212,6 +239,10 @@ static void run_key(struct workbench *workbench, enum action action)
     }
     if (workbench->screen == SCREEN_COMPARE) {
         compare_key(workbench, action);
+    } else if (workbench->screen == SCREEN_SAMPLES) {
+        samples_key(workbench, action);
+    } else if (action >= ACTION_SEARCH && action <= ACTION_PREVIOUS_MATCH) {
+        log_key(workbench, action);
     } else if (workbench->screen == SCREEN_TUNE) {
         tune_key(workbench, action);
     } else if (workbench->screen == SCREEN_MEMORY) {
@@ -290,6 +321,29 @@ static bool overlay_key(struct workbench *workbench, uint32_t key)
     }
 }
 
+void workbench_action(struct workbench *workbench, enum action action)
+{
+    if (action == ACTION_NONE || global_key(workbench, action)) {
+        return;
+    }
+    if (action == ACTION_COMMAND) {
+        command_open(workbench, "");
+    } else if (workbench->overlay == OVERLAY_RUNS) {
+        runs_key(workbench, action);
+    } else if (workbench->mode == MODE_LAUNCHER) {
+        home_key(workbench, action);
+    } else if (workbench->screen == SCREEN_TUNE && action == ACTION_ENTER) {
+        if (workbench_live(workbench)) {
+            workbench_ask(workbench, FIELD_FOR_TUNE,
+                          workbench->tune.row[workbench->tune.cursor].staged);
+        } else {
+            workbench_say(workbench, STYLE_WARN, "nothing is running here, this is a recording");
+        }
+    } else {
+        run_key(workbench, action);
+    }
+}
+
 void workbench_key(struct workbench *workbench, uint32_t key)
 {
     workbench->dirty = true;
@@ -310,21 +364,5 @@ void workbench_key(struct workbench *workbench, uint32_t key)
         return;
     }
     workbench->message[0] = '\0';
-    if (action == ACTION_NONE || global_key(workbench, action)) {
-        return;
-    }
-    if (workbench->overlay == OVERLAY_RUNS) {
-        runs_key(workbench, action);
-    } else if (workbench->mode == MODE_LAUNCHER) {
-        home_key(workbench, action);
-    } else if (workbench->screen == SCREEN_TUNE && action == ACTION_ENTER) {
-        if (workbench_live(workbench)) {
-            workbench_ask(workbench, FIELD_FOR_TUNE,
-                          workbench->tune.row[workbench->tune.cursor].staged);
-        } else {
-            workbench_say(workbench, STYLE_WARN, "nothing is running here, this is a recording");
-        }
-    } else {
-        run_key(workbench, action);
-    }
+    workbench_action(workbench, action);
 }

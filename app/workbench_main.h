@@ -10,8 +10,9 @@
  * locale decide about colours and glyphs. */
 int workbench_launcher(void);
 
-/* The dashboard of a run, running or ended; NULL: the newest running one, else the newest. */
-int workbench_attach(const char *run);
+/* The dashboard of a run, running or ended; NULL: the newest running one, else the newest.
+ * `choose`: the list of runs lies over it. */
+int workbench_attach(const char *run, bool choose);
 
 /* Starts the recipe of `options` (with `directory`, if given; nothing else is used) as a process of
  * its own and shows its dashboard. The exit code, or -1 with an error if it could not be started.

@@ -95,7 +95,9 @@ const struct command command_table[] = {
       "Its bytes are what a run takes. Exit code 4 if they do not fit.",
       plan_options, 1, 1, true, command_plan },
     { "attach", "[RUN]", "dashboard of a running run; a finished one replays",
-      "Without RUN: the newest running one, else the newest.", NULL, 0, 1, false, command_attach },
+      "Without RUN: the newest running one, else the newest; where several are running, with "
+      "their list.",
+      NULL, 0, 1, false, command_attach },
     { "runs", "", "all runs, newest first", NULL, NULL, 0, 0, false, command_runs },
     { "show", "RUN", "what a run did: settings, losses, checkpoints", NULL, NULL, 1, 1, false,
       command_show },

@@ -189,12 +189,28 @@ int command_start(void)
     return code;
 }
 
+/* Whether more than one run is running: then somebody has to say which. */
+static bool several_run(void)
+{
+    struct run_list list = { 0 };
+    struct error ignored = { 0 };
+    size_t running = 0;
+    if (run_list_read(&list, &ignored) == 0) {
+        for (size_t i = 0; i < list.count; i++) {
+            running += list.item[i].status == RUN_RUNNING || list.item[i].status == RUN_PAUSED;
+        }
+        run_list_free(&list);
+    }
+    return running > 1;
+}
+
 int command_attach(const struct arguments *arguments)
 {
     struct error err = { 0 };
     const char *word = arguments->word_count > 0 ? arguments->word[0] : NULL;
     char *run = need_terminal("windrow attach", &err) == -1 ? NULL : run_resolve(word, &err);
-    int code = run == NULL ? output_error(&err) : workbench_attach(run);
+    int code =
+        run == NULL ? output_error(&err) : workbench_attach(run, word == NULL && several_run());
     free(run);
     return code;
 }

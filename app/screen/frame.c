@@ -11,6 +11,7 @@
 #include "app/widget/widget.h"
 #include "app/workbench.h"
 #include "engine/base/file.h"
+#include "engine/base/xalloc.h"
 
 static void run_header(const struct workbench *workbench, struct canvas *canvas, struct rect area)
 {
@@ -156,6 +157,36 @@ static void default_message(const struct workbench *workbench, char *out, size_t
     }
 }
 
+/* The command line, and below it what the word could become. */
+static void draw_command(const struct workbench *workbench, struct canvas *canvas,
+                         const struct layout_frame *frame)
+{
+    struct command_candidates *all = xcalloc(1, sizeof(*all));
+    command_complete(workbench, workbench->field, all);
+    canvas_fill(canvas, frame->message, ' ', STYLE_TEXT);
+    canvas_fill(canvas, frame->footer, ' ', STYLE_TEXT);
+    int y = frame->message.y;
+    int width = frame->message.width;
+    canvas_put(canvas, 0, y, ':', STYLE_KEY);
+    const char *shown = workbench->field;
+    while (*shown && text_columns(shown) > width - 3) {
+        do {
+            shown++;
+        } while (((unsigned char)*shown & 0xc0) == 0x80);
+    }
+    int used = canvas_text(canvas, 1, y, width - 2, STYLE_STRONG, shown);
+    canvas_put(canvas, 1 + used, y, '_', STYLE_STRONG);
+    int x = 1;
+    for (int i = 0; i < all->count && x < width - 12; i++) {
+        x += canvas_text(canvas, x, frame->footer.y, width - 1 - x, STYLE_DIM, all->word[i]) + 2;
+    }
+    if (all->count == 0) {
+        canvas_text(canvas, 1, frame->footer.y, width - 2, STYLE_DIM,
+                    "Enter carries it out, Esc drops it, Up recalls earlier lines");
+    }
+    free(all);
+}
+
 static void draw_message(const struct workbench *workbench, struct canvas *canvas, struct rect area)
 {
     char text[256];
@@ -224,6 +255,15 @@ static void draw_field(const struct workbench *workbench, struct canvas *canvas)
         snprintf(title, sizeof(title), "remove %.80s from the disk?",
                  path_base(workbench->runs.prune));
         snprintf(hint, sizeof(hint), "type its whole name and Enter; Esc keeps it");
+    } else if (workbench->field_use == FIELD_FOR_PROMPT) {
+        snprintf(title, sizeof(title), "prompt");
+        snprintf(hint, sizeof(hint), "Enter lets the model go on from it, after the current step");
+    } else if (workbench->field_use == FIELD_FOR_SEARCH) {
+        snprintf(title, sizeof(title), "search the log");
+        snprintf(hint, sizeof(hint), "n and N go to the next older and newer match");
+    } else if (workbench->field_use == FIELD_FOR_ONLY) {
+        snprintf(title, sizeof(title), "show only lines with");
+        snprintf(hint, sizeof(hint), "empty shows all; Enter filters, Esc leaves it as it was");
     } else if (workbench->field_use == FIELD_FOR_ADD) {
         snprintf(title, sizeof(title), "add a %s", lists[workbench->launcher.pane & 3]);
         snprintf(hint, sizeof(hint), "Enter adds it to the list, Esc cancels");
@@ -296,6 +336,8 @@ static void draw_all(const struct workbench *workbench, struct canvas *canvas)
         screen_help(workbench, canvas);
     } else if (workbench->overlay == OVERLAY_STOP) {
         draw_stop(workbench, canvas);
+    } else if (workbench->overlay == OVERLAY_FIELD && workbench->field_use == FIELD_FOR_COMMAND) {
+        draw_command(workbench, canvas, &frame);
     } else if (workbench->overlay == OVERLAY_REMOVE) {
         draw_remove(workbench, canvas);
     } else if (workbench->overlay == OVERLAY_COMMAND) {

@@ -58,6 +58,12 @@ static int collect(const struct workbench *workbench, struct help_line lines[HEL
             keys_of(row, line->keys, sizeof(line->keys));
         }
     }
+    lines[count++] = (struct help_line){ "", "COMMAND LINE (:)", true, false };
+    for (size_t i = 0; i < command_row_count; i++) {
+        struct help_line *line = &lines[count++];
+        *line = (struct help_line){ "", command_rows[i].help, false, false };
+        snprintf(line->keys, sizeof(line->keys), ":%s", command_rows[i].name);
+    }
     lines[count++] = (struct help_line){ "", "SIGNS", true, false };
     bool launcher = workbench->mode == MODE_LAUNCHER;
     int words = launcher ? 3 : 5;

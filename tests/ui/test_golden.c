@@ -221,6 +221,43 @@ static void test_compare(void **state)
     workbench_close(&workbench);
 }
 
+/* Three prompts, one of them at four steps; the command line over it; the log filtered. */
+static void test_texts(void **state)
+{
+    (void)state;
+    static const char *const prompts[] = { "The meadow",      "Rain",       "The meadow",
+                                           "A very old song", "The meadow", "The meadow" };
+    struct workbench workbench;
+    workbench_open(&workbench);
+    recording_launcher(&workbench);
+    recording_feed(&workbench, &recorded);
+    for (int i = 0; i < 6; i++) {
+        struct event event;
+        event_init(&event, EVENT_SAMPLE);
+        event.step = 401 + i;
+        event.sample.prompt = xstrdup(prompts[i]);
+        event.sample.text =
+            xasprintf("%s at step %d, which goes on and on until there is nothing more to say of "
+                      "it,\nand then one more line.",
+                      prompts[i], 401 + i);
+        workbench_event(&workbench,
+                        &(struct workbench_event){ .kind = WORKBENCH_RECORD, .record = &event });
+        event_free(&event);
+    }
+    press(&workbench, '6');
+    compare_all(&workbench, "samples-many");
+    press(&workbench, ':');
+    for (const char *text = "fork 20261121-1141-grass@400 batch."; *text; text++) {
+        press(&workbench, (uint32_t)*text);
+    }
+    compare(&workbench, "command", &shapes[0]);
+    press(&workbench, INPUT_ESCAPE);
+    log_filter(&workbench, "e");
+    log_search(&workbench, "evaluation");
+    compare(&workbench, "log-search", &shapes[0]);
+    workbench_close(&workbench);
+}
+
 static void test_others(void **state)
 {
     (void)state;
@@ -344,7 +381,8 @@ int main(void)
         cmocka_unit_test(test_tune),     cmocka_unit_test(test_others),
         cmocka_unit_test(test_compact),  cmocka_unit_test(test_layers),
         cmocka_unit_test(test_memory),   cmocka_unit_test(test_finished),
-        cmocka_unit_test(test_compare),  cmocka_unit_test(test_gpu),
+        cmocka_unit_test(test_compare),  cmocka_unit_test(test_texts),
+        cmocka_unit_test(test_gpu),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
