@@ -194,8 +194,11 @@ static void test_completion(void **state)
     expect_completed(&workbench, "screen co", "screen compare ");
     /* What was typed comes back, newest first, without repetitions. */
     enter(&workbench, "rank 16");
+    expect_sent(&workbench, "set", "method.rank", "16");
     enter(&workbench, "pause");
+    expect_sent(&workbench, "pause", "", "");
     enter(&workbench, "pause");
+    expect_sent(&workbench, "pause", "", "");
     press(&workbench, ':');
     press(&workbench, INPUT_UP);
     assert_string_equal(workbench.field, "pause");
