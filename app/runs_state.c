@@ -160,6 +160,8 @@ void runs_listed(struct workbench *workbench)
 /* ---- forking and removing ----------------------------------------------------------------------
  */
 
+/* A run that goes on removes its older checkpoints, so only the newest is sure to be there when the
+ * words are sent; a recording keeps what it has. */
 void runs_fork(struct workbench *workbench, const char *run, const char *settings)
 {
     char words[512];
@@ -170,7 +172,7 @@ void runs_fork(struct workbench *workbench, const char *run, const char *setting
                       workbench_live(workbench) ? "" : " while it runs");
         return;
     }
-    if (own) {
+    if (own && !workbench_live(workbench)) {
         snprintf(words, sizeof(words), "%.80s@%" PRId64 " %.380s", path_base(run),
                  history->checkpoint_step, settings);
     } else {

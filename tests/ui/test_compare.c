@@ -203,6 +203,12 @@ static void test_reading_again(void **state)
     workbench_close(&workbench);
 }
 
+static void link_is(struct workbench *workbench, enum connection connection)
+{
+    struct workbench_event event = { .kind = WORKBENCH_CONNECTION, .link = { connection, "done" } };
+    workbench_event(workbench, &event);
+}
+
 static void test_fork(void **state)
 {
     (void)state;
@@ -214,9 +220,14 @@ static void test_fork(void **state)
     assert_true(workbench_effect(&workbench, &effect));
     press(&workbench, 'F');
     assert_int_equal(workbench.overlay, OVERLAY_FIELD);
-    assert_string_equal(workbench.field, "1121-1141-grass@400 method.rank=64");
+    assert_string_equal(workbench.field, "1121-1141-grass method.rank=64");
     type(&workbench, " train.steps=500");
-    expect(&workbench, EFFECT_FORK, "1121-1141-grass@400 method.rank=64 train.steps=500");
+    expect(&workbench, EFFECT_FORK, "1121-1141-grass method.rank=64 train.steps=500");
+    link_is(&workbench, CONNECTION_NONE);
+    press(&workbench, 'F');
+    assert_string_equal(workbench.field, "1121-1141-grass@400 method.rank=64");
+    press(&workbench, INPUT_ESCAPE);
+    link_is(&workbench, CONNECTION_LIVE);
     workbench.history.checkpoint_step = -1;
     press(&workbench, 'F');
     assert_int_equal(workbench.overlay, OVERLAY_NONE);
