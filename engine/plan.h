@@ -36,6 +36,10 @@ struct plan {
 int plan_make(const struct recipe *recipe, const struct model_config *config, struct plan *plan,
               struct error *err);
 
+/* Whether the recipe's device means a GPU; "auto" does if there is one. The plan of such a recipe
+ * holds what its kernels work in. */
+bool plan_takes_cuda(const struct recipe *recipe);
+
 /* Capacities for a trainer that only evaluates and generates (options->inference). */
 int plan_inference(const struct trainer_options *wanted, size_t capacity[MEMORY_CATEGORY_COUNT],
                    struct error *err);

@@ -16,6 +16,7 @@ struct backend *backend_open(const char *name, int index, char *why, size_t why_
         { "cpu", backend_cpu_open },
         { "cuda", backend_cuda_open },
         { "null", backend_null_open },
+        { "null-cuda", backend_null_cuda_open },
     };
     for (size_t i = 0; i < sizeof known / sizeof known[0]; i++) {
         if (strcmp(known[i].name, name) == 0) {
@@ -72,6 +73,7 @@ void *backend_alloc(struct backend *be, size_t bytes)
 void backend_free(struct backend *be, void *data, size_t bytes)
 {
     if (data != NULL) {
+        backend_forget_replays(be);
         be->ops->free(be, data, bytes);
     }
 }
@@ -123,4 +125,149 @@ const char *op_family_name(enum op_family family)
         [OP_PROJECT] = "project", [OP_OPTIMIZER] = "optimizer",     [OP_RANDOM] = "random",
     };
     return (unsigned)family < OP_FAMILY_COUNT ? names[family] : "?";
+}
+
+/* ---- inputs and answers ---------------------------------------------------------------------- */
+
+void backend_feed(struct backend *be, void *device, const void *host, size_t bytes)
+{
+    if (be->ops->feed == NULL) {
+        backend_upload(be, device, host, bytes);
+    } else if (!be->failed && bytes > 0) {
+        be->ops->feed(be, device, host, bytes);
+    }
+}
+
+void backend_join(struct backend *be)
+{
+    if (!be->failed && be->ops->join != NULL) {
+        be->ops->join(be);
+    }
+}
+
+void backend_fetch(struct backend *be, void *host, const void *device, size_t bytes)
+{
+    if (be->failed || be->ops->fetch == NULL) {
+        backend_download(be, host, device, bytes);
+    } else if (bytes > 0) {
+        be->ops->fetch(be, host, device, bytes);
+    }
+}
+
+/* ---- recorded parts -------------------------------------------------------------------------- */
+
+void backend_forget_replays(struct backend *be)
+{
+    for (int slot = 0; slot < REPLAY_SLOTS; slot++) {
+        if (be->record[slot].ready) {
+            be->ops->forget(be, slot);
+        }
+        be->record[slot].ready = false;
+        be->record[slot].refused = false;
+    }
+}
+
+static void count_replay(struct backend *be, const struct backend_record *r)
+{
+    for (int family = 0; family < OP_FAMILY_COUNT; family++) {
+        be->count[family].calls += r->count[family].calls;
+        be->count[family].flops += r->count[family].flops;
+        be->count[family].bytes += r->count[family].bytes;
+    }
+}
+
+/* Runs `work` only to record it; its operations are not counted again. */
+static void record(struct backend *be, int slot, void (*work)(void *context), void *context)
+{
+    struct op_count counted[OP_FAMILY_COUNT];
+    memcpy(counted, be->count, sizeof counted);
+    if (be->record[slot].ready) {
+        be->ops->forget(be, slot);
+        be->record[slot].ready = false;
+    }
+    bool good = be->ops->capture_begin(be);
+    if (good) {
+        work(context);
+        good = be->ops->capture_end(be, slot);
+    }
+    memcpy(be->count, counted, sizeof counted);
+    be->record[slot].ready = good && !be->failed;
+    be->record[slot].refused = !good;
+    be->tally.captures += good ? 1 : 0;
+}
+
+void backend_replay(struct backend *be, int slot, uint64_t key, void (*work)(void *context),
+                    void *context)
+{
+    struct backend_record *r = &be->record[slot];
+    bool known = (r->ready || r->refused) && r->key == key;
+    if (be->failed || be->ops->launch == NULL || be->replays_off || be->timing ||
+        (known && r->refused)) {
+        work(context);
+        return;
+    }
+    if (known) {
+        be->ops->launch(be, slot);
+        count_replay(be, r);
+        be->tally.replays++;
+        return;
+    }
+    struct op_count before[OP_FAMILY_COUNT];
+    memcpy(before, be->count, sizeof before);
+    work(context);
+    for (int family = 0; family < OP_FAMILY_COUNT; family++) {
+        r->count[family] = (struct op_count){
+            .calls = be->count[family].calls - before[family].calls,
+            .flops = be->count[family].flops - before[family].flops,
+            .bytes = be->count[family].bytes - before[family].bytes,
+        };
+    }
+    if (!be->failed) {
+        r->key = key;
+        record(be, slot, work, context);
+    }
+}
+
+/* ---- memory and choices ---------------------------------------------------------------------- */
+
+void backend_set_scratch(struct backend *be, void *(*take)(void *context, size_t bytes),
+                         void *context)
+{
+    backend_forget_replays(be);
+    be->scratch = (struct backend_scratch){ .take = take, .context = context };
+    if (be->ops->drop_scratch != NULL) {
+        be->ops->drop_scratch(be);
+    }
+}
+
+int backend_memory(struct backend *be, size_t *free_bytes, size_t *total_bytes)
+{
+    return be->ops->memory != NULL ? be->ops->memory(be, free_bytes, total_bytes) : -1;
+}
+
+char *backend_tuning_export(struct backend *be)
+{
+    return be->ops->tuning_export != NULL ? be->ops->tuning_export(be) : NULL;
+}
+
+int backend_tuning_import(struct backend *be, const char *text, char *why, size_t why_size)
+{
+    if (be->ops->tuning_import == NULL) {
+        snprintf(why, why_size, "the %s backend takes no tuning", be->ops->name);
+        return -1;
+    }
+    return be->ops->tuning_import(be, text, why, why_size);
+}
+
+void backend_tuning_name(struct backend *be, char *name, size_t size)
+{
+    name[0] = '\0';
+    if (be->ops->tuning_name != NULL) {
+        be->ops->tuning_name(be, name, size);
+    }
+}
+
+int backend_device_count(const char *name)
+{
+    return strcmp(name, "cuda") == 0 ? backend_cuda_count() : strcmp(name, "cpu") == 0 ? 1 : 0;
 }

@@ -2,7 +2,8 @@
  * A backend: a device with a table of operations.
  *
  * Three names exist in every process: "cpu" (the reference), "cuda" (says so when it was not built
- * in) and "null" (computes nothing and owns no memory: the planner runs a training step on it).
+ * in) and "null" (computes nothing and owns no memory: the planner runs a training step on it;
+ * "null-cuda" also asks for the scratch that the kernels of the cuda backend would ask for).
  *
  * Errors are latched. Operations and transfers return nothing; the first thing that goes wrong
  * (shapes that do not fit together, a failed launch) is written to `error` with the operation and
@@ -58,8 +59,35 @@ struct backend_facts {
     int threads;          /* 0 where it has no meaning */
     char bus_id[32];      /* of a device on a PCI bus, "0000:65:00.0"; else "" */
     size_t memory_bytes;  /* of the device; 0: unknown or unlimited */
+    size_t context_bytes; /* taken by the driver's context and the libraries before any tensor */
     bool host_accessible; /* tensors can be read by the host directly */
     bool imaginary;       /* the null backend: nothing is computed, uploads need no contents */
+    bool asynchronous;    /* operations return before they are done; inputs can be fed ahead */
+};
+
+/* What the host did for the device since the backend was opened. */
+struct backend_tally {
+    int64_t waits;       /* times the host stood still until the device was done */
+    int64_t allocations; /* of device memory, pinned host memory and recorded graphs */
+    int64_t captures;
+    int64_t replays;
+};
+
+/* Where kernels get memory for the inside of one operation from: `take` returns room for `bytes`
+ * that the next operation may overwrite, or NULL with an error latched. Without it a backend uses
+ * memory of its own. */
+struct backend_scratch {
+    void *(*take)(void *context, size_t bytes);
+    void *context;
+};
+
+/* Parts of a step that can be recorded at a time (backend_replay). */
+enum { REPLAY_SLOTS = 6 };
+struct backend_record {
+    bool ready;
+    bool refused; /* it could not be recorded under this key: run as it is */
+    uint64_t key;
+    struct op_count count[OP_FAMILY_COUNT];
 };
 
 /* Which kernels compute attention, where there is a choice: auto takes cuDNN where it can be had
@@ -68,7 +96,8 @@ enum attention_kernels { ATTENTION_AUTO, ATTENTION_OWN, ATTENTION_CUDNN };
 
 struct backend_options {
     enum attention_kernels attention;
-    bool deterministic; /* the same bits each time: no kernel that adds in any order */
+    bool deterministic; /* the same bits each time: no kernel that adds in any order,
+                         * and no choice among kernels by time */
 };
 
 struct backend {
@@ -77,7 +106,12 @@ struct backend {
     struct backend_facts facts;
     struct backend_options options; /* set by backend_configure alone */
     struct op_count count[OP_FAMILY_COUNT];
+    struct backend_tally tally;
+    struct backend_scratch scratch;
+    struct backend_record record[REPLAY_SLOTS];
+    const struct call *call; /* the operation under way, or NULL (kernels/call.h) */
     bool timing;
+    bool replays_off; /* nothing is recorded: every operation is asked for each time */
     bool failed;
     char error[512]; /* the first error, a sentence; empty while all is well */
 };
@@ -109,6 +143,48 @@ void backend_free(struct backend *be, void *data, size_t bytes);
  * host buffer with zero bytes. */
 void backend_upload(struct backend *be, void *device, const void *host, size_t bytes);
 void backend_download(struct backend *be, void *host, const void *device, size_t bytes);
+
+/* An upload that nobody waits for. The host's bytes are taken at once; the copy is made beside
+ * later operations, after those asked so far. Operations that read `device` are asked after
+ * backend_join, which is no wait of the host either. */
+void backend_feed(struct backend *be, void *device, const void *host, size_t bytes);
+void backend_join(struct backend *be);
+
+/* A download that nobody waits for: host[0, bytes) is written by the end of the next wait (a
+ * download or backend_sync), and must stay where it is until then. */
+void backend_fetch(struct backend *be, void *host, const void *device, size_t bytes);
+
+/* Runs work(context), or repeats what it asked the device for last time.
+ *
+ * The first call under a key runs `work`, and then once more only to record it; later calls with
+ * the same slot and key replay the record without running `work`, and count its operations. So
+ * `work` has to ask for the same operations on the same memory each time, has to do nothing on the
+ * host that would be missed or that may not happen twice, and may not wait, upload or download.
+ * What differs from step to step must be read from device memory. Backends that record nothing run
+ * `work` each time. Memory given back makes all records void. */
+void backend_replay(struct backend *be, int slot, uint64_t key, void (*work)(void *context),
+                    void *context);
+void backend_forget_replays(struct backend *be);
+
+/* Kernels take their scratch from there from now on; take NULL: from the backend itself. Memory of
+ * its own that the backend held for it is given back. */
+void backend_set_scratch(struct backend *be, void *(*take)(void *context, size_t bytes),
+                         void *context);
+
+/* Bytes free and in all on the device, as its driver tells. -1 if there is no telling. */
+int backend_memory(struct backend *be, size_t *free_bytes, size_t *total_bytes);
+
+/* Choices among kernels that were made by time, as text for the next process on the same device.
+ * Export: malloc'd; NULL if there are none. Import: -1 with a sentence in `why` if the text is
+ * damaged or comes from another device or library; nothing is taken then. */
+char *backend_tuning_export(struct backend *be);
+int backend_tuning_import(struct backend *be, const char *text, char *why, size_t why_size);
+/* What tunings are told apart by ("NVIDIA_H100-132-130101", a name for a file); "" if the backend
+ * has none. */
+void backend_tuning_name(struct backend *be, char *name, size_t size);
+
+/* How many devices of this kind ("cpu", "cuda") can be seen, without opening any. */
+int backend_device_count(const char *name);
 
 void backend_clear_counts(struct backend *be);
 /* Sum over all families. */

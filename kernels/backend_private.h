@@ -11,7 +11,13 @@ extern "C" {
 
 struct backend *backend_cpu_open(int index, char *why, size_t why_size);
 struct backend *backend_null_open(int index, char *why, size_t why_size);
+struct backend *backend_null_cuda_open(int index, char *why, size_t why_size);
 struct backend *backend_cuda_open(int index, char *why, size_t why_size);
+int backend_cuda_count(void);
+
+/* Bytes in use by everybody on the device with this PCI bus id; 0 if nobody can tell. Needs no
+ * context. */
+size_t backend_used_bytes(const char *bus_id);
 
 #ifdef __cplusplus
 }

@@ -202,15 +202,34 @@ bool call_start(struct call *c)
     if (c->be->failed) {
         return false;
     }
+    if (c->be->ops->enter != NULL) {
+        c->be->ops->enter(c->be);
+    }
     if (c->be->timing) {
         (void)c->be->ops->sync(c->be);
         c->started_s = clock_seconds();
     }
+    c->be->call = c;
     return true;
+}
+
+void call_describe(const struct backend *be, char text[CALL_TEXT])
+{
+    const struct call *c = be->call;
+    text[0] = '\0';
+    for (int i = 0; c != NULL && i < c->count; i++) {
+        if ((c->use[i] & CALL_OUT) != 0) {
+            char written[TENSOR_TEXT];
+            describe(written, c->role[i], c->tensor[i]);
+            snprintf(text, CALL_TEXT, "%.40s, writing %s", c->op, written);
+            return;
+        }
+    }
 }
 
 void call_finish(struct call *c, enum op_family family, double flops)
 {
+    c->be->call = NULL;
     struct op_count *count = &c->be->count[family];
     if (c->be->timing) {
         (void)c->be->ops->sync(c->be);

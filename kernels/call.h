@@ -20,6 +20,10 @@
 
 #include "kernels/ops.h"
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 enum { CALL_TENSOR_MAX = 12 };
 
 /* How an operation uses a tensor. */
@@ -67,6 +71,16 @@ bool call_require(struct call *c, bool good, const char *format, ...)
 /* Checks that no output overlaps another tensor, and starts the clock if the backend is timing.
  * True if the operation may run. */
 bool call_start(struct call *c);
+
+/* Names the operation under way and the first tensor that it writes: "norm, writing y 'name' (4, 8)
+ * bf16"; empty if there is none. */
+enum { CALL_TEXT = 320 };
+void call_describe(const struct backend *be, char text[CALL_TEXT]);
+
 void call_finish(struct call *c, enum op_family family, double flops);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

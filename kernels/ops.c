@@ -463,6 +463,9 @@ void op_cross_entropy(struct backend *be, const struct cross_entropy *args)
     call_require(&c, tensor_columns(args->logits) > 0, "there are no classes to choose from");
     call_elements(&c, "losses", args->losses, CALL_OUT | CALL_FP32, rows);
     call_elements(&c, "targets", args->targets, CALL_IN | CALL_INT32, rows);
+    if (args->factor != NULL) {
+        call_elements(&c, "factor", args->factor, CALL_IN | CALL_FP32, 1);
+    }
     if (call_start(&c)) {
         be->ops->cross_entropy(be, args);
         double each = args->gradient ? 7.0 : 4.0;

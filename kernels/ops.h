@@ -242,13 +242,15 @@ void op_distinct(struct backend *be, const struct distinct *args);
 
 /* Softmax cross-entropy of each row of logits (T, V) against targets (T) int32; a target of -1 is
  * not trained. losses (T) fp32: nats, 0 where not trained. If `gradient`, logits become their own
- * gradient in place: scale * (softmax - onehot), 0 where not trained. */
+ * gradient in place: scale * factor * (softmax - onehot), 0 where not trained. factor (1) fp32 lies
+ * on the device, where it can differ from one replay of a recorded step to the next; NULL: 1. */
 struct cross_entropy {
     struct tensor *losses;
     struct tensor *logits;
     const struct tensor *targets;
     float scale;
     bool gradient;
+    const struct tensor *factor;
 };
 void op_cross_entropy(struct backend *be, const struct cross_entropy *args);
 
@@ -545,6 +547,20 @@ struct backend_ops {
     void (*free)(struct backend *be, void *data, size_t bytes);
     void (*upload)(struct backend *be, void *device, const void *host, size_t bytes);
     void (*download)(struct backend *be, void *host, const void *device, size_t bytes);
+    /* What follows up to `zero` may be missing: there is a plain way for each. */
+    void (*feed)(struct backend *be, void *device, const void *host, size_t bytes);
+    void (*join)(struct backend *be);
+    void (*fetch)(struct backend *be, void *host, const void *device, size_t bytes);
+    bool (*capture_begin)(struct backend *be);
+    bool (*capture_end)(struct backend *be, int slot);
+    void (*launch)(struct backend *be, int slot);
+    void (*forget)(struct backend *be, int slot);
+    void (*enter)(struct backend *be); /* before each operation */
+    void (*drop_scratch)(struct backend *be);
+    int (*memory)(struct backend *be, size_t *free_bytes, size_t *total_bytes);
+    char *(*tuning_export)(struct backend *be);
+    int (*tuning_import)(struct backend *be, const char *text, char *why, size_t why_size);
+    void (*tuning_name)(struct backend *be, char *name, size_t size);
 
     void (*zero)(struct backend *, struct tensor *);
     void (*copy)(struct backend *, struct tensor *, const struct tensor *);

@@ -19,6 +19,7 @@
 
 static const struct activation_policy policies[] = {
     { .name = "none",
+      .replayable = true,
       .keeps = { [VALUE_BLOCK_INPUT] = true,
                  [VALUE_NORM1] = true,
                  [VALUE_QKV] = true,
@@ -28,17 +29,19 @@ static const struct activation_policy policies[] = {
                  [VALUE_GATE_UP] = true,
                  [VALUE_SWIGLU] = true } },
     { .name = "norms",
+      .replayable = true,
       .keeps = { [VALUE_BLOCK_INPUT] = true,
                  [VALUE_QKV] = true,
                  [VALUE_ATTENTION] = true,
                  [VALUE_MIDDLE] = true,
                  [VALUE_GATE_UP] = true } },
     { .name = "ffn",
+      .replayable = true,
       .keeps = { [VALUE_BLOCK_INPUT] = true,
                  [VALUE_QKV] = true,
                  [VALUE_ATTENTION] = true,
                  [VALUE_MIDDLE] = true } },
-    { .name = "block", .keeps = { [VALUE_BLOCK_INPUT] = true } },
+    { .name = "block", .replayable = true, .keeps = { [VALUE_BLOCK_INPUT] = true } },
 };
 
 const struct activation_policy *activation_find(const char *recompute)

@@ -91,6 +91,20 @@ static void region_close(struct memory *memory, enum memory_category category)
     region->record_count = 0;
 }
 
+/* Scratch of one operation: on top of the workspace, and free again at once, since the next
+ * operation runs after it. */
+static void *take_scratch(void *context, size_t bytes)
+{
+    struct memory *memory = context;
+    struct memory_position mark = memory_mark(memory, MEMORY_WORKSPACE);
+    struct tensor room = memory_vector(memory, MEMORY_WORKSPACE, "kernel scratch", DTYPE_F32,
+                                       (int64_t)((bytes + sizeof(float) - 1) / sizeof(float)));
+    if (room.data != NULL) {
+        memory_release(memory, MEMORY_WORKSPACE, mark);
+    }
+    return room.data;
+}
+
 struct memory *memory_open(struct backend *be, const size_t capacity[MEMORY_CATEGORY_COUNT],
                            struct error *err)
 {
@@ -104,6 +118,7 @@ struct memory *memory_open(struct backend *be, const size_t capacity[MEMORY_CATE
             return NULL;
         }
     }
+    backend_set_scratch(be, take_scratch, memory);
     return memory;
 }
 
@@ -111,6 +126,9 @@ void memory_close(struct memory *memory)
 {
     if (memory == NULL) {
         return;
+    }
+    if (memory->be->scratch.context == memory) {
+        backend_set_scratch(memory->be, NULL, NULL);
     }
     for (int c = 0; c < MEMORY_CATEGORY_COUNT; c++) {
         struct region *region = &memory->region[c];

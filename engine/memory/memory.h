@@ -4,7 +4,9 @@
  * Tensors are placed in a region like a stack: memory_mark remembers the top, memory_release goes
  * back to it. Every tensor is a record with a name, so that "what was alive at the peak" has an
  * answer. On the null backend capacities are unlimited, and the peaks reached there are the plan;
- * on a real one the plan's peaks are the capacities, and placing one byte more is an error.
+ * on a real one the plan's peaks are the capacities, and placing one byte more is an error. What a
+ * kernel takes for its inside comes from the top of the workspace, so the backend of a trainer has
+ * no memory of its own.
  */
 #ifndef WINDROW_ENGINE_MEMORY_MEMORY_H
 #define WINDROW_ENGINE_MEMORY_MEMORY_H

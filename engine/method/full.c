@@ -98,6 +98,12 @@ static void full_begin_step(struct method *method, int64_t step)
     method->refreshed = false;
 }
 
+static bool full_replayable(const struct method *method)
+{
+    (void)method;
+    return true;
+}
+
 static void full_weight_gradient(struct method *method, struct pass *pass,
                                  const struct linear *linear, const struct tensor *dy,
                                  const struct tensor *x)
@@ -232,6 +238,7 @@ const struct method_ops full_method = {
     .attach = full_attach,
     .detach = full_detach,
     .begin_step = full_begin_step,
+    .replayable = full_replayable,
     .weight_gradient = full_weight_gradient,
     .each_gradient = full_each_gradient,
     .add_squares = full_add_squares,

@@ -320,6 +320,13 @@ void grass_accumulate(struct method *method, struct pass *pass, struct grass_gro
     memory_release(pass->memory, MEMORY_WORKSPACE, mark);
 }
 
+/* The chosen rows lie on the device; a step that chooses needs the host. */
+static bool grass_replayable(const struct method *method)
+{
+    const struct grass *grass = method->state;
+    return !grass->refreshing;
+}
+
 static void grass_weight_gradient(struct method *method, struct pass *pass,
                                   const struct linear *linear, const struct tensor *dy,
                                   const struct tensor *x)
@@ -468,6 +475,7 @@ const struct method_ops grass_method = {
     .attach = grass_attach,
     .detach = grass_detach,
     .begin_step = grass_begin_step,
+    .replayable = grass_replayable,
     .weight_gradient = grass_weight_gradient,
     .head = grass_head,
     .columns = grass_columns,

@@ -34,7 +34,7 @@ struct grass_part {
     int slot_count;
     struct tensor residue; /* int16, of exact rows only */
     int32_t *chosen;       /* (R) the selection in use, as on the device but without offset */
-    int32_t *next;         /* (R) the one being prepared */
+    int32_t *next;         /* (R) the one being prepared; with offset until it is committed */
     uint8_t *seen;         /* (candidates) */
     struct grass_waiting *waiting;
     struct selection_report report;
@@ -115,8 +115,12 @@ void grass_refresh_formed(struct method *method, struct pass *pass, struct grass
 void grass_move_formed(struct method *method, struct pass *pass, struct grass_part *part,
                        const struct tensor *dw);
 
+/* Where the ages of the selection in use come to for a refresh; part of `scratch`. */
+int32_t *grass_old_age(struct grass_part *part);
+
 /* Forms dW of one matrix, chooses, and leaves the compressed gradient of this micro-batch; with a
- * sketch dW is not formed, and the compressed gradient is left to the caller. */
+ * sketch dW is not formed, and the compressed gradient is left to the caller.
+ * What the host wants to know (norms, choice, ages) has come after the next wait. */
 void grass_refresh_part(struct method *method, struct pass *pass, struct grass_part *part,
                         const struct tensor *dy, const struct tensor *x);
 

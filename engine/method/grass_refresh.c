@@ -84,22 +84,41 @@ static void sketch_norms(struct method *method, struct pass *pass, const struct 
     memory_release(pass->memory, MEMORY_WORKSPACE, mark);
 }
 
-/* Leaves the choice in next_index, local to the matrix, and on the host. */
-static void choose(struct method *method, struct backend *be, struct grass_part *part,
-                   const struct tensor *norms)
+int32_t *grass_old_age(struct grass_part *part)
 {
-    op_select(be, &(struct select){ .index = &part->next_index,
-                                    .scale = &part->next_rho,
-                                    .norms = norms,
-                                    .rule = method->settings.selection,
-                                    .replacement = method->settings.replacement,
-                                    .unbiased = method->settings.unbiased,
-                                    .key = { .seed = method->settings.seed,
-                                             .purpose = RANDOM_SELECT,
-                                             .tensor = part->part->parameter->id,
-                                             .step = (uint32_t)method->step } });
-    backend_download(be, part->norms, norms->data, tensor_bytes(norms));
-    backend_download(be, part->next, part->next_index.data, tensor_bytes(&part->next_index));
+    return part->scratch + 2 * part->count;
+}
+
+/* Chooses by `norms`, and takes the chosen rows or columns out of dw (NULL: not). The index of a
+ * matrix in a packed layer counts from the first row of the layer, that of dw from its own: the
+ * same choice is then made twice, which is cheaper than asking the host to add a number. What the
+ * host wants to know is on its way. */
+static void choose(struct method *method, struct backend *be, struct grass_part *part,
+                   const struct tensor *dw, const struct tensor *norms)
+{
+    struct select args = { .index = &part->next_index,
+                           .scale = &part->next_rho,
+                           .norms = norms,
+                           .rule = method->settings.selection,
+                           .replacement = method->settings.replacement,
+                           .unbiased = method->settings.unbiased,
+                           .key = { .seed = method->settings.seed,
+                                    .purpose = RANDOM_SELECT,
+                                    .tensor = part->part->parameter->id,
+                                    .step = (uint32_t)method->step } };
+    if (dw != NULL) {
+        op_select(be, &args);
+        op_gather(be, &part->gradient, dw, &part->next_index, part->side);
+    }
+    if (dw == NULL || part->offset != 0) {
+        args.offset = part->offset;
+        op_select(be, &args);
+    }
+    backend_fetch(be, part->norms, norms->data, tensor_bytes(norms));
+    backend_fetch(be, part->next, part->next_index.data, tensor_bytes(&part->next_index));
+    if (part->waiting == NULL) {
+        backend_fetch(be, grass_old_age(part), part->age.data, tensor_bytes(&part->age));
+    }
 }
 
 static void announce(struct method *method, bool begin)
@@ -121,9 +140,7 @@ static void choose_from_gradient(struct method *method, struct pass *pass, struc
 {
     struct tensor norms = place_norms(pass, part);
     op_squared_norms(pass->be, &norms, dw, part->side);
-    choose(method, pass->be, part, &norms);
-    op_gather(pass->be, &part->gradient, dw, &part->next_index, part->side);
-    grass_upload_index(method, part, part->next, &part->next_index);
+    choose(method, pass->be, part, dw, &norms);
 }
 
 void grass_refresh_part(struct method *method, struct pass *pass, struct grass_part *part,
@@ -134,8 +151,7 @@ void grass_refresh_part(struct method *method, struct pass *pass, struct grass_p
     if (method->settings.sketch > 0) {
         struct tensor norms = place_norms(pass, part);
         sketch_norms(method, pass, part, dy, x, &norms);
-        choose(method, pass->be, part, &norms);
-        grass_upload_index(method, part, part->next, &part->next_index);
+        choose(method, pass->be, part, NULL, &norms);
     } else {
         struct tensor dw = grass_form_gradient(method, pass, part, dy, x);
         choose_from_gradient(method, pass, part, &dw);
@@ -231,14 +247,10 @@ static void carry(struct method *method, struct grass_part *part, int64_t used)
     size_t bytes = (size_t)part->count * sizeof(int32_t);
     int32_t *map = part->scratch;
     int32_t *age = part->scratch + part->count;
-    int32_t *old_age = part->scratch + 2 * part->count;
     struct grass_waiting *waiting = part->waiting;
     const int32_t *old = waiting != NULL ? waiting->index : part->chosen;
-    const int32_t *ages = waiting != NULL ? waiting->age : old_age;
+    const int32_t *ages = waiting != NULL ? waiting->age : grass_old_age(part);
     int64_t old_used = grass_used(old, waiting != NULL ? waiting->count : part->count);
-    if (waiting == NULL) {
-        backend_download(method->be, old_age, part->age.data, bytes);
-    }
     memset(map, 0xff, bytes); /* -1: a new row, or an unused slot */
     grass_match_slots(part->next, used, old, old_used, map);
     for (int64_t j = 0; j < part->count; j++) {
@@ -256,6 +268,9 @@ static void carry(struct method *method, struct grass_part *part, int64_t used)
 
 void grass_commit_part(struct method *method, struct grass_part *part)
 {
+    for (int64_t j = 0; j < part->count; j++) {
+        part->next[j] -= part->next[j] >= 0 ? (int32_t)part->offset : 0;
+    }
     int64_t used = grass_used(part->next, part->count);
     const struct grass_waiting *waiting = part->waiting;
     const int32_t *before = waiting != NULL ? waiting->index : part->chosen;

@@ -91,6 +91,11 @@ struct method_ops {
                     struct tensor *y, const struct tensor *x);
     void (*input_gradient)(struct method *method, struct pass *pass, const struct linear *linear,
                            struct tensor *dx, const struct tensor *dy);
+    /* Whether weight_gradient asks for the same operations on the same memory in every step like
+     * this one, and does nothing else: then a step may be replayed without calling it
+     * (backend_replay). Asked after begin_step; NULL: never. What differs between steps must lie in
+     * device memory. */
+    bool (*replayable)(const struct method *method);
     /* In the backward; `method->micro` counts micro-batches of the step from 0. */
     void (*weight_gradient)(struct method *method, struct pass *pass, const struct linear *linear,
                             const struct tensor *dy, const struct tensor *x);

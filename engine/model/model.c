@@ -360,7 +360,8 @@ void model_loss(struct model *model, struct pass *pass, const struct tensor *hid
         op_cross_entropy(be, &(struct cross_entropy){ .losses = &loss,
                                                       .logits = &logits,
                                                       .targets = &target,
-                                                      .scale = args->scale,
+                                                      .factor = args->scale,
+                                                      .scale = 1.0f,
                                                       .gradient = args->dhidden != NULL });
         if (args->dhidden != NULL) {
             head_gradient(model, pass, &logits, &h);

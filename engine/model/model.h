@@ -128,7 +128,7 @@ void model_forward(struct model *model, struct pass *pass, struct model_forward 
 struct model_loss {
     struct tensor *loss_sum;
     struct tensor *dhidden;
-    float scale;
+    const struct tensor *scale;
 };
 void model_loss(struct model *model, struct pass *pass, const struct tensor *hidden,
                 const struct model_loss *args);

@@ -31,6 +31,8 @@ extern const char *const block_value_names[VALUE_COUNT];
  * in the backward. The block's input is always kept. */
 struct activation_policy {
     const char *name;
+    bool replayable; /* it asks for the same operations in every step: nothing drawn at random by a
+                        key of the step */
     bool keeps[VALUE_COUNT];
 };
 

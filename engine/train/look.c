@@ -13,12 +13,14 @@ int trainer_evaluate(struct trainer *trainer, const struct batch *batch, double 
         fail(err, ERROR_USAGE, "this run has no memory planned for an evaluation");
         return hint(err, "set data.validation and train.eval_every");
     }
-    if (trainer_upload(trainer, batch, err) != 0) {
+    if (trainer_check_batch(trainer, batch, err) != 0) {
         return -1;
     }
+    trainer_feed(trainer, 0, batch, 1.0f);
+    backend_join(trainer->be);
     trainer_enter(trainer, PHASE_EVALUATE);
     struct memory_position mark = memory_mark(memory, MEMORY_WORKSPACE);
-    struct pass pass = trainer_pass(trainer, false);
+    struct pass pass = trainer_pass(trainer, 0, false);
     struct model_forward forward;
     op_zero(trainer->be, &trainer->loss);
     model_forward(&trainer->model, &pass, &forward);
@@ -107,13 +109,13 @@ int trainer_generate_feed(struct trainer *trainer, int32_t token, float *logits,
     }
     trainer_enter(trainer, PHASE_SAMPLE);
     int32_t position = (int32_t)trainer->cache.position;
-    backend_upload(trainer->be, trainer->ids.data, &token, sizeof token);
-    backend_upload(trainer->be, trainer->positions.data, &position, sizeof position);
-    struct tensor ids = trainer->ids;
-    struct tensor positions = trainer->positions;
+    backend_upload(trainer->be, trainer->input[0].ids.data, &token, sizeof token);
+    backend_upload(trainer->be, trainer->input[0].positions.data, &position, sizeof position);
+    struct tensor ids = trainer->input[0].ids;
+    struct tensor positions = trainer->input[0].positions;
     ids.dim[0] = 1;
     positions.dim[0] = 1;
-    struct pass pass = trainer_pass(trainer, false);
+    struct pass pass = trainer_pass(trainer, 0, false);
     pass.batch = 1;
     pass.sequence = 1;
     pass.ids = &ids;

@@ -199,12 +199,24 @@ static int64_t checkpoint_size(struct trainer *trainer)
     return bytes + adapter_bytes(trainer);
 }
 
-static struct backend *open_null(struct error *err)
+bool plan_takes_cuda(const struct recipe *recipe)
+{
+    if (strcmp(recipe->device, "auto") == 0) {
+        return backend_device_count("cuda") > 0;
+    }
+    return strncmp(recipe->device, "cuda", 4) == 0;
+}
+
+static struct backend *open_null(const struct recipe *recipe, struct error *err)
 {
     char why[256];
-    struct backend *be = backend_open("null", 0, why, sizeof why);
-    if (be == NULL) {
+    const char *name = plan_takes_cuda(recipe) ? "null-cuda" : "null";
+    struct backend *be = backend_open(name, 0, why, sizeof why);
+    struct backend_options options = recipe_backend_options(recipe);
+    if (be == NULL || backend_configure(be, &options, why, sizeof why) != 0) {
         fail(err, ERROR_RUNTIME, "cannot plan: %s", why);
+        backend_close(be);
+        return NULL;
     }
     return be;
 }
@@ -214,7 +226,7 @@ int plan_make(const struct recipe *recipe, const struct model_config *config, st
 {
     memset(plan, 0, sizeof *plan);
     struct watch watch = { .plan = plan, .phase = PHASE_IDLE };
-    struct backend *be = open_null(err);
+    struct backend *be = open_null(recipe, err);
     if (be == NULL) {
         return -1;
     }
@@ -252,7 +264,7 @@ int plan_inference(const struct trainer_options *wanted, size_t capacity[MEMORY_
 {
     struct trainer_options options = *wanted;
     struct batch batch = plan_batch(wanted->recipe);
-    struct backend *be = open_null(err);
+    struct backend *be = open_null(wanted->recipe, err);
     if (be == NULL) {
         return -1;
     }

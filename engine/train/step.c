@@ -5,8 +5,9 @@
 #include "engine/optimizer/schedule.h"
 #include "engine/train/trainer_parts.h"
 
-struct pass trainer_pass(struct trainer *trainer, bool training)
+struct pass trainer_pass(struct trainer *trainer, int inputs, bool training)
 {
+    struct trainer_inputs *input = &trainer->input[inputs];
     return (struct pass){ .be = trainer->be,
                           .memory = trainer->memory,
                           .batch = trainer->recipe.batch_micro,
@@ -18,14 +19,14 @@ struct pass trainer_pass(struct trainer *trainer, bool training)
                               training && trainer->sampler.ops != NULL ? &trainer->sampler : NULL,
                           .hooks = &trainer->hooks,
                           .dense = &trainer->dense_gradients,
-                          .ids = &trainer->ids,
-                          .targets = &trainer->targets,
-                          .positions = &trainer->positions,
-                          .starts = trainer->whole ? NULL : &trainer->starts };
+                          .ids = &input->ids,
+                          .targets = &input->targets,
+                          .positions = &input->positions,
+                          .starts = input->whole ? NULL : &input->starts };
 }
 
 /* Everything that an operation will use as an index is checked here, on the host. */
-static int check_batch(const struct trainer *trainer, const struct batch *batch, struct error *err)
+int trainer_check_batch(const struct trainer *trainer, const struct batch *batch, struct error *err)
 {
     int64_t vocabulary = trainer->model.config.vocabulary;
     if (batch->rows != trainer->recipe.batch_micro ||
@@ -58,18 +59,32 @@ static int check_batch(const struct trainer *trainer, const struct batch *batch,
     return 0;
 }
 
-int trainer_upload(struct trainer *trainer, const struct batch *batch, struct error *err)
+void trainer_feed(struct trainer *trainer, int index, const struct batch *batch, float scale)
 {
-    if (check_batch(trainer, batch, err) != 0) {
-        return -1;
-    }
+    struct trainer_inputs *input = &trainer->input[index];
+    const char *first = input->ids.data;
     size_t bytes = (size_t)(batch->rows * batch->sequence) * sizeof(int32_t);
-    trainer->whole = batch->whole;
-    backend_upload(trainer->be, trainer->ids.data, batch->ids, bytes);
-    backend_upload(trainer->be, trainer->targets.data, batch->targets, bytes);
-    backend_upload(trainer->be, trainer->positions.data, batch->positions, bytes);
-    backend_upload(trainer->be, trainer->starts.data, batch->starts, bytes);
-    return 0;
+    const struct {
+        const struct tensor *tensor;
+        const void *host;
+        size_t bytes;
+    } parts[] = {
+        { &input->ids, batch->ids, bytes },
+        { &input->targets, batch->targets, bytes },
+        { &input->positions, batch->positions, bytes },
+        { &input->starts, batch->starts, bytes },
+        { &input->scale, &scale, sizeof scale },
+    };
+    size_t used = 0;
+    input->whole = batch->whole;
+    for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) {
+        size_t at = (size_t)((uintptr_t)parts[i].tensor->data - (uintptr_t)first);
+        if (!trainer->be->facts.imaginary) {
+            memcpy((char *)trainer->packed + at, parts[i].host, parts[i].bytes);
+        }
+        used = at + parts[i].bytes;
+    }
+    backend_feed(trainer->be, input->ids.data, trainer->packed, used);
 }
 
 /* Where only rows of the embedding have a gradient, the ids of all micro-batches decide which. */
@@ -84,22 +99,27 @@ static int begin_dense(struct trainer *trainer, const struct batch *batches, int
     }
     size_t bytes = (size_t)tokens * sizeof(int32_t);
     for (int64_t i = 0; trainer->dense.by_rows && i < count; i++) {
-        if (check_batch(trainer, &batches[i], err) != 0) {
-            return -1;
-        }
         backend_upload(trainer->be, (char *)ids->data + (size_t)i * bytes, batches[i].ids, bytes);
     }
     dense_begin_step(&trainer->dense, count * tokens);
     return 0;
 }
 
-static void micro_batch(struct trainer *trainer, float scale)
+/* One micro-batch, as backend_replay wants it. */
+struct micro_batch {
+    struct trainer *trainer;
+    int inputs;
+};
+
+static void micro_batch(void *context)
 {
+    const struct micro_batch *micro = context;
+    struct trainer *trainer = micro->trainer;
     struct model *model = &trainer->model;
     struct memory *memory = trainer->memory;
     struct memory_position activations = memory_mark(memory, MEMORY_ACTIVATIONS);
     struct memory_position workspace = memory_mark(memory, MEMORY_WORKSPACE);
-    struct pass pass = trainer_pass(trainer, true);
+    struct pass pass = trainer_pass(trainer, micro->inputs, true);
     struct tensor slots = dense_slots(&trainer->dense, trainer->method.micro * pass_tokens(&pass),
                                       pass_tokens(&pass));
     pass.slots = slots.rank > 0 ? &slots : NULL;
@@ -107,12 +127,67 @@ static void micro_batch(struct trainer *trainer, float scale)
     trainer_enter(trainer, PHASE_FORWARD);
     model_forward(model, &pass, &forward);
     model_loss(model, &pass, &forward.hidden,
-               &(struct model_loss){
-                   .loss_sum = &trainer->loss, .dhidden = &forward.hidden, .scale = scale });
+               &(struct model_loss){ .loss_sum = &trainer->loss,
+                                     .dhidden = &forward.hidden,
+                                     .scale = &trainer->input[micro->inputs].scale });
     trainer_enter(trainer, PHASE_BACKWARD);
     model_backward(model, &pass, &forward, &forward.hidden);
     memory_release(memory, MEMORY_ACTIVATIONS, activations);
     memory_release(memory, MEMORY_WORKSPACE, workspace);
+}
+
+/* What decides, beside the slot, where the tensors of a micro-batch lie. */
+static uint64_t replay_key(const struct trainer *trainer)
+{
+    uint64_t numbers[] = { trainer->layout, memory_mark(trainer->memory, MEMORY_ACTIVATIONS).bytes,
+                           memory_mark(trainer->memory, MEMORY_WORKSPACE).bytes };
+    uint64_t key = 0xcbf29ce484222325u;
+    for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++) {
+        key = (key ^ numbers[i]) * 0x100000001b3u;
+    }
+    return key;
+}
+
+/* The first micro-batch of a step begins the gradients, the others add to them; each set of inputs
+ * has its own record, and so have batches whose rows are one record each. What moves activations
+ * between device and host needs the host each time, and a sample is drawn anew in every step. */
+static void run_micro_batch(struct trainer *trainer, int64_t index, int inputs)
+{
+    struct method *method = &trainer->method;
+    struct micro_batch micro = { .trainer = trainer, .inputs = inputs };
+    bool same = !trainer->offloads && trainer->sampler.ops == NULL && trainer->policy->replayable &&
+                method->ops->replayable != NULL && method->ops->replayable(method);
+    /* The rows of the embedding's gradient lie elsewhere for each micro-batch: three are recorded.
+     */
+    same = same && (!trainer->dense.by_rows || index < 3);
+    method->micro = index;
+    trainer->sampler.micro = index;
+    if (same) {
+        int slot = (index == 0 ? 0 : 1 + inputs) + (trainer->input[inputs].whole ? 3 : 0);
+        trainer_enter(trainer, PHASE_FORWARD);
+        backend_replay(trainer->be, slot, replay_key(trainer), micro_batch, &micro);
+    } else {
+        micro_batch(&micro);
+    }
+}
+
+static void run_micro_batches(struct trainer *trainer, const struct batch *batches, int64_t count,
+                              float scale)
+{
+    bool ahead = trainer->inputs > 1;
+    trainer_feed(trainer, 0, &batches[0], scale);
+    backend_join(trainer->be);
+    for (int64_t i = 0; i < count; i++) {
+        int next = ahead ? (int)((i + 1) % 2) : 0;
+        if (ahead && i + 1 < count) {
+            trainer_feed(trainer, next, &batches[i + 1], scale);
+        }
+        run_micro_batch(trainer, i, ahead ? (int)(i % 2) : 0);
+        if (!ahead && i + 1 < count) {
+            trainer_feed(trainer, next, &batches[i + 1], scale);
+        }
+        backend_join(trainer->be);
+    }
 }
 
 static double learning_rate(const struct trainer *trainer, int64_t step)
@@ -177,17 +252,17 @@ static void update(struct trainer *trainer, double lr, const struct rule_setting
     method->ops->update(method, lr, settings);
 }
 
-/* What the device found, once it is done. */
+/* What the device found, once it is done: the one time in a step that the host waits. */
 static int read_back(struct trainer *trainer, struct step_result *result, struct error *err)
 {
-    float control[CONTROL_COUNT];
-    backend_download(trainer->be, &result->loss, trainer->loss.data, sizeof result->loss);
-    backend_download(trainer->be, control, trainer->control.data, sizeof control);
-    if (backend_sync(trainer->be) != 0) {
+    float answer[STEP_ANSWER];
+    backend_download(trainer->be, answer, trainer->answer.data, sizeof answer);
+    if (trainer->be->failed) {
         return trainer_device_error(trainer, err);
     }
-    result->grad_norm = control[CONTROL_NORM];
-    result->skipped = control[CONTROL_SKIP] != 0.0f;
+    result->loss = answer[ANSWER_LOSS];
+    result->grad_norm = answer[ANSWER_CONTROL + CONTROL_NORM];
+    result->skipped = answer[ANSWER_CONTROL + CONTROL_SKIP] != 0.0f;
     result->refreshed = trainer->method.refreshed;
     if (result->skipped) {
         result->reason =
@@ -202,6 +277,9 @@ int trainer_step(struct trainer *trainer, int64_t step, const struct batch *batc
     memset(result, 0, sizeof *result);
     int64_t tokens = 0;
     for (int64_t i = 0; i < count; i++) {
+        if (trainer_check_batch(trainer, &batches[i], err) != 0) {
+            return -1;
+        }
         tokens += batches[i].trained_tokens;
         result->positions += batches[i].rows * batches[i].sequence;
     }
@@ -227,15 +305,8 @@ int trainer_step(struct trainer *trainer, int64_t step, const struct batch *batc
     if (begin_dense(trainer, batches, count, err) != 0) {
         return -1;
     }
-    for (int64_t i = 0; i < count; i++) {
-        method->micro = i;
-        trainer->sampler.step = step;
-        trainer->sampler.micro = i;
-        if (trainer_upload(trainer, &batches[i], err) != 0) {
-            return -1;
-        }
-        micro_batch(trainer, scale);
-    }
+    trainer->sampler.step = step;
+    run_micro_batches(trainer, batches, count, scale);
     op_scale(trainer->be, &trainer->loss, scale);
     reduce(trainer);
     update(trainer, result->learning_rate, &settings);

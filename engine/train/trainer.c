@@ -183,27 +183,53 @@ static int find_parts(struct trainer *trainer, struct error *err)
     return 0;
 }
 
-static void place_inputs(struct trainer *trainer)
+static void place_inputs(struct trainer *trainer, struct trainer_inputs *input)
 {
+    struct memory *memory = trainer->memory;
     int64_t tokens = trainer->recipe.batch_micro * trainer->recipe.data_sequence_length;
     struct {
         struct tensor *tensor;
         const char *name;
-        enum dtype dtype;
-        int64_t count;
-    } inputs[] = {
-        { &trainer->ids, "token ids", DTYPE_I32, tokens },
-        { &trainer->targets, "targets", DTYPE_I32, tokens },
-        { &trainer->positions, "positions", DTYPE_I32, tokens },
-        { &trainer->starts, "record starts", DTYPE_I32, tokens },
-        { &trainer->loss, "loss", DTYPE_F32, 1 },
-        { &trainer->sum_squares, "sum of squares", DTYPE_F32, 1 },
-        { &trainer->control, "step control", DTYPE_F32, CONTROL_COUNT },
+    } rows[] = {
+        { &input->ids, "token ids" },
+        { &input->targets, "targets" },
+        { &input->positions, "positions" },
+        { &input->starts, "record starts" },
     };
-    for (size_t i = 0; i < sizeof inputs / sizeof inputs[0]; i++) {
-        *inputs[i].tensor = memory_vector(trainer->memory, MEMORY_ACTIVATIONS, inputs[i].name,
-                                          inputs[i].dtype, inputs[i].count);
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        *rows[i].tensor =
+            memory_vector(memory, MEMORY_ACTIVATIONS, rows[i].name, DTYPE_I32, tokens);
     }
+    input->scale = memory_vector(memory, MEMORY_ACTIVATIONS, "loss scale", DTYPE_F32, 1);
+}
+
+static struct tensor answer_range(const struct trainer *trainer, int64_t first, int64_t count,
+                                  const char *name)
+{
+    struct tensor column = tensor_as_matrix(&trainer->answer, STEP_ANSWER, 1);
+    struct tensor view = tensor_row_range(&column, first, count);
+    view.rank = 1;
+    view.name = name;
+    return view;
+}
+
+/* A device that takes inputs ahead has room for those of the next micro-batch. */
+static void place_step(struct trainer *trainer)
+{
+    const struct recipe *recipe = &trainer->recipe;
+    bool ahead = trainer->be->facts.asynchronous && recipe->batch_accumulate > 1;
+    trainer->inputs = ahead && !trainer->inference ? 2 : 1;
+    for (int i = 0; i < trainer->inputs; i++) {
+        place_inputs(trainer, &trainer->input[i]);
+    }
+    size_t tokens = (size_t)(recipe->batch_micro * recipe->data_sequence_length);
+    size_t row = (tokens * sizeof(int32_t) + MEMORY_ALIGNMENT - 1) / MEMORY_ALIGNMENT;
+    trainer->packed = xcalloc(4 * row + 1, MEMORY_ALIGNMENT);
+    trainer->answer =
+        memory_vector(trainer->memory, MEMORY_ACTIVATIONS, "step answer", DTYPE_F32, STEP_ANSWER);
+    trainer->loss = answer_range(trainer, ANSWER_LOSS, 1, "loss");
+    trainer->sum_squares = answer_range(trainer, ANSWER_SQUARES, 1, "sum of squares");
+    trainer->control = answer_range(trainer, ANSWER_CONTROL, CONTROL_COUNT, "step control");
 }
 
 /* Only blocks with a backward keep anything. */
@@ -255,7 +281,7 @@ static int build(struct trainer *trainer, const struct trainer_options *options,
     }
     model_place(&trainer->model, trainer->be, trainer->memory);
     trainer->after_weights = memory_mark(trainer->memory, MEMORY_WEIGHTS);
-    place_inputs(trainer);
+    place_step(trainer);
     if (find_parts(trainer, err) != 0) {
         return -1;
     }
@@ -298,6 +324,7 @@ void trainer_close(struct trainer *trainer)
     free(trainer->cache.keys);
     free(trainer->cache.values);
     free(trainer->item);
+    free(trainer->packed);
     memory_close(trainer->memory);
     model_free(&trainer->model);
     comm_close(trainer->comm);
@@ -464,6 +491,7 @@ static int lay_out(struct trainer *trainer, const size_t *capacity, struct error
     if (snapshot == NULL) {
         return -1;
     }
+    trainer->layout++;
     trainer->method.ops->detach(&trainer->method);
     dense_detach(&trainer->dense);
     for (size_t i = 0; i < sizeof moved / sizeof moved[0]; i++) {

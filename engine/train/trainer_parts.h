@@ -10,6 +10,17 @@
 #include "engine/method/dense.h"
 #include "engine/method/method.h"
 #include "engine/train/trainer.h"
+#include "kernels/ops.h"
+
+/* Inputs of a micro-batch, one after the other in memory: (B S) int32 each, and what every gradient
+ * of a logit is multiplied by, (1) fp32: 1 / trained tokens of the step. */
+struct trainer_inputs {
+    struct tensor ids, targets, positions, starts, scale;
+    bool whole; /* as in struct batch */
+};
+
+/* `answer` (STEP_ANSWER) fp32. */
+enum { ANSWER_LOSS, ANSWER_SQUARES, ANSWER_CONTROL, STEP_ANSWER = ANSWER_CONTROL + CONTROL_COUNT };
 
 struct trainer {
     struct recipe recipe;
@@ -31,11 +42,14 @@ struct trainer {
     bool inference;
     enum trainer_phase phase;
 
-    /* Inputs of a micro-batch, (B S) int32 each. */
-    struct tensor ids, targets, positions, starts;
-    bool whole; /* as in struct batch */
-    /* Scalars of a step, fp32. */
+    /* Inputs of the micro-batch that runs, and of the next one if the device takes inputs ahead. */
+    struct trainer_inputs input[2];
+    int inputs;      /* how many of them */
+    void *packed;    /* one of them on the host */
+    uint64_t layout; /* counts how often memory was laid out anew */
+    /* Scalars of a step, fp32: views of `answer`, which comes back to the host in one piece. */
     struct tensor loss, sum_squares, control;
+    struct tensor answer;
 
     /* Generation. */
     struct token_cache cache;
@@ -51,11 +65,14 @@ struct trainer {
 
 void trainer_enter(struct trainer *trainer, enum trainer_phase phase);
 
-/* A pass over the trainer's model and memory. */
-struct pass trainer_pass(struct trainer *trainer, bool training);
+/* A pass over the trainer's model and memory, with inputs 0 or 1. */
+struct pass trainer_pass(struct trainer *trainer, int inputs, bool training);
 
-/* Checks ids against the vocabulary and uploads the batch. */
-int trainer_upload(struct trainer *trainer, const struct batch *batch, struct error *err);
+/* Checks ids against the vocabulary. */
+int trainer_check_batch(const struct trainer *trainer, const struct batch *batch,
+                        struct error *err);
+/* Feeds a batch to inputs `index` (0 or, if there are two, 1); backend_join follows. */
+void trainer_feed(struct trainer *trainer, int index, const struct batch *batch, float scale);
 
 /* A host copy of all states (not of weights), to put back after they were laid out anew. */
 struct state_snapshot;

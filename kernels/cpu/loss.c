@@ -63,13 +63,15 @@ static void entropy_row(const struct cross_entropy *args, int64_t row, int64_t c
     double sum = exponentials(e, x, columns, most);
     *loss = (float)(log(sum) + ((double)most - (double)logit));
     if (args->gradient) {
-        float factor = (float)((double)args->scale / sum);
+        float scale =
+            args->factor != NULL ? args->scale * *(const float *)args->factor->data : args->scale;
+        float factor = (float)((double)scale / sum);
 #pragma omp simd
         for (int64_t i = 0; i < columns; i++) {
             e[i] *= factor;
         }
         double chosen = exp((double)logit - (double)most) / sum;
-        e[target] = (float)((double)args->scale * (chosen - 1.0));
+        e[target] = (float)((double)scale * (chosen - 1.0));
         cpu_store(args->logits, first, e, columns);
     }
 }

@@ -1,4 +1,4 @@
-/* Which attention kernels run: the options of the backend, and when cuDNN is asked. */
+/* The options of the backend: which attention kernels run, and when cuDNN is asked. */
 #include "kernels/cuda/cuda.cuh"
 #include "kernels/cuda/flash.cuh"
 
@@ -15,6 +15,10 @@ int cuda_configure(struct backend *be, const struct backend_options *options, ch
     }
     cudnn_close(state->cudnn);
     state->cudnn = cudnn;
+    if (options->deterministic) {
+        cublaslt_be_deterministic(state->products);
+    }
+    backend_forget_replays(be);
     return 0;
 }
 

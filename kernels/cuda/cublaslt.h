@@ -7,6 +7,7 @@
 
 #include <stdbool.h>
 
+#include "kernels/cuda/tuning.h"
 #include "kernels/dtype.h"
 
 #ifdef __cplusplus
@@ -30,13 +31,31 @@ struct gemm {
     float beta;
 };
 
-/* Opens the library for the current device. NULL, with a sentence in `why`, if it cannot be had. */
-struct cublaslt *cublaslt_open(char *why, size_t why_size);
+/* Opens the library for the current device, of this name and with so many multiprocessors. NULL,
+ * with a sentence in `why`, if it cannot be had. */
+struct cublaslt *cublaslt_open(const char *device, int multiprocessors, char *why, size_t why_size);
 void cublaslt_close(struct cublaslt *lt);
 
-/* Queues the product on `stream` (a cudaStream_t). 0, or -1 with a sentence in `why`. */
-int cublaslt_multiply(struct cublaslt *lt, const struct gemm *gemm, void *stream, char *why,
-                      size_t why_size);
+/* From now on the library's first proposal is taken, among algorithms whose sums have a fixed
+ * order, and nothing is timed or taken from a text: the choice is the same in every process. */
+void cublaslt_be_deterministic(struct cublaslt *lt);
+
+/* Where a product works: `stream` is a cudaStream_t, `workspace` of PRODUCT_WORKSPACE_BYTES
+ * (scratch.h). While the stream is being recorded nothing is timed. */
+struct product_place {
+    void *stream;
+    void *workspace;
+    bool recording;
+};
+
+/* Queues the product. The first one of a shape is tuned: candidates are timed on these very
+ * matrices. 0, or -1 with a sentence in `why`. */
+int cublaslt_multiply(struct cublaslt *lt, const struct gemm *gemm,
+                      const struct product_place *place, char *why, size_t why_size);
+
+/* Choices made so far; the text of tuning.h. Export: malloc'd, or NULL. */
+const struct tuning *cublaslt_tuning(const struct cublaslt *lt);
+int cublaslt_import(struct cublaslt *lt, const char *text, char *why, size_t why_size);
 
 #ifdef __cplusplus
 }

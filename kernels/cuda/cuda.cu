@@ -1,4 +1,4 @@
-/* The cuda backend: the device, its stream and memory, faults, and the table of operations. */
+/* The cuda backend: opening a device, and the table of operations. */
 #include "kernels/cuda/cuda.cuh"
 
 #include <stdio.h>
@@ -9,102 +9,67 @@
 
 enum { OLDEST_MAJOR = 8 }; /* compute capability: bf16 arithmetic begins there */
 
-bool cuda_check(struct backend *be, const char *op)
-{
-    struct cuda_state *state = cuda_state_of(be);
-    cudaError_t status = cudaGetLastError();
-    state->last_op = op;
-    if (status == cudaSuccess && state->wait_for_each) {
-        status = cudaStreamSynchronize(state->stream);
-    }
-    if (status != cudaSuccess) {
-        backend_fail(be, "%s on cuda:%d: %s", op, state->index, cudaGetErrorString(status));
-    }
-    return !be->failed;
-}
-
-void *cuda_scratch(struct backend *be, size_t bytes)
-{
-    struct cuda_state *state = cuda_state_of(be);
-    if (bytes > state->scratch_bytes) {
-        cudaStreamSynchronize(state->stream);
-        cudaFree(state->scratch);
-        state->scratch = NULL;
-        state->scratch_bytes = 0;
-        if (cudaMalloc(&state->scratch, bytes) != cudaSuccess) {
-            (void)cudaGetLastError();
-            state->scratch = NULL;
-            backend_fail(be, "cuda:%d is out of memory (%zu bytes of scratch)", state->index,
-                         bytes);
-            return NULL;
-        }
-        state->scratch_bytes = bytes;
-    }
-    return state->scratch;
-}
-
 static void cuda_close(struct backend *be)
 {
     struct cuda_state *state = cuda_state_of(be);
+    if (state->stream != NULL) {
+        cudaStreamSynchronize(state->stream);
+    }
+    backend_forget_replays(be);
     cudnn_close(state->cudnn);
     cublaslt_close(state->products);
-    cudaFree(state->scratch);
-    cudaStreamDestroy(state->stream);
+    cuda_drop_scratch(be);
+    cuda_drop_staged(state);
+    if (state->fed != NULL) {
+        cudaEventDestroy(state->fed);
+    }
+    if (state->computed != NULL) {
+        cudaEventDestroy(state->computed);
+    }
+    if (state->feeds != NULL) {
+        cudaStreamDestroy(state->feeds);
+    }
+    if (state->stream != NULL) {
+        cudaStreamDestroy(state->stream);
+    }
     free(state);
     free(be);
 }
 
-/* A fault in a kernel shows here, or at a transfer. */
-static int cuda_wait(struct backend *be, const char *what)
+/* The device in use belongs to the thread: whoever asks for an operation may be a new one. */
+static void cuda_enter(struct backend *be)
 {
     struct cuda_state *state = cuda_state_of(be);
-    cudaError_t status = cudaStreamSynchronize(state->stream);
-    if (status != cudaSuccess) {
-        backend_fail(be,
-                     "%s on cuda:%d, the last operation being %s: %s (KERNELS_SYNC=1 in the "
-                     "environment names the one that failed)",
-                     what, state->index, state->last_op, cudaGetErrorString(status));
-    }
-    return be->failed ? -1 : 0;
-}
-
-static int cuda_sync(struct backend *be)
-{
-    return cuda_wait(be, "waiting");
-}
-
-static void *cuda_alloc(struct backend *be, size_t bytes)
-{
-    (void)be;
-    void *data = NULL;
-    if (cudaMalloc(&data, bytes > 0 ? bytes : 1) != cudaSuccess) {
-        (void)cudaGetLastError();
-        return NULL;
-    }
-    return data;
-}
-
-static void cuda_free(struct backend *be, void *data, size_t bytes)
-{
-    (void)be;
-    (void)bytes;
-    cudaFree(data);
-}
-
-static void cuda_upload(struct backend *be, void *device, const void *host, size_t bytes)
-{
-    cudaMemcpyAsync(device, host, bytes, cudaMemcpyHostToDevice, cuda_stream(be));
-    if (cuda_check(be, "upload")) {
-        cuda_wait(be, "upload");
+    if (state->several) {
+        cudaSetDevice(state->index);
     }
 }
 
-static void cuda_download(struct backend *be, void *host, const void *device, size_t bytes)
+static char *cuda_tuning_export(struct backend *be)
 {
-    cudaMemcpyAsync(host, device, bytes, cudaMemcpyDeviceToHost, cuda_stream(be));
-    if (!cuda_check(be, "download") || cuda_wait(be, "download") != 0) {
-        memset(host, 0, bytes);
+    return tuning_text(cublaslt_tuning(cuda_state_of(be)->products));
+}
+
+static int cuda_tuning_import(struct backend *be, const char *text, char *why, size_t why_size)
+{
+    return cublaslt_import(cuda_state_of(be)->products, text, why, why_size);
+}
+
+/* What the choices hold for, in letters that every file system takes. */
+static void cuda_tuning_name(struct backend *be, char *name, size_t size)
+{
+    const char *device = cublaslt_tuning(cuda_state_of(be)->products)->device;
+    size_t used = 0;
+    for (; *device != '\0' && used + 1 < size; device++) {
+        bool plain = (*device >= '0' && *device <= '9') || (*device >= 'a' && *device <= 'z') ||
+                     (*device >= 'A' && *device <= 'Z');
+        if (plain) {
+            name[used++] = *device;
+        } else if (used > 0 && name[used - 1] != '-') {
+            name[used++] = '-';
+        }
     }
+    name[used] = '\0';
 }
 
 static const struct backend_ops cuda_ops = {
@@ -116,6 +81,19 @@ static const struct backend_ops cuda_ops = {
     .free = cuda_free,
     .upload = cuda_upload,
     .download = cuda_download,
+    .feed = cuda_feed,
+    .join = cuda_join,
+    .fetch = cuda_fetch,
+    .capture_begin = cuda_capture_begin,
+    .capture_end = cuda_capture_end,
+    .launch = cuda_launch,
+    .forget = cuda_forget,
+    .enter = cuda_enter,
+    .drop_scratch = cuda_drop_scratch,
+    .memory = cuda_memory,
+    .tuning_export = cuda_tuning_export,
+    .tuning_import = cuda_tuning_import,
+    .tuning_name = cuda_tuning_name,
     .zero = cuda_zero,
     .copy = cuda_copy,
     .add = cuda_add,
@@ -157,81 +135,130 @@ static const struct backend_ops cuda_ops = {
     .random_sign = cuda_random_sign,
 };
 
-/* Whether device `index` can be had; its facts. */
-static bool find_device(int index, struct backend_facts *facts, char *why, size_t why_size)
-{
-    int count = 0;
+/* ---- opening --------------------------------------------------------------------------------- */
+
+/* What is known of a device before and after its context is made. */
+struct found {
     struct cudaDeviceProp properties;
-    cudaError_t status = cudaGetDeviceCount(&count);
-    if (status != cudaSuccess || count == 0) {
+    int count;
+    char pci[32];
+    size_t used_before; /* bytes, by everybody; 0 if nobody could tell */
+};
+
+static int count_devices(struct found *found, char *why, size_t why_size)
+{
+    cudaError_t status = cudaGetDeviceCount(&found->count);
+    if (status != cudaSuccess || found->count == 0) {
         (void)cudaGetLastError();
+        found->count = 0;
         snprintf(why, why_size, "there is no NVIDIA device or no driver for it (%s)",
                  status != cudaSuccess ? cudaGetErrorString(status) : "0 devices");
+        return -1;
+    }
+    return 0;
+}
+
+extern "C" int backend_cuda_count(void)
+{
+    struct found found;
+    char why[256];
+    return count_devices(&found, why, sizeof why) == 0 ? found.count : 0;
+}
+
+/* Whether device `index` can be had; its context is made here. */
+static bool find_device(int index, struct found *found, char *why, size_t why_size)
+{
+    if (count_devices(found, why, why_size) != 0) {
         return false;
     }
-    if (index < 0 || index >= count) {
+    if (index < 0 || index >= found->count) {
         snprintf(why, why_size, "there is no cuda:%d; found %d NVIDIA device%s, counted from 0",
-                 index, count, count == 1 ? "" : "s");
+                 index, found->count, found->count == 1 ? "" : "s");
         return false;
     }
-    status = cudaSetDevice(index);
+    if (cudaDeviceGetPCIBusId(found->pci, (int)sizeof found->pci, index) != cudaSuccess) {
+        (void)cudaGetLastError();
+        found->pci[0] = '\0'; /* only telemetry needs it */
+    } else {
+        found->used_before = backend_used_bytes(found->pci);
+    }
+    cudaError_t status = cudaSetDevice(index);
     if (status == cudaSuccess) {
-        status = cudaGetDeviceProperties(&properties, index);
+        status = cudaGetDeviceProperties(&found->properties, index);
     }
     if (status != cudaSuccess) {
         (void)cudaGetLastError();
         snprintf(why, why_size, "cuda:%d does not answer: %s", index, cudaGetErrorString(status));
         return false;
     }
-    if (properties.major < OLDEST_MAJOR) {
+    if (found->properties.major < OLDEST_MAJOR) {
         snprintf(why, why_size,
                  "cuda:%d (%.100s) has compute capability %d.%d, at least %d.0 is needed", index,
-                 properties.name, properties.major, properties.minor, (int)OLDEST_MAJOR);
+                 found->properties.name, found->properties.major, found->properties.minor,
+                 (int)OLDEST_MAJOR);
         return false;
-    }
-    snprintf(facts->device, sizeof facts->device, "%.100s, sm_%d%d", properties.name,
-             properties.major, properties.minor);
-    facts->memory_bytes = properties.totalGlobalMem;
-    if (cudaDeviceGetPCIBusId(facts->bus_id, (int)sizeof facts->bus_id, index) != cudaSuccess) {
-        (void)cudaGetLastError();
-        facts->bus_id[0] = '\0'; /* only telemetry needs it */
     }
     return true;
 }
 
+static void take_facts(struct backend *be, const struct found *found)
+{
+    size_t free_bytes = 0;
+    size_t total_bytes = 0;
+    struct backend_facts *facts = &be->facts;
+    snprintf(facts->device, sizeof facts->device, "%.100s, sm_%d%d", found->properties.name,
+             found->properties.major, found->properties.minor);
+    facts->memory_bytes = found->properties.totalGlobalMem;
+    snprintf(facts->bus_id, sizeof facts->bus_id, "%s", found->pci);
+    facts->asynchronous = true;
+    if (cuda_memory(be, &free_bytes, &total_bytes) == 0 &&
+        total_bytes - free_bytes > found->used_before) {
+        facts->context_bytes = total_bytes - free_bytes - found->used_before;
+    }
+}
+
+static bool make_streams(struct cuda_state *state)
+{
+    return cudaStreamCreateWithFlags(&state->stream, cudaStreamNonBlocking) == cudaSuccess &&
+           cudaStreamCreateWithFlags(&state->feeds, cudaStreamNonBlocking) == cudaSuccess &&
+           cudaEventCreateWithFlags(&state->computed, cudaEventDisableTiming) == cudaSuccess &&
+           cudaEventCreateWithFlags(&state->fed, cudaEventDisableTiming) == cudaSuccess;
+}
+
 extern "C" struct backend *backend_cuda_open(int index, char *why, size_t why_size)
 {
-    struct backend_facts facts;
-    memset(&facts, 0, sizeof facts);
-    if (!find_device(index, &facts, why, why_size)) {
+    struct found found;
+    memset(&found, 0, sizeof found);
+    if (!find_device(index, &found, why, why_size)) {
         return NULL;
     }
     struct backend *be = (struct backend *)calloc(1, sizeof *be);
     struct cuda_state *state = (struct cuda_state *)calloc(1, sizeof *state);
     if (be == NULL || state == NULL) {
         snprintf(why, why_size, "out of memory");
-        goto refuse;
+        free(state);
+        free(be);
+        return NULL;
     }
-    state->products = cublaslt_open(why, why_size);
-    if (state->products == NULL) {
-        goto refuse;
-    }
-    if (cudaStreamCreate(&state->stream) != cudaSuccess) {
-        snprintf(why, why_size, "cuda:%d gives no stream: %s", index,
-                 cudaGetErrorString(cudaGetLastError()));
-        cublaslt_close(state->products);
-        goto refuse;
-    }
-    state->index = index;
-    state->last_op = "none";
-    state->wait_for_each = getenv("KERNELS_SYNC") != NULL;
     be->ops = &cuda_ops;
     be->state = state;
-    be->facts = facts;
+    state->index = index;
+    state->several = found.count > 1;
+    state->last_op = "none";
+    state->wait_for_each = getenv("KERNELS_SYNC") != NULL;
+    be->replays_off = state->wait_for_each;
+    if (!make_streams(state)) {
+        snprintf(why, why_size, "cuda:%d gives no stream: %s", index,
+                 cudaGetErrorString(cudaGetLastError()));
+        cuda_close(be);
+        return NULL;
+    }
+    state->products =
+        cublaslt_open(found.properties.name, found.properties.multiProcessorCount, why, why_size);
+    if (state->products == NULL) {
+        cuda_close(be);
+        return NULL;
+    }
+    take_facts(be, &found);
     return be;
-
-refuse:
-    free(state);
-    free(be);
-    return NULL;
 }

@@ -2,15 +2,14 @@
  * Elementwise operations, sums over a whole tensor, and the decision about a step.
  *
  * Floor: every operand is read once, every result written once. A thread takes eight elements. Sums
- * go in two stages, in double: a partial sum for each of at most PARTIAL_COUNT blocks, whose
+ * go in two stages, in double: a partial sum for each of at most SUM_PARTIALS blocks, whose
  * borders depend on the size alone, then the partial sums in order.
  */
 #include "kernels/cuda/check.cuh"
 #include "kernels/cuda/cuda.cuh"
 #include "kernels/cuda/reduce.cuh"
+#include "kernels/cuda/scratch.h"
 #include "kernels/cuda/vector.cuh"
-
-enum { PARTIAL_COUNT = 512 };
 
 void cuda_zero(struct backend *be, struct tensor *y)
 {
@@ -137,9 +136,9 @@ static void sum_tensor(struct backend *be, struct tensor *sum, const struct tens
 {
     int64_t count = tensor_count(x);
     int64_t unit = BLOCK_THREADS * VECTOR;
-    int64_t grain = ((count + PARTIAL_COUNT - 1) / PARTIAL_COUNT + unit - 1) / unit * unit;
+    int64_t grain = ((count + SUM_PARTIALS - 1) / SUM_PARTIALS + unit - 1) / unit * unit;
     int64_t blocks = count > 0 ? (count + grain - 1) / grain : 0;
-    double *partial = (double *)cuda_scratch(be, PARTIAL_COUNT * sizeof *partial);
+    double *partial = (double *)cuda_scratch(be, scratch_sum());
     if (partial == NULL) {
         return;
     }

@@ -9,6 +9,7 @@
  */
 #include "kernels/cuda/check.cuh"
 #include "kernels/cuda/cuda.cuh"
+#include "kernels/cuda/scratch.h"
 #include "kernels/cuda/sort.cuh"
 #include "kernels/cuda/vector.cuh"
 
@@ -85,7 +86,7 @@ void cuda_embedding_backward(struct backend *be, struct tensor *dtable, const st
     if (tokens == 0 || columns == 0) {
         return;
     }
-    uint64_t *keys = (uint64_t *)cuda_scratch(be, 2 * (size_t)tokens * sizeof *keys);
+    uint64_t *keys = (uint64_t *)cuda_scratch(be, scratch_embedding_backward(dy));
     if (keys == NULL) {
         return;
     }

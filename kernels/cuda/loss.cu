@@ -19,6 +19,7 @@ struct entropy {
     float *losses;
     struct view logits;
     const int32_t *targets;
+    const float *factor; /* NULL: 1 */
     int64_t columns;
     float scale;
     bool gradient;
@@ -82,9 +83,10 @@ static __global__ void cross_entropy_kernel(struct entropy e)
     if (!e.gradient) {
         return;
     }
-    float factor = (float)((double)e.scale / sum);
+    float scale = e.factor != NULL ? e.scale * *e.factor : e.scale;
+    float factor = (float)((double)scale / sum);
     double chosen = exp((double)logit - (double)most) / sum;
-    float at_target = (float)((double)e.scale * (chosen - 1.0));
+    float at_target = (float)((double)scale * (chosen - 1.0));
     for (int64_t at = threadIdx.x * VECTOR; at < e.columns; at += BLOCK_THREADS * VECTOR) {
         float x[VECTOR];
         int n = vector_count(at, e.columns);
@@ -103,6 +105,7 @@ void cuda_cross_entropy(struct backend *be, const struct cross_entropy *args)
     struct entropy e = { (float *)args->losses->data,
                          view_of(args->logits),
                          (const int32_t *)args->targets->data,
+                         args->factor != NULL ? (const float *)args->factor->data : NULL,
                          tensor_columns(args->logits),
                          args->scale,
                          args->gradient,

@@ -5,6 +5,7 @@
  */
 #include "kernels/cuda/check.cuh"
 #include "kernels/cuda/cuda.cuh"
+#include "kernels/cuda/scratch.h"
 
 static struct gemm gemm_of(const struct matmul *args)
 {
@@ -31,11 +32,15 @@ static struct gemm gemm_of(const struct matmul *args)
     return g;
 }
 
-static void multiply(struct backend *be, const struct gemm *g)
+static void multiply(struct backend *be, const struct gemm *g, void *workspace)
 {
     char why[256] = "";
-    if (cublaslt_multiply(cuda_state_of(be)->products, g, (void *)cuda_stream(be), why,
-                          sizeof why) != 0) {
+    struct cuda_state *state = cuda_state_of(be);
+    struct product_place place;
+    place.stream = (void *)state->stream;
+    place.workspace = workspace;
+    place.recording = state->recording;
+    if (cublaslt_multiply(state->products, g, &place, why, sizeof why) != 0) {
         backend_fail(be, "matmul: %s", why);
     }
 }
@@ -54,25 +59,26 @@ void cuda_matmul(struct backend *be, const struct matmul *args)
         }
         return;
     }
+    char *room = (char *)cuda_scratch(be, scratch_matmul(args));
+    if (room == NULL) {
+        return;
+    }
     if (g.factor_type == DTYPE_BF16 || g.result_type == DTYPE_F32) {
-        multiply(be, &g);
+        multiply(be, &g, room);
         cuda_check(be, "matmul");
         return;
     }
     /* The library has no fp32 factors with a bf16 result: through an fp32 copy. */
     struct tensor whole = *args->c;
     whole.dtype = DTYPE_F32;
-    whole.data = cuda_scratch(be, tensor_bytes(&whole));
-    if (whole.data == NULL) {
-        return;
-    }
+    whole.data = room + PRODUCT_WORKSPACE_BYTES;
     if (g.beta != 0.0f) {
         cuda_copy(be, &whole, args->addend != NULL ? args->addend : args->c);
     }
     g.c = whole.data;
     g.addend = whole.data;
     g.result_type = DTYPE_F32;
-    multiply(be, &g);
+    multiply(be, &g, room);
     cuda_copy(be, args->c, &whole);
     cuda_check(be, "matmul");
 }

@@ -4,20 +4,21 @@
  * Floor, bytes a token in bf16: forward 4C, backward 8C, and 2R for R captured columns. A row is
  * gone over twice, the second time out of the cache.
  *
- * Forward: a block takes a row. Backward: a block takes the rows of one of at most PARTS parts,
- * whose borders depend on the number of rows alone, and sums its share of the weight's gradient on
- * the way: a thread always has the same columns, whose partial sums only it touches. A second
- * kernel adds the shares in a fixed order.
+ * Forward: a block takes a row. Backward: a block takes the rows of one of at most NORM_PARTS
+ * parts, whose borders depend on the number of rows alone, and sums its share of the weight's
+ * gradient on the way: a thread always has the same columns, whose partial sums only it touches. A
+ * second kernel adds the shares in a fixed order.
  */
 #include "kernels/cuda/capture.cuh"
 #include "kernels/cuda/check.cuh"
 #include "kernels/cuda/cuda.cuh"
 #include "kernels/cuda/reduce.cuh"
+#include "kernels/cuda/scratch.h"
 #include "kernels/cuda/vector.cuh"
 
-/* PARTS: several blocks for each processor of the largest devices; SLICES of them are summed side
- * by side for COLUMN_RUN columns each. */
-enum { PARTS = 512, COLUMN_RUN = 32, SLICES = 8, SHARED_COLUMNS = 12 * 1024 };
+/* NORM_PARTS: several blocks for each processor of the largest devices; SLICES of them are summed
+ * side by side for COLUMN_RUN columns each. */
+enum { COLUMN_RUN = 32, SLICES = 8, SHARED_COLUMNS = 12 * 1024 };
 
 struct forward {
     struct view y, x, weight;
@@ -206,7 +207,7 @@ void cuda_rmsnorm_backward(struct backend *be, const struct rmsnorm_backward *ar
                           NULL,
                           rows,
                           columns,
-                          args->dweight != NULL ? (rows + PARTS - 1) / PARTS : 1,
+                          args->dweight != NULL ? scratch_norm_rows(rows) : 1,
                           captured_of(args->capture),
                           view_has_wide_rows(args->x) && view_is_wide(args->dx) &&
                               view_is_wide(args->dy) && view_is_wide(args->weight) };
@@ -216,7 +217,7 @@ void cuda_rmsnorm_backward(struct backend *be, const struct rmsnorm_backward *ar
     int64_t parts = (rows + b.rows_each - 1) / b.rows_each;
     bool staged = args->dweight != NULL && columns <= SHARED_COLUMNS;
     if (args->dweight != NULL) {
-        b.partial = (float *)cuda_scratch(be, (size_t)(parts * columns) * sizeof *b.partial);
+        b.partial = (float *)cuda_scratch(be, scratch_rmsnorm_backward(args));
         if (b.partial == NULL) {
             return;
         }

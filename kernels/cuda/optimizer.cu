@@ -11,6 +11,7 @@
  */
 #include "kernels/cuda/check.cuh"
 #include "kernels/cuda/cuda.cuh"
+#include "kernels/cuda/scratch.h"
 #include "kernels/cuda/update.cuh"
 
 struct update {
@@ -282,7 +283,7 @@ void cuda_adamw(struct backend *be, const struct adamw *args)
     if (count == 0 || tensor_count(args->gradient) == 0) {
         return;
     }
-    struct adam_slot *slots = (struct adam_slot *)cuda_scratch(be, (size_t)count * sizeof *slots);
+    struct adam_slot *slots = (struct adam_slot *)cuda_scratch(be, scratch_adamw(args));
     if (slots == NULL) {
         return;
     }

@@ -2,6 +2,7 @@
  * One element a thread: these kernels wait for memory. */
 #include "kernels/cuda/check.cuh"
 #include "kernels/cuda/cuda.cuh"
+#include "kernels/cuda/scratch.h"
 #include "kernels/cuda/update.cuh"
 
 /* ---- sgd ------------------------------------------------------------------------------------ */
@@ -171,7 +172,7 @@ void cuda_tradam(struct backend *be, const struct tradam *args)
 {
     struct pulled p;
     p.count = tensor_count(args->weight);
-    p.turn = (struct turn *)cuda_scratch(be, sizeof *p.turn);
+    p.turn = (struct turn *)cuda_scratch(be, scratch_tradam());
     if (p.turn == NULL || p.count == 0) {
         return;
     }

@@ -12,6 +12,7 @@
 #include "kernels/cuda/cuda.cuh"
 #include "kernels/cuda/random.cuh"
 #include "kernels/cuda/reduce.cuh"
+#include "kernels/cuda/scratch.h"
 #include "kernels/cuda/sort.cuh"
 #include "kernels/cuda/vector.cuh"
 #include "kernels/select_order.h"
@@ -40,7 +41,7 @@ struct choice {
     bool unbiased;
     struct random_key key;
 };
-enum { COUNT_OPEN, COUNT_WANTED, COUNT_COUNT };
+enum { COUNT_OPEN, COUNT_WANTED, COUNT_COUNT = SELECT_COUNTERS };
 
 #define EACH_CANDIDATE(i, c) for (int64_t i = threadIdx.x; i < (c)->candidates; i += SELECT_THREADS)
 
@@ -537,9 +538,7 @@ static bool choice_place(struct backend *be, struct choice *c)
 {
     size_t count = (size_t)c->candidates;
     size_t runs = (count + SELECT_RUN - 1) / SELECT_RUN;
-    size_t bytes = (2 * count + runs) * sizeof(double) + 2 * count * sizeof(uint64_t) +
-                   COUNT_COUNT * sizeof(int64_t) + count * sizeof(int32_t);
-    c->weight = (double *)cuda_scratch(be, bytes);
+    c->weight = (double *)cuda_scratch(be, scratch_select(c->candidates));
     if (c->weight == NULL) {
         return false;
     }

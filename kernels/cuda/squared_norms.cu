@@ -7,9 +7,8 @@
 #include "kernels/cuda/check.cuh"
 #include "kernels/cuda/cuda.cuh"
 #include "kernels/cuda/reduce.cuh"
+#include "kernels/cuda/scratch.h"
 #include "kernels/cuda/vector.cuh"
-
-enum { ROW_CHUNK = 64 };
 
 static __global__ void row_norms_kernel(float *norms, struct view x, int64_t columns, bool wide)
 {
@@ -80,9 +79,8 @@ void cuda_squared_norms(struct backend *be, struct tensor *norms, const struct t
         LAUNCH(row_norms_kernel, (unsigned)rows, BLOCK_THREADS, 0, cuda_stream(be), out, view_of(x),
                columns, view_has_wide_rows(x));
     } else if (side == SIDE_COLUMNS && columns > 0) {
-        int64_t chunks = (rows + ROW_CHUNK - 1) / ROW_CHUNK;
-        size_t count = (size_t)(chunks * columns);
-        double *partial = (double *)cuda_scratch(be, (count + 1) * sizeof *partial);
+        int64_t chunks = scratch_chunks(rows);
+        double *partial = (double *)cuda_scratch(be, scratch_squared_norms(x, side));
         if (partial == NULL) {
             return;
         }

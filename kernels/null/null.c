@@ -10,6 +10,8 @@
 #include <stdlib.h>
 
 #include "kernels/backend_private.h"
+#include "kernels/cuda/cudnn.h"
+#include "kernels/cuda/scratch.h"
 #include "kernels/ops.h"
 
 static const uintptr_t null_first = (uintptr_t)0x1000000000000000u;
@@ -17,7 +19,17 @@ static const uintptr_t null_last = (uintptr_t)0xF000000000000000u;
 
 struct null_state {
     uintptr_t next;
+    bool cuda; /* stands for that backend: asks for its scratch */
 };
+
+/* What an operation of the backend that is stood for takes for its inside. */
+static void null_scratch(struct backend *be, size_t bytes)
+{
+    const struct null_state *state = be->state;
+    if (state->cuda && be->scratch.take != NULL && bytes > 0) {
+        (void)be->scratch.take(be->scratch.context, bytes);
+    }
+}
 
 static void null_close(struct backend *be)
 {
@@ -111,10 +123,10 @@ static void null_scale(struct backend *be, struct tensor *y, float s)
 static void null_sum(struct backend *be, struct tensor *sum, const struct tensor *x,
                      bool accumulate)
 {
-    (void)be;
     (void)sum;
     (void)x;
     (void)accumulate;
+    null_scratch(be, scratch_sum());
 }
 
 static void null_clip(struct backend *be, struct tensor *control, const struct tensor *sum_squares,
@@ -161,26 +173,78 @@ static void null_random(struct backend *be, struct tensor *x, float deviation,
         (void)args;                                                                                \
     }
 
-NULL_ARGUMENTS(matmul)
 NULL_ARGUMENTS(rmsnorm_forward)
-NULL_ARGUMENTS(rmsnorm_backward)
 NULL_ARGUMENTS(rope)
-NULL_ARGUMENTS(attention_forward)
-NULL_ARGUMENTS(attention_backward)
 NULL_ARGUMENTS(attention_decode)
 NULL_ARGUMENTS(swiglu_backward)
 NULL_ARGUMENTS(distinct)
 NULL_ARGUMENTS(cross_entropy)
-NULL_ARGUMENTS(select)
-NULL_ARGUMENTS(adamw)
 NULL_ARGUMENTS(settle)
 NULL_ARGUMENTS(sgd)
 NULL_ARGUMENTS(unit_factors)
-NULL_ARGUMENTS(tradam)
 NULL_ARGUMENTS(quantize)
 NULL_ARGUMENTS(dequantize)
 NULL_ARGUMENTS(orthonormalize)
 NULL_ARGUMENTS(descend)
+
+#define NULL_SCRATCH(name)                                                                         \
+    static void null_##name(struct backend *be, const struct name *args)                           \
+    {                                                                                              \
+        null_scratch(be, scratch_##name(args));                                                    \
+    }
+
+NULL_SCRATCH(matmul)
+NULL_SCRATCH(rmsnorm_backward)
+NULL_SCRATCH(adamw)
+
+/* Whether cuDNN does it is known on a device only: then as if it did. */
+static void attention_scratch(struct backend *be, const struct attention_shape *a,
+                              const struct tensor *qkv, bool backward)
+{
+    const struct cudnn_shape shape = { a->batch,    a->sequence,  a->heads,
+                                       a->kv_heads, a->head_size, backward };
+    bool asked = be->options.attention != ATTENTION_OWN && qkv->dtype == DTYPE_BF16 &&
+                 !(backward && be->options.deterministic);
+    if (asked && cudnn_takes(&shape)) {
+        null_scratch(be, cudnn_scratch_bytes(&shape));
+    }
+}
+
+static void null_attention_forward(struct backend *be, const struct attention_forward *args)
+{
+    attention_scratch(be, &args->shape, args->qkv, false);
+}
+
+static void null_attention_backward(struct backend *be, const struct attention_backward *args)
+{
+    attention_scratch(be, &args->shape, args->qkv, true);
+}
+
+static void null_select(struct backend *be, const struct select *args)
+{
+    null_scratch(be, scratch_select(tensor_count(args->norms)));
+}
+
+static void null_tradam(struct backend *be, const struct tradam *args)
+{
+    (void)args;
+    null_scratch(be, scratch_tradam());
+}
+
+static void null_embedding_backward(struct backend *be, struct tensor *dtable,
+                                    const struct tensor *dy, const struct tensor *ids)
+{
+    (void)dtable;
+    (void)ids;
+    null_scratch(be, scratch_embedding_backward(dy));
+}
+
+static void null_squared_norms(struct backend *be, struct tensor *norms, const struct tensor *x,
+                               enum side side)
+{
+    (void)norms;
+    null_scratch(be, scratch_squared_norms(x, side));
+}
 
 static const struct backend_ops null_ops = {
     .name = "null",
@@ -208,10 +272,10 @@ static const struct backend_ops null_ops = {
     .swiglu_forward = null_binary,
     .swiglu_backward = null_swiglu_backward,
     .embedding_forward = null_ternary,
-    .embedding_backward = null_ternary,
+    .embedding_backward = null_embedding_backward,
     .distinct = null_distinct,
     .cross_entropy = null_cross_entropy,
-    .squared_norms = null_side,
+    .squared_norms = null_squared_norms,
     .select = null_select,
     .gather = null_side_index,
     .scatter = null_side_index,
@@ -232,7 +296,7 @@ static const struct backend_ops null_ops = {
     .random_sign = null_random,
 };
 
-struct backend *backend_null_open(int index, char *why, size_t why_size)
+static struct backend *open_for(bool cuda, int index, char *why, size_t why_size)
 {
     if (index != 0) {
         snprintf(why, why_size, "there is only one null backend, number 0, not %d", index);
@@ -247,9 +311,21 @@ struct backend *backend_null_open(int index, char *why, size_t why_size)
         return NULL;
     }
     state->next = null_first;
+    state->cuda = cuda;
+    be->facts.asynchronous = cuda;
     be->ops = &null_ops;
     be->state = state;
     snprintf(be->facts.device, sizeof be->facts.device, "null");
     be->facts.imaginary = true;
     return be;
+}
+
+struct backend *backend_null_open(int index, char *why, size_t why_size)
+{
+    return open_for(false, index, why, why_size);
+}
+
+struct backend *backend_null_cuda_open(int index, char *why, size_t why_size)
+{
+    return open_for(true, index, why, why_size);
 }

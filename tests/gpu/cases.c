@@ -390,7 +390,8 @@ static void cases_distinct(struct report *r)
 
 static void run_cross_entropy(struct backend *be, struct tensor *t, const struct numbers *n)
 {
-    op_cross_entropy(be, &(struct cross_entropy){ &t[0], &t[1], &t[2], n->f, n->yes });
+    op_cross_entropy(
+        be, &(struct cross_entropy){ &t[0], &t[1], &t[2], n->f, n->yes, n->other ? &t[3] : NULL });
 }
 
 static void cases_loss(struct report *r)
@@ -398,14 +399,17 @@ static void cases_loss(struct report *r)
     for (int i = 0; i < 8; i++) {
         int64_t rows = case_random(r, 1, 6);
         int64_t words = i < 6 ? some_columns(r, i % 3) : 4096 * r->size;
-        struct trial t = {
-            "cross_entropy", { output(rows, 1, DTYPE_F32) }, 3, { 0 }, run_cross_entropy
-        };
-        t.numbers = (struct numbers){ .f = 0.125f, .yes = i % 4 != 2 };
+        struct trial t = { "cross_entropy",
+                           { output(rows, 1, DTYPE_F32) },
+                           i % 3 == 1 ? 4 : 3,
+                           { 0 },
+                           run_cross_entropy };
+        t.numbers = (struct numbers){ .f = 0.125f, .yes = i % 4 != 2, .other = i % 3 == 1 };
         t.item[1] = uniform(rows, words, types[i & 1], -20, 20);
         t.item[1].written = t.numbers.yes;
         t.item[2] = below(rows, words);
         t.item[2].low = -1.0f; /* some are not trained */
+        t.item[3] = uniform(1, 1, DTYPE_F32, 0.5f, 2);
         case_run(r, &t);
     }
 }

@@ -59,6 +59,8 @@ struct line {
 struct report {
     struct backend *cpu;
     struct backend *device;
+    struct backend *planned; /* "null-cuda": asks for the device's scratch and computes nothing */
+    struct room *room;       /* where the device's scratch comes from */
     struct line line[CASE_ROWS_MAX];
     int lines;
     uint32_t stream; /* of random numbers */

@@ -72,6 +72,54 @@ static void *item_fill(struct report *report, const struct item *item)
     return data;
 }
 
+/* Scratch for the device, and how much was asked for at most. */
+struct room {
+    struct backend *be; /* NULL: nothing is given, only asked */
+    void *data;
+    size_t bytes;
+    size_t asked;
+};
+
+static void *take_room(void *context, size_t bytes)
+{
+    struct room *room = context;
+    room->asked = bytes > room->asked ? bytes : room->asked;
+    if (room->be != NULL && bytes > room->bytes) {
+        backend_free(room->be, room->data, room->bytes);
+        room->data = backend_alloc(room->be, bytes);
+        room->bytes = bytes;
+    }
+    return room->be != NULL ? room->data : room;
+}
+
+/* Asks the operation of the planner's stand-in for the device: it must know the scratch. */
+static bool scratch_is_planned(struct report *report, const struct trial *trial)
+{
+    struct tensor t[CASE_TENSORS];
+    struct room planned = { .be = NULL };
+    backend_set_scratch(report->planned, take_room, &planned);
+    for (int i = 0; i < trial->count; i++) {
+        const struct item *item = &trial->item[i];
+        t[i] = (struct tensor){ .dim = { item->rows, item->columns, 1, 1 },
+                                .rank = 2,
+                                .dtype = item->dtype,
+                                .name = trial->op,
+                                .data = backend_alloc(report->planned, item_bytes(item)) };
+    }
+    trial->run(report->planned, t, &trial->numbers);
+    /* Whether cuDNN does the attention, and takes scratch for it, is known on a device only. */
+    bool at_most = strncmp(trial->op, "attention", 9) == 0;
+    bool good =
+        at_most ? planned.asked >= report->room->asked : planned.asked == report->room->asked;
+    if (!good) {
+        snprintf(report->trouble, sizeof report->trouble,
+                 "%s takes %zu bytes of scratch, the plan knows of %zu", trial->op,
+                 report->room->asked, planned.asked);
+    }
+    report->room->asked = 0;
+    return good;
+}
+
 /* Runs the operation on one backend; result[i] are the contents of the tensors afterwards. */
 static bool run_on(struct report *report, struct backend *be, const struct trial *trial,
                    void *const *start, void **result)
@@ -167,6 +215,7 @@ void case_run(struct report *report, const struct trial *trial)
     good = run_on(report, report->device, trial, start, result[1]) && good;
     device_order(true);
     good = run_on(report, report->device, trial, start, result[2]) && good;
+    good = scratch_is_planned(report, trial) && good;
     for (int i = 0; i < trial->count; i++) {
         const struct item *item = &trial->item[i];
         size_t bytes = item_bytes(item);
@@ -236,6 +285,13 @@ int main(int count, char **arguments)
         backend_close(report.cpu);
         return 77;
     }
+    struct room room = { .be = report.device };
+    report.room = &room;
+    report.planned = backend_open("null-cuda", 0, why, sizeof why);
+    if (report.planned == NULL) {
+        abort();
+    }
+    backend_set_scratch(report.device, take_room, &room);
     report.size = device_size();
     cases_model(&report);
     cases_attention(&report);
@@ -251,6 +307,8 @@ int main(int count, char **arguments)
         fprintf(stderr, "%s cannot be written\n", arguments[1]);
         bad++;
     }
+    backend_free(report.device, room.data, room.bytes);
+    backend_close(report.planned);
     backend_close(report.device);
     backend_close(report.cpu);
     return bad > 0 ? 1 : 0;

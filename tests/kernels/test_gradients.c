@@ -102,7 +102,7 @@ static void test_alignment(void **state)
         host_ints(&targets)[r] = 7;
     }
     op_rmsnorm_forward(be, &(struct rmsnorm_forward){ &y, &rstd, &x, &weight, 1e-5f });
-    op_cross_entropy(be, &(struct cross_entropy){ &losses, &x, &targets, 1.0f, false });
+    op_cross_entropy(be, &(struct cross_entropy){ &losses, &x, &targets, 1.0f, false, NULL });
     for (int64_t r = 1; r < rows; r++) {
         assert_true(host_get(&rstd, r) == host_get(&rstd, 0));
         assert_true(host_get(&losses, r) == host_get(&losses, 0));
@@ -322,7 +322,7 @@ static void test_cross_entropy(void **state)
     memcpy(targets.data, target, sizeof target);
     host_randomize(&logits, 1, -3.0f, 8.0f);
     host_set(&logits, 3 * CLASSES + 700, 200.0f); /* certain: loss and gradient vanish */
-    struct cross_entropy args = { &losses, &logits, &targets, scale, false };
+    struct cross_entropy args = { &losses, &logits, &targets, scale, false, NULL };
     op_cross_entropy(be, &args);
     memcpy(gradient.data, logits.data, tensor_bytes(&logits));
     args.logits = &gradient;
@@ -367,7 +367,7 @@ static void test_cross_entropy_extremes(void **state)
     }
     host_set(&logits, 4 * CLASSES + 1, NAN);
     host_ints(&targets)[4] = -1;
-    op_cross_entropy(be, &(struct cross_entropy){ &losses, &logits, &targets, 1.0f, true });
+    op_cross_entropy(be, &(struct cross_entropy){ &losses, &logits, &targets, 1.0f, true, NULL });
     assert_true(isnan(host_get(&losses, 0)));
     assert_true(isnan(host_get(&losses, 1)));
     host_assert_near((double)host_get(&losses, 2), log((double)CLASSES), 1e-5, "loss", 2);
@@ -426,7 +426,8 @@ static void storage_run(struct backend *be, struct storage *s, enum dtype dtype)
                                .dgate_up = &s->out[3], .dy = &s->in[1], .gate_up = &s->in[3] });
     op_embedding_forward(be, &s->out[4], &s->in[4], &s->ids);
     op_rope(be, &(struct rope){ &s->out[4], &s->angles, &s->ids, 7, 10, false, NULL });
-    op_cross_entropy(be, &(struct cross_entropy){ &s->losses, &s->out[5], &s->ids, 0.5f, true });
+    op_cross_entropy(be,
+                     &(struct cross_entropy){ &s->losses, &s->out[5], &s->ids, 0.5f, true, NULL });
     assert_int_equal(backend_sync(be), 0);
 }
 
@@ -505,7 +506,7 @@ static void test_same_bits(void **state)
         op_rmsnorm_backward(
             be, &(struct rmsnorm_backward){ &r[2], &r[3], &dy, &x, &weight, &r[1], NULL });
         op_embedding_backward(be, &r[4], &dy, &ids);
-        op_cross_entropy(be, &(struct cross_entropy){ &r[5], &r[0], &ids, 1.0f, true });
+        op_cross_entropy(be, &(struct cross_entropy){ &r[5], &r[0], &ids, 1.0f, true, NULL });
         for (int i = 0; i < RESULTS; i++) {
             if (run == 0) {
                 first[i] = r[i];

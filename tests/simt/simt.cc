@@ -1,4 +1,4 @@
-/* The emulation of simt.h: fibres, barriers, and a runtime library over the host's memory. */
+/* The emulation of simt.h: fibres and barriers. */
 #include "simt/simt.h"
 
 #include <stdio.h>
@@ -9,6 +9,7 @@
 #endif
 
 #include "simt/order.h"
+#include "simt/queue.h"
 
 enum { THREAD_MAX = 1024, LANES = 32, STACK_BYTES = 128 * 1024, GRID_Y_MAX = 65535 };
 enum { SHARE_BYTES = 32, COPY_MAX = 256 };
@@ -51,7 +52,6 @@ static struct {
     void *state;
     unsigned char *pool;
     bool reverse;
-    enum cudaError_t error;
 } simt;
 
 struct uint3 threadIdx;
@@ -321,15 +321,16 @@ void *simt_pool(void)
     return simt.pool;
 }
 
+bool simt_possible(struct dim3 grid, struct dim3 block, size_t shared_bytes)
+{
+    return block.y == 1 && block.z == 1 && block.x > 0 && block.x <= THREAD_MAX && grid.x > 0 &&
+           grid.x <= INT32_MAX && grid.y > 0 && grid.y <= GRID_Y_MAX && grid.z > 0 &&
+           grid.z <= GRID_Y_MAX && shared_bytes <= 99 * 1024;
+}
+
 void simt_run(struct dim3 grid, struct dim3 block, size_t shared_bytes, void (*body)(void *),
               void *state)
 {
-    if (block.y != 1 || block.z != 1 || block.x == 0 || block.x > THREAD_MAX || grid.x == 0 ||
-        grid.x > INT32_MAX || grid.y == 0 || grid.y > GRID_Y_MAX || grid.z == 0 ||
-        grid.z > GRID_Y_MAX || shared_bytes > 99 * 1024) {
-        simt.error = cudaErrorInvalidConfiguration;
-        return;
-    }
     simt.threads = block.x;
     simt.body = body;
     simt.state = state;
@@ -351,98 +352,4 @@ void simt_run(struct dim3 grid, struct dim3 block, size_t shared_bytes, void (*b
     }
     free(pool);
     simt.pool = NULL;
-}
-
-/* ---- the runtime library -------------------------------------------------------------------- */
-
-enum cudaError_t cudaGetLastError(void)
-{
-    enum cudaError_t error = simt.error;
-    simt.error = cudaSuccess;
-    return error;
-}
-
-const char *cudaGetErrorString(enum cudaError_t status)
-{
-    return status == cudaSuccess            ? "no error"
-           : status == cudaErrorOutOfMemory ? "out of memory"
-                                            : "invalid configuration argument";
-}
-
-enum cudaError_t cudaGetDeviceCount(int *count)
-{
-    *count = 1;
-    return cudaSuccess;
-}
-
-enum cudaError_t cudaSetDevice(int index)
-{
-    (void)index;
-    return cudaSuccess;
-}
-
-enum cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *properties, int index)
-{
-    (void)index;
-    memset(properties, 0, sizeof *properties);
-    snprintf(properties->name, sizeof properties->name, "emulated device");
-    properties->totalGlobalMem = (size_t)1 << 30;
-    properties->major = 8;
-    return cudaSuccess;
-}
-
-enum cudaError_t cudaDeviceGetPCIBusId(char *out, int size, int index)
-{
-    (void)index;
-    snprintf(out, (size_t)size, "0000:65:00.0");
-    return cudaSuccess;
-}
-
-enum cudaError_t cudaStreamCreate(cudaStream_t *stream)
-{
-    *stream = NULL;
-    return cudaSuccess;
-}
-
-enum cudaError_t cudaStreamDestroy(cudaStream_t stream)
-{
-    (void)stream;
-    return cudaSuccess;
-}
-
-enum cudaError_t cudaStreamSynchronize(cudaStream_t stream)
-{
-    (void)stream;
-    return cudaSuccess;
-}
-
-enum cudaError_t cudaMalloc(void **data, size_t bytes)
-{
-    if (posix_memalign(data, 256, bytes) != 0) {
-        return cudaErrorOutOfMemory;
-    }
-    memset(*data, 0xff, bytes);
-    return cudaSuccess;
-}
-
-enum cudaError_t cudaFree(void *data)
-{
-    free(data);
-    return cudaSuccess;
-}
-
-enum cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, enum cudaMemcpyKind kind,
-                                 cudaStream_t stream)
-{
-    (void)kind;
-    (void)stream;
-    memcpy(to, from, bytes);
-    return cudaSuccess;
-}
-
-enum cudaError_t cudaMemsetAsync(void *data, int byte, size_t bytes, cudaStream_t stream)
-{
-    (void)stream;
-    memset(data, byte, bytes);
-    return cudaSuccess;
 }

@@ -1,0 +1,233 @@
+/*
+ * Training steps on the emulated device: the same bits whether micro-batches are recorded or not
+ * and whether inputs are copied as early or as late as the streams allow, also across refreshes and
+ * a live change of the rank; one wait a step (two where rows are chosen); no memory taken after the
+ * second step; exactly the planned memory used.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "simt/order.h"
+#include "small.h"
+
+enum { STEPS = 8, CHANGE_AFTER = 5, RANK = 4, NEW_RANK = 2 };
+
+static const struct model_config config = { .family = "llama",
+                                            .model_type = "llama",
+                                            .hidden_size = 8,
+                                            .intermediate_size = 12,
+                                            .layers = 1,
+                                            .heads = 2,
+                                            .kv_heads = 1,
+                                            .head_size = 4,
+                                            .vocabulary = 20,
+                                            .max_positions = 32,
+                                            .rms_norm_eps = 1e-5,
+                                            .rope_theta = 10000.0,
+                                            .bos = -1,
+                                            .eos = -1,
+                                            .pad = -1,
+                                            .initializer_range = 0.3,
+                                            .dtype = DTYPE_F32 };
+
+/* How the steps are run. */
+struct way {
+    bool record;
+    bool eager;   /* inputs are copied as early as the streams allow */
+    bool reverse; /* order of blocks and threads */
+    bool change;  /* of the rank, in the middle */
+    int steps;    /* 0: STEPS */
+};
+
+struct outcome {
+    float loss[STEPS];
+    char digest[DIGEST_TEXT_SIZE];
+    struct backend_tally before[STEPS]; /* each step */
+    struct backend_tally after[STEPS];
+    bool refreshed[STEPS];
+    double flops;
+};
+
+static void set(struct recipe *recipe, const char *word)
+{
+    struct error err = { 0 };
+    check(recipe_set(recipe, word, &err), &err);
+}
+
+static void make_recipe(struct recipe *recipe, const char *const *words)
+{
+    static const char *const common[] = { "device=cuda",
+                                          "model.init=random",
+                                          "data.sequence_length=5",
+                                          "batch.micro=1",
+                                          "method.rank=4",
+                                          "method.interval=3",
+                                          "optimizer.lr=0.01",
+                                          "schedule.warmup=0",
+                                          "train.steps=20",
+                                          NULL };
+    recipe_init(recipe);
+    for (int i = 0; common[i] != NULL; i++) {
+        set(recipe, common[i]);
+    }
+    for (int i = 0; words[i] != NULL; i++) {
+        set(recipe, words[i]);
+    }
+}
+
+static void change_rank(struct trainer *trainer, struct recipe *recipe, struct plan *plan)
+{
+    struct error err = { 0 };
+    recipe->method_rank = NEW_RANK;
+    check(plan_make(recipe, &config, plan, &err), &err);
+    check(trainer_apply(trainer, recipe, plan->bytes, &err), &err);
+}
+
+static void check_memory(struct trainer *trainer, const struct plan *plan)
+{
+    for (int c = 0; c < MEMORY_CATEGORY_COUNT; c++) {
+        assert_int_equal(memory_peak(trainer_memory(trainer), (enum memory_category)c),
+                         plan->bytes[c]);
+    }
+}
+
+/* Trains on batches that differ from step to step. */
+static void train(const struct recipe *wanted, const struct way *way, struct outcome *out)
+{
+    struct error err = { 0 };
+    struct recipe recipe;
+    struct plan plan;
+    char why[256];
+    struct dice dice = { .state = 99 };
+    recipe_init(&recipe);
+    recipe_copy(&recipe, wanted);
+    setenv("SIMT_FEEDS", way->eager ? "eager" : "late", 1);
+    simt_reverse(way->reverse);
+    struct backend *be = backend_open("cuda", 0, why, sizeof why);
+    assert_non_null(be);
+    be->replays_off = !way->record;
+    check(plan_make(&recipe, &config, &plan, &err), &err);
+    struct trainer *trainer = small_trainer(&recipe, &config, &plan, be);
+    struct batch *batch = calloc((size_t)recipe.batch_accumulate, sizeof *batch);
+    for (int64_t i = 0; i < recipe.batch_accumulate; i++) {
+        check(batch_init(&batch[i], recipe.batch_micro, recipe.data_sequence_length, &err), &err);
+    }
+    backend_clear_counts(be);
+    for (int s = 0; s < (way->steps > 0 ? way->steps : STEPS); s++) {
+        struct step_result result;
+        for (int64_t i = 0; i < recipe.batch_accumulate; i++) {
+            small_batch(&dice, config.vocabulary, &batch[i]);
+        }
+        if (way->change && s == CHANGE_AFTER) {
+            change_rank(trainer, &recipe, &plan);
+        }
+        out->before[s] = be->tally;
+        check(trainer_step(trainer, s + 1, batch, recipe.batch_accumulate, &result, &err), &err);
+        out->after[s] = be->tally;
+        out->loss[s] = result.loss;
+        out->refreshed[s] = result.refreshed;
+    }
+    out->flops = backend_total(be).flops;
+    check_memory(trainer, &plan);
+    small_digest(trainer, out->digest);
+    for (int64_t i = 0; i < recipe.batch_accumulate; i++) {
+        batch_free(&batch[i]);
+    }
+    free(batch);
+    trainer_close(trainer);
+    backend_close(be);
+    recipe_free(&recipe);
+}
+
+static void check_same(const struct outcome *a, const struct outcome *b)
+{
+    assert_memory_equal(a->loss, b->loss, sizeof a->loss);
+    assert_string_equal(a->digest, b->digest);
+    assert_true(a->flops == b->flops); /* replays are counted like the operations themselves */
+}
+
+static void check_tally(const struct outcome *o, const struct way *way)
+{
+    for (int s = 0; s < STEPS; s++) {
+        const struct backend_tally *before = &o->before[s];
+        const struct backend_tally *after = &o->after[s];
+        assert_int_equal(after->waits - before->waits, o->refreshed[s] ? 2 : 1);
+        /* Memory moved in a change of rank: what was recorded there is recorded anew, once. */
+        bool changed = way->change && s > CHANGE_AFTER && s <= CHANGE_AFTER + 1;
+        if (s >= 2 && !changed) {
+            assert_int_equal(after->allocations, before->allocations);
+        }
+    }
+}
+
+static void train_all_ways(const char *const *words, bool change)
+{
+    static struct outcome plain;
+    static struct outcome other;
+    const struct way ways[] = {
+        { .record = true, .change = change },
+        { .record = true, .eager = true, .change = change },
+    };
+    const struct way plainly = { .change = change };
+    struct recipe recipe;
+    make_recipe(&recipe, words);
+    train(&recipe, &plainly, &plain);
+    check_tally(&plain, &plainly);
+    for (size_t i = 0; i < sizeof ways / sizeof ways[0]; i++) {
+        memset(&other, 0, sizeof other);
+        train(&recipe, &ways[i], &other);
+        check_same(&plain, &other);
+        check_tally(&other, &ways[i]);
+        assert_int_equal(other.after[STEPS - 1].replays > 0, ways[i].record);
+    }
+    recipe_free(&recipe);
+}
+
+static void test_full(void **state)
+{
+    (void)state;
+    train_all_ways(WORDS("method.name=full"), false);
+    train_all_ways(WORDS("method.name=full", "batch.accumulate=3", "precision.weights=bf16"),
+                   false);
+}
+
+static void test_grass(void **state)
+{
+    (void)state;
+    train_all_ways(WORDS("method.name=grass"), false);
+    train_all_ways(WORDS("method.name=grass", "batch.accumulate=3", "precision.weights=bf16",
+                         "precision.rounding=stochastic"),
+                   true);
+    train_all_ways(WORDS("method.name=grass", "method.side=in", "batch.accumulate=2"), true);
+}
+
+/* The same bits in ten runs, and a replay is what most micro-batches are. */
+static void test_ten_runs(void **state)
+{
+    (void)state;
+    static struct outcome first;
+    static struct outcome again;
+    struct recipe recipe;
+    make_recipe(&recipe, WORDS("method.name=grass"));
+    for (int i = 0; i < 10; i++) {
+        struct way way = { .record = true, .eager = i % 2 == 1, .reverse = i % 3 == 1, .steps = 4 };
+        train(&recipe, &way, i == 0 ? &first : &again);
+        if (i > 0) {
+            check_same(&first, &again);
+        }
+    }
+    /* Steps 1 and 4 choose rows, step 2 records, step 3 is replayed. */
+    assert_int_equal(first.after[3].replays, 1);
+    assert_int_equal(first.after[3].captures, 1);
+    recipe_free(&recipe);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_full),
+        cmocka_unit_test(test_grass),
+        cmocka_unit_test(test_ten_runs),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
