@@ -49,6 +49,12 @@ static inline int64_t scratch_norm_rows(int64_t rows)
     return (rows + NORM_PARTS - 1) / NORM_PARTS;
 }
 
+/* It multiplies y by itself, fp32 all over. */
+static inline size_t scratch_orthonormalize(const struct orthonormalize *args)
+{
+    return tensor_columns(args->y) > 0 ? PRODUCT_WORKSPACE_BYTES : 0;
+}
+
 static inline size_t scratch_rmsnorm_backward(const struct rmsnorm_backward *args)
 {
     int64_t rows = tensor_rows(args->x);

@@ -184,7 +184,6 @@ NULL_ARGUMENTS(sgd)
 NULL_ARGUMENTS(unit_factors)
 NULL_ARGUMENTS(quantize)
 NULL_ARGUMENTS(dequantize)
-NULL_ARGUMENTS(orthonormalize)
 NULL_ARGUMENTS(descend)
 
 #define NULL_SCRATCH(name)                                                                         \
@@ -196,6 +195,7 @@ NULL_ARGUMENTS(descend)
 NULL_SCRATCH(matmul)
 NULL_SCRATCH(rmsnorm_backward)
 NULL_SCRATCH(adamw)
+NULL_SCRATCH(orthonormalize)
 
 /* Whether cuDNN does it is known on a device only: then as if it did. */
 static void attention_scratch(struct backend *be, const struct attention_shape *a,
