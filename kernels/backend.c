@@ -4,6 +4,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 
+#include "kernels/backend_ops.h"
 #include "kernels/backend_private.h"
 #include "kernels/ops.h"
 

@@ -24,7 +24,7 @@ extern "C" {
 #endif
 
 struct backend;
-struct backend_ops; /* kernels/ops.h */
+struct backend_ops; /* kernels/backend_ops.h */
 
 /* Families of operations, for counting. */
 enum op_family {

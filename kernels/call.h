@@ -18,7 +18,7 @@
 #ifndef WINDROW_KERNELS_CALL_H
 #define WINDROW_KERNELS_CALL_H
 
-#include "kernels/ops.h"
+#include "kernels/backend_ops.h"
 
 #ifdef __cplusplus
 extern "C" {

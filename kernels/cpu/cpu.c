@@ -9,6 +9,7 @@
 #include <cpuid.h>
 #endif
 
+#include "kernels/backend_ops.h"
 #include "kernels/backend_private.h"
 
 enum { CPU_ALIGNMENT = 256 };

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "kernels/backend_ops.h"
 #include "kernels/backend_private.h"
 #include "kernels/cuda/check.cuh"
 

@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "kernels/backend_ops.h"
 #include "kernels/backend_private.h"
 #include "kernels/cuda/cudnn.h"
 #include "kernels/cuda/scratch.h"

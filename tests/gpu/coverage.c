@@ -9,6 +9,7 @@
 #include <stdio.h>
 
 #include "gpu/cases.h"
+#include "kernels/backend_ops.h"
 
 static const struct entry {
     const char *op;

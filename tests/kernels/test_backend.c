@@ -2,6 +2,7 @@
  * Opening backends, the latched error, what is checked before an operation runs, what is counted,
  * and the null backend, whose tensors no one may touch.
  */
+#include "kernels/backend_ops.h"
 #include "kernels/host_tensor.h"
 
 #include <signal.h>

@@ -4,6 +4,7 @@
 #ifndef WINDROW_TESTS_KERNELS_TRIAL_H
 #define WINDROW_TESTS_KERNELS_TRIAL_H
 
+#include "kernels/backend_ops.h"
 #include "kernels/host_tensor.h"
 
 struct trial {

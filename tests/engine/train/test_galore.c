@@ -9,6 +9,7 @@
 #include "engine/base/xalloc.h"
 #include "engine/method/galore_parts.h"
 #include "fixture.h"
+#include "kernels/backend_ops.h"
 #include "kernels/ops.h"
 
 static const struct galore *galore_of(const struct fixture *f)

@@ -6,6 +6,7 @@
 
 #include "engine/method/grass_parts.h"
 #include "fixture.h"
+#include "kernels/backend_ops.h"
 #include "kernels/ops.h"
 
 /* A backend table that looks at every weight-gradient product: those that sum over tokens. */

@@ -10,6 +10,7 @@
 
 #include "engine/method/grass_parts.h"
 #include "fixture.h"
+#include "kernels/backend_ops.h"
 #include "saved_states.h"
 
 /* ---- the sketch ------------------------------------------------------------------------------ */

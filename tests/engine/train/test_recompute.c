@@ -208,8 +208,8 @@ static void test_bytes(void **state)
     (void)state;
     const size_t bytes[POLICIES] = { 131720, 93320, 49288, 8328 };
     const size_t tokens = 2048;
-    /* Ids, targets, positions, record starts; loss scale and answer; the table of rotations; the output of
-     * the last block. */
+    /* Ids, targets, positions, record starts; loss scale and answer; the table of rotations; the
+     * output of the last block. */
     const size_t inputs = 4 * 4 * tokens + 2 * MEMORY_ALIGNMENT + tokens * 128 * 4;
     const size_t last = 2 * 4096 * tokens;
     for (int p = 0; p < POLICIES; p++) {
