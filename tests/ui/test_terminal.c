@@ -174,7 +174,7 @@ static int remove_recording(void **state)
 static int attach(void *context)
 {
     (void)context;
-    return workbench_attach(directory);
+    return workbench_attach(directory, false);
 }
 
 static void check_given_back(const struct pty *pty)
@@ -301,7 +301,7 @@ static int unable(void *context)
 {
     (void)context;
     setenv("TERM", "dumb", 1);
-    return workbench_attach(directory);
+    return workbench_attach(directory, false);
 }
 
 static void test_refusals(void **state)
@@ -322,7 +322,7 @@ static void test_refusals(void **state)
         dup2(nothing, 0);
         dup2(nothing, 1);
         dup2(nothing, 2);
-        _exit(workbench_attach(directory));
+        _exit(workbench_attach(directory, false));
     }
     assert_int_equal(waitpid(pid, &status, 0), pid);
     assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 2);
