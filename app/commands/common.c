@@ -5,9 +5,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "app/commands/output.h"
 #include "engine/base/file.h"
 #include "engine/base/text.h"
 #include "engine/base/xalloc.h"
+#include "engine/device.h"
 #include "engine/generate.h"
 #include "engine/inspect.h"
 
@@ -80,35 +82,17 @@ int recipe_fit_length(struct recipe *recipe, struct error *err)
                               positions < LENGTH_MAX ? positions : LENGTH_MAX, err);
 }
 
-struct backend *device_open(const struct recipe *recipe, struct error *err)
+static void tell(void *context, const char *text)
 {
-    char why[256] = "";
-    const char *device = recipe->device;
-    int64_t index = 0;
-    const char *colon = strchr(device, ':');
-    if (colon != NULL && (!text_to_integer(colon + 1, &index) || index < 0 || index > 1023)) {
-        fail(err, ERROR_USAGE, "device: found %s, allowed are auto, cpu, cuda and cuda:N",
-             text_show(device).text);
-        return NULL;
-    }
-    struct backend *be = NULL;
-    if (strncmp(device, "cuda", 4) == 0) { /* "auto" is the CPU, as in training */
-        be = backend_open("cuda", (int)index, why, sizeof why);
-    }
-    if (be == NULL && (strcmp(device, "cpu") == 0 || strcmp(device, "auto") == 0)) {
-        be = backend_open("cpu", 0, why, sizeof why);
-    }
-    if (be == NULL) {
-        fail(err, ERROR_RUNTIME, "device=%s: %s", text_show(device).text, why);
-        hint(err, "windrow doctor lists the devices");
-    }
-    return be;
+    (void)context;
+    output_say("%s", text);
 }
 
 int looker_open(struct looker *looker, const struct recipe *recipe, const struct material *material,
                 int64_t positions, struct error *err)
 {
-    *looker = (struct looker){ .be = device_open(recipe, err) };
+    *looker =
+        (struct looker){ .be = device_open(recipe, &(struct device_listener){ tell, NULL }, err) };
     if (looker->be == NULL) {
         return -1;
     }
@@ -144,7 +128,7 @@ void looker_close(struct looker *looker)
 {
     trainer_close(looker->trainer);
     if (looker->be != NULL) {
-        backend_close(looker->be);
+        device_close(looker->be);
     }
     *looker = (struct looker){ 0 };
 }

@@ -28,9 +28,6 @@ int recipe_set_text(struct recipe *recipe, const char *key, const char *value, s
 /* data.sequence_length: as long as the model was made for, but at most 512 tokens. */
 int recipe_fit_length(struct recipe *recipe, struct error *err);
 
-/* The device that the recipe's key `device` names: auto takes a GPU if there is one. */
-struct backend *device_open(const struct recipe *recipe, struct error *err);
-
 /* A trainer that only looks, with the weights of a model that material_open has found (random ones
  * for a preset). Close with looker_close. */
 struct looker {

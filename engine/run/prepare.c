@@ -8,6 +8,7 @@
 #include "engine/base/json.h"
 #include "engine/base/text.h"
 #include "engine/base/xalloc.h"
+#include "engine/device.h"
 #include "engine/method/method.h"
 #include "engine/model/adapter.h"
 #include "engine/model/model_weights.h"
@@ -323,36 +324,6 @@ static int open_material(struct run *run, struct error *err)
 
 /* ---- device and plan ------------------------------------------------------------------------ */
 
-static struct backend *open_device(const struct recipe *recipe, struct error *err)
-{
-    char why[256] = "";
-    const char *device = recipe->device;
-    int64_t index = 0;
-    struct backend *be = NULL;
-    if (strncmp(device, "cuda:", 5) == 0 && !text_to_integer(device + 5, &index)) {
-        index = 0; /* checked before */
-    }
-    /* "auto" is the CPU until the CUDA kernels have been tried on a device. */
-    if (strncmp(device, "cuda", 4) == 0) {
-        be = backend_open("cuda", (int)index, why, sizeof why);
-    }
-    if (!be && (strcmp(device, "cpu") == 0 || strcmp(device, "auto") == 0)) {
-        be = backend_open("cpu", 0, why, sizeof why);
-    }
-    if (!be) {
-        fail(err, ERROR_RUNTIME, "device=%s cannot be used: %s", text_show(device).text, why);
-        return NULL;
-    }
-    struct backend_options options = recipe_backend_options(recipe);
-    if (backend_configure(be, &options, why, sizeof why) != 0) {
-        fail(err, ERROR_RUNTIME, "kernel.attention=%s cannot be had: %s", recipe->kernel_attention,
-             why);
-        backend_close(be);
-        return NULL;
-    }
-    return be;
-}
-
 /* Checkpoints of this run that lie on the disk already: a save may give up the oldest of them. */
 static int64_t held_checkpoints(const struct run *run)
 {
@@ -389,19 +360,26 @@ static int check_disk(const struct run *run, struct error *err)
     return result;
 }
 
+static void device_notice(void *context, const char *text)
+{
+    run_notice(context, "%s", text);
+}
+
 static int make_plan(struct run *run, struct error *err)
 {
     const struct model_config *config = &run->material.config;
-    if (plan_make(&run->effective, config, &run->plan, err) != 0) {
-        return -1;
-    }
-    run->be = open_device(&run->recipe, err);
+    run->be = device_open(&run->recipe, &(struct device_listener){ device_notice, run }, err);
     if (!run->be) {
         return -1;
     }
-    if (strncmp(run->recipe.device, "cuda", 4) == 0) {
-        run_notice(run, "the CUDA kernels have been tested in an emulation only, not on a device "
-                        "yet: compare the first losses with device=cpu");
+    /* The plan is that of the device that was found. */
+    if (strcmp(run->recipe.device, "auto") == 0 &&
+        recipe_set(&run->effective, device_is_cuda(run->be) ? "device=cuda" : "device=cpu", err) !=
+            0) {
+        return -1;
+    }
+    if (plan_make(&run->effective, config, &run->plan, err) != 0) {
+        return -1;
     }
     run->limit_bytes = plan_limit(&run->effective, run->be);
     if (plan_check(&run->plan, &run->effective, config, run->limit_bytes, err) != 0) {
@@ -568,9 +546,7 @@ void run_release(struct run *run)
     }
     free(run->batch);
     batch_free(&run->look);
-    if (run->be) {
-        backend_close(run->be);
-    }
+    device_close(run->be);
     if (run->material.model_directory) {
         material_close(&run->material);
     }
