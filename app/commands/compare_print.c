@@ -257,6 +257,16 @@ static void print_chart(const struct comparison *comparison, enum comparison_axi
     free(curve);
 }
 
+/* "+0.124", or "unknown" where one of the two is. */
+static struct text_number difference(double a, double b)
+{
+    struct text_number out = { "unknown" };
+    if (isfinite(a - b)) {
+        snprintf(out.text, sizeof out.text, "%+.3f", a - b);
+    }
+    return out;
+}
+
 /* What each run costs and gains against the first one, in words. */
 static void print_against_first(const struct comparison *comparison)
 {
@@ -268,13 +278,13 @@ static void print_against_first(const struct comparison *comparison)
     for (size_t i = 1; i < comparison->count; i++) {
         const struct comparison_run *run = &comparison->run[i];
         output_data("  %c %s: memory %s times (optimizer %s, activations %s), speed %s times, "
-                    "loss %+.3f at equal tokens, %+.3f at equal time\n",
+                    "loss %s at equal tokens, %s at equal time\n",
                     letter(i), run->label, text_value(peak_bytes(run) / peak_bytes(first)).text,
                     text_value(optimizer_bytes(run) / optimizer_bytes(first)).text,
                     text_value(activations_bytes(run) / activations_bytes(first)).text,
                     text_value(run->tokens_per_second / first->tokens_per_second).text,
-                    run->loss_equal_tokens - first->loss_equal_tokens,
-                    run->loss_equal_seconds - first->loss_equal_seconds);
+                    difference(run->loss_equal_tokens, first->loss_equal_tokens).text,
+                    difference(run->loss_equal_seconds, first->loss_equal_seconds).text);
     }
 }
 
