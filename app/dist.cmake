@@ -35,6 +35,13 @@ if(EXISTS ${BUILD}/tests/gpu_ops)
     endif()
 endif()
 file(COPY ${BUILD}/tests/fake DESTINATION ${target}/tests)
+# Without what only a debugger reads.
+find_program(STRIP strip)
+file(GLOB_RECURSE programs ${target}/windrow ${target}/tests/*_test_* ${target}/tests/gpu/ops
+    ${target}/tests/gpu/bench_gpu)
+if(STRIP)
+    execute_process(COMMAND ${STRIP} --strip-debug ${programs} COMMAND_ERROR_IS_FATAL ANY)
+endif()
 file(COPY ${SOURCE}/presets DESTINATION ${target})
 if(IS_DIRECTORY ${SOURCE}/tests/data)
     file(COPY ${SOURCE}/tests/data DESTINATION ${target}/tests)
