@@ -5,7 +5,7 @@
 #   make build    optimised program at build/windrow
 #   make bench    how fast this machine trains
 #   make dist     relocatable folder dist/windrow
-#   make install  program and presets under PREFIX (and DESTDIR)
+#   make install  program, presets and manual page under PREFIX (and DESTDIR)
 #   make torture  the tests again, many times over
 #   make format, make clean
 

@@ -1,5 +1,5 @@
 # Fills SOURCE/dist/windrow from a finished build folder:
-#   windrow, lib/ (what it and the tests link, but for the C library), presets/,
+#   windrow, windrow.1, lib/ (what it and the tests link, but for the C library), presets/,
 #   tests/ (programs, data and run.sh; gpu/run for machines with a GPU), README.md, LICENSE
 set(target ${SOURCE}/dist/windrow)
 file(REMOVE_RECURSE ${target})
@@ -23,7 +23,7 @@ if(unresolved)
     message(FATAL_ERROR "libraries not found: ${unresolved}")
 endif()
 file(COPY ${libraries} DESTINATION ${target}/lib FOLLOW_SYMLINK_CHAIN)
-file(COPY ${BUILD}/windrow DESTINATION ${target})
+file(COPY ${BUILD}/windrow ${BUILD}/windrow.1 DESTINATION ${target})
 file(COPY ${tests} DESTINATION ${target}/tests)
 if(EXISTS ${BUILD}/tests/gpu_ops)
     file(COPY ${SOURCE}/tests/gpu/run DESTINATION ${target}/tests/gpu)

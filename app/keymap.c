@@ -401,3 +401,14 @@ void keymap_key_name(uint32_t key, char *out, size_t size)
         snprintf(out, size, "%c", key < 127 ? (char)key : '?');
     }
 }
+
+void keymap_keys(const struct action_row *row, char *out, size_t size)
+{
+    out[0] = '\0';
+    for (int k = 0; k < 3 && row->key[k]; k++) {
+        char name[16];
+        keymap_key_name(row->key[k], name, sizeof(name));
+        size_t used = strlen(out);
+        snprintf(out + used, size - used, "%s%s", used ? " " : "", name);
+    }
+}

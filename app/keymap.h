@@ -144,5 +144,7 @@ const struct action_row *keymap_row(enum action action);
 enum action keymap_named(unsigned context, const char *name);
 /* "Tab", "^L", "Enter", "q"; written to `out`. */
 void keymap_key_name(uint32_t key, char *out, size_t size);
+/* The names of all keys of a row, with blanks between. */
+void keymap_keys(const struct action_row *row, char *out, size_t size);
 
 #endif

@@ -9,8 +9,8 @@
 #include "engine/base/text.h"
 #include "engine/base/xalloc.h"
 
-/* Options that every command has. --help is answered before the command sees anything. */
-static const struct option common_options[] = {
+/* --help is answered before the command sees anything. */
+const struct option command_common_options[] = {
     { "json", NULL, "data as JSON on stdout" },
     { "color", "auto|always|never", "colours; NO_COLOR in the environment turns them off too" },
     { "help", NULL, "what this command does" },
@@ -47,7 +47,7 @@ static const char *nearest_option(const struct command *command, const char *nam
             names[count++] = o->name;
         }
     }
-    for (const struct option *o = common_options; o->name != NULL; o++) {
+    for (const struct option *o = command_common_options; o->name != NULL; o++) {
         names[count++] = o->name;
     }
     return nearest_name(name, names, count);
@@ -94,7 +94,7 @@ static int take_option(const struct command *command, size_t count, const char *
     size_t size = strcspn(name, "=");
     const struct option *option = find_option(command->options, name, size);
     if (option == NULL) {
-        option = find_option(common_options, name, size);
+        option = find_option(command_common_options, name, size);
     }
     if (option == NULL || (word[1] != '-' && strcmp(word, "-h") != 0)) {
         char *bare = xstrndup(name, size);

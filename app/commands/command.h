@@ -34,7 +34,8 @@ struct command {
     /* Returns the exit code. */
     int (*run)(const struct arguments *arguments);
 };
-extern const struct command command_table[]; /* ends with name NULL */
+extern const struct command command_table[];         /* ends with name NULL */
+extern const struct option command_common_options[]; /* what every command has; ends so, too */
 
 struct option_value {
     const struct option *option;

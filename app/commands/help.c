@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include "app/commands/command.h"
+#include "app/commands/manual.h"
 #include "app/commands/output.h"
 #include "app/settings.h"
 #include "app/text.h"
@@ -42,13 +43,13 @@ static int list_commands(bool json)
     for (const struct command *c = command_table; c->name != NULL; c++) {
         output_data("  windrow %-15s %s\n", c->name, c->summary);
     }
-    output_data(
-        "\nwindrow help COMMAND tells more, windrow help recipe lists every setting,\n"
-        "windrow help config those of the workbench.\n"
-        "Every command takes --json and --color=auto|always|never.\n"
-        "\nExit codes: 0 done; 1 failed while running; 2 usage or configuration; 3 data or\n"
-        "model file; 4 does not fit; 5 diverged; 130, 143 interrupted with the state "
-        "saved.\n");
+    output_data("\nwindrow help COMMAND tells more, windrow help recipe lists every setting,\n"
+                "windrow help config those of the workbench.\n"
+                "Every command takes --json and --color=auto|always|never.\n"
+                "\nExit codes:\n");
+    for (const struct manual_fact *fact = manual_exit_codes; fact->name; fact++) {
+        output_data("  %-9s %s\n", fact->name, fact->text);
+    }
     return 0;
 }
 
@@ -143,8 +144,20 @@ static int list_keys(const struct field *fields, bool json)
     return 0;
 }
 
+static int print_manual(void)
+{
+    struct buffer page = { 0 };
+    manual_write(&page);
+    output_bytes(page.text, page.size);
+    buffer_free(&page);
+    return 0;
+}
+
 int command_help(const struct arguments *arguments)
 {
+    if (option_given(arguments, "man")) {
+        return print_manual();
+    }
     if (arguments->word_count == 0) {
         return list_commands(arguments->json);
     }

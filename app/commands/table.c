@@ -73,6 +73,11 @@ static const struct option export_options[] = {
     { 0 },
 };
 
+static const struct option help_options[] = {
+    { "man", NULL, "all of it as a manual page (roff): windrow help --man | man -l -" },
+    { 0 },
+};
+
 #define CONTROL_HELP                                                                               \
     "RUN is a run directory, a name under the state directory or a unique beginning of one. The "  \
     "run answers with the first step that holds it."
@@ -146,7 +151,8 @@ const struct command command_table[] = {
     { "presets", "", "recipes, methods and cards", NULL, NULL, 0, 0, false, command_presets },
     { "doctor", "", "devices, libraries, terminal: what is there and what is missing",
       "Exit code 0 where it can train at all.", NULL, 0, 0, false, command_doctor },
-    { "help", "[COMMAND | recipe]", "this list, a command, or every key of a recipe", NULL, NULL, 0,
+    { "help", "[COMMAND | recipe | config]",
+      "this list, a command, or every key of a recipe or of the workbench", NULL, help_options, 0,
       1, false, command_help },
     { 0 },
 };

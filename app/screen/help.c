@@ -15,17 +15,6 @@ struct help_line {
     bool off; /* needs a running run */
 };
 
-static void keys_of(const struct action_row *row, char *out, size_t size)
-{
-    out[0] = '\0';
-    for (int k = 0; k < 3 && row->key[k]; k++) {
-        char name[16];
-        keymap_key_name(row->key[k], name, sizeof(name));
-        size_t used = strlen(out);
-        snprintf(out + used, size - used, "%s%s", used ? " " : "", name);
-    }
-}
-
 static int collect(const struct workbench *workbench, struct help_line lines[HELP_LINES])
 {
     static const char *const run_words[] = {
@@ -55,7 +44,7 @@ static int collect(const struct workbench *workbench, struct help_line lines[HEL
             struct help_line *line = &lines[count++];
             *line = (struct help_line){ "", row->help, false,
                                         row->engine && !workbench_live(workbench) };
-            keys_of(row, line->keys, sizeof(line->keys));
+            keymap_keys(row, line->keys, sizeof(line->keys));
         }
     }
     lines[count++] = (struct help_line){ "", "COMMAND LINE (:)", true, false };
