@@ -1,6 +1,7 @@
 # Fills SOURCE/dist/windrow from a finished build folder:
 #   windrow, windrow.1, lib/ (what it and the tests link, but for the C library), presets/,
 #   tests/ (programs, data and run.sh; gpu/run for machines with a GPU), README.md, LICENSE
+# and SOURCE/dist/windrow.tar.gz with the same, to carry.
 set(target ${SOURCE}/dist/windrow)
 file(REMOVE_RECURSE ${target})
 file(MAKE_DIRECTORY ${target}/lib ${target}/tests)
@@ -22,6 +23,14 @@ file(GET_RUNTIME_DEPENDENCIES
 if(unresolved)
     message(FATAL_ERROR "libraries not found: ${unresolved}")
 endif()
+# LAPACK as it is written, 36 MB smaller than inside an OpenBLAS that this machine happens to prefer:
+# it is asked for small matrices only.
+foreach(library lapack blas)
+    list(FILTER libraries EXCLUDE REGEX "/lib${library}\\.so")
+    file(GLOB reference /usr/lib/*/${library}/lib${library}.so.3)
+    list(APPEND libraries ${reference})
+endforeach()
+list(FILTER libraries EXCLUDE REGEX "/libopenblas")
 file(COPY ${libraries} DESTINATION ${target}/lib FOLLOW_SYMLINK_CHAIN)
 file(COPY ${BUILD}/windrow ${BUILD}/windrow.1 DESTINATION ${target})
 file(COPY ${tests} DESTINATION ${target}/tests)
@@ -69,4 +78,8 @@ echo "$passed test programs passed"
 ]=])
 file(CHMOD ${target}/tests/run.sh PERMISSIONS OWNER_READ OWNER_WRITE OWNER_EXECUTE
     GROUP_READ GROUP_EXECUTE WORLD_READ WORLD_EXECUTE)
-message(STATUS "filled ${target}")
+execute_process(COMMAND ${CMAKE_COMMAND} -E tar czf windrow.tar.gz windrow
+    WORKING_DIRECTORY ${SOURCE}/dist COMMAND_ERROR_IS_FATAL ANY)
+file(SIZE ${target}.tar.gz bytes)
+math(EXPR megabytes "${bytes} / 1000000")
+message(STATUS "filled ${target}, packed ${target}.tar.gz (${megabytes} MB)")
