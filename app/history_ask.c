@@ -140,6 +140,17 @@ static int64_t interval_of(const struct history *history, enum event_kind kind)
                : 0;
 }
 
+/* An interval after the matrix that has waited longest: refreshes may be staggered. */
+static int64_t next_choice(const struct history *history, int64_t every)
+{
+    int64_t oldest = history->refresh[history->refresh_count - 1].step;
+    for (size_t i = 0; i < history->matrix_count; i++) {
+        int64_t step = history->matrix[i].step;
+        oldest = step < oldest ? step : oldest;
+    }
+    return oldest + every;
+}
+
 int64_t history_next(const struct history *history, enum event_kind kind)
 {
     int64_t total = history->start.start.total_steps;
@@ -151,7 +162,7 @@ int64_t history_next(const struct history *history, enum event_kind kind)
         if (history->refresh_count == 0) {
             return 0;
         }
-        int64_t next = history->refresh[history->refresh_count - 1].step + every;
+        int64_t next = next_choice(history, every);
         return next > history->step && next <= total ? next : 0;
     }
     int64_t next = every > total ? total : (history->step / every + 1) * every;

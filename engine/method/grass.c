@@ -182,6 +182,7 @@ static void grass_detach(struct method *method)
     free(grass->part);
     free(grass->group);
     free(grass->first_group);
+    free(grass->reported);
     free(grass);
     method->state = NULL;
 }
@@ -200,6 +201,7 @@ static int grass_attach(struct method *method, struct error *err)
     method->state = grass;
     grass->part = xcalloc(layers * LINEAR_PARTS_MAX, sizeof *grass->part);
     grass->group = xcalloc(layers * LINEAR_PARTS_MAX, sizeof *grass->group);
+    grass->reported = xcalloc(layers * LINEAR_PARTS_MAX, sizeof *grass->reported);
     grass->first_group = xcalloc(layers + 1, sizeof *grass->first_group);
     for (int64_t i = 0; i < model->linear_count; i++) {
         const struct linear *linear = &model->linear[i];
@@ -213,9 +215,11 @@ static int grass_attach(struct method *method, struct error *err)
         grass->part_count += count;
         int64_t groups = layer_groups(grass, linear, parts, count);
         for (int64_t g = 0; g < groups; g++) {
+            grass->group[grass->group_count + g].unit = grass->unit_count;
             group_place(method, &grass->group[grass->group_count + g]);
         }
         grass->group_count += groups;
+        grass->unit_count += groups > 0;
         grass->first_group[i + 1] = grass->group_count;
     }
     if (method->settings.unselected_every > 0) {
@@ -223,34 +227,6 @@ static int grass_attach(struct method *method, struct error *err)
         grass->guard_sum = place_vector(method, "unselected rows", "guard sum", DTYPE_F32, 1);
     }
     return 0;
-}
-
-static bool any_waiting(const struct grass *grass)
-{
-    for (int64_t i = 0; i < grass->part_count; i++) {
-        if (grass->part[i].waiting != NULL) {
-            return true;
-        }
-    }
-    return false;
-}
-
-static void grass_begin_step(struct method *method, int64_t step)
-{
-    struct grass *grass = method->state;
-    int64_t last = method->counters.last_refresh;
-    method->step = step;
-    method->refreshed = false;
-    grass->refreshing = last == 0 || step >= last + method->settings.interval || any_waiting(grass);
-    grass->guarded = false;
-    for (int64_t i = 0; i < grass->part_count; i++) {
-        grass->part[i].refreshing = grass->refreshing;
-    }
-}
-
-const struct tensor *grass_index_in_use(const struct grass *grass, const struct grass_group *group)
-{
-    return grass->refreshing ? &group->next_index : &group->index;
 }
 
 /* Rows of the layer, if all of its gradient goes through one selection. */
@@ -261,8 +237,8 @@ static const struct tensor *grass_columns(struct method *method, const struct li
     int64_t first = grass->first_group[linear->index];
     const struct grass_group *group = &grass->group[first];
     bool one = grass->first_group[linear->index + 1] == first + 1;
-    *known = !grass->refreshing || method->micro > 0;
-    return one && group->side == SIDE_ROWS ? grass_index_in_use(grass, group) : NULL;
+    *known = !grass_group_refreshing(group) || method->micro > 0;
+    return one && group->side == SIDE_ROWS ? grass_index_in_use(group) : NULL;
 }
 
 /* What is there of the gradient counts from the second micro-batch on; of the head, which comes in
@@ -302,7 +278,7 @@ void grass_accumulate_columns(struct method *method, struct pass *pass, struct g
 void grass_accumulate(struct method *method, struct pass *pass, struct grass_group *group,
                       const struct tensor *dy, const struct tensor *x)
 {
-    const struct tensor *index = grass_index_in_use(method->state, group);
+    const struct tensor *index = grass_index_in_use(group);
     const struct tensor *captured = pass_captured(pass, group->linear);
     if (captured != NULL) {
         accumulate_rows(method, pass, group, captured, x);
@@ -320,11 +296,12 @@ void grass_accumulate(struct method *method, struct pass *pass, struct grass_gro
     memory_release(pass->memory, MEMORY_WORKSPACE, mark);
 }
 
-/* The chosen rows lie on the device; a step that chooses needs the host. */
+/* The chosen rows lie on the device; a step that chooses needs the host, and one that moves other
+ * rows has a learning rate and a rounding of its own in the backward. */
 static bool grass_replayable(const struct method *method)
 {
     const struct grass *grass = method->state;
-    return !grass->refreshing;
+    return !grass->refreshing && !grass_step_moves_unselected(method);
 }
 
 static void grass_weight_gradient(struct method *method, struct pass *pass,
@@ -336,7 +313,6 @@ static void grass_weight_gradient(struct method *method, struct pass *pass,
         grass_head_chunk(method, pass, linear, dy, x);
         return;
     }
-    bool choose = grass->refreshing && method->micro == 0;
     bool move = grass_moves_unselected(method);
     if (move) {
         grass_guard_unselected(method);
@@ -344,7 +320,7 @@ static void grass_weight_gradient(struct method *method, struct pass *pass,
     for (int64_t g = grass->first_group[linear->index]; g < grass->first_group[linear->index + 1];
          g++) {
         struct grass_group *group = &grass->group[g];
-        if (!choose) {
+        if (!grass_group_refreshing(group) || method->micro > 0) {
             grass_accumulate(method, pass, group, dy, x);
             continue;
         }
@@ -378,44 +354,31 @@ static void grass_add_squares(struct method *method, struct tensor *sum)
     for (int64_t g = 0; g < grass->group_count; g++) {
         struct grass_group *group = &grass->group[g];
         if (method->settings.unbiased) {
-            const struct tensor *rho = grass->refreshing ? &group->next_rho : &group->rho;
+            const struct tensor *rho =
+                grass_group_refreshing(group) ? &group->next_rho : &group->rho;
             op_scale_side(method->be, &group->gradient, rho, group->side);
         }
         op_sum_squares(method->be, sum, &group->gradient, true);
     }
 }
 
-/* A refresh needs the host anyway, so here the verdict on the step is waited for. */
-static bool step_is_skipped(struct method *method, const struct rule_settings *settings)
+/* What is left of the learning rate so soon after a refresh. */
+static double warmth(const struct method *method, const struct grass_group *group)
 {
-    float control[CONTROL_COUNT] = { 0 };
-    backend_download(method->be, control, settings->control->data, sizeof control);
-    return control[CONTROL_SKIP] != 0.0f;
+    int64_t warmup = method->settings.refresh_warmup;
+    int64_t k = method->step - grass_last_refresh(method, group) + 1;
+    return k < warmup ? (double)k / (double)warmup : 1.0;
 }
 
 static void grass_update(struct method *method, double lr, const struct rule_settings *settings)
 {
     struct grass *grass = method->state;
-    if (grass->refreshing) {
-        if (step_is_skipped(method, settings)) {
-            grass->refreshing = false;
-            return;
-        }
-        for (int64_t i = 0; i < grass->part_count; i++) {
-            grass_commit_part(method, &grass->part[i]);
-        }
-        grass->refreshing = false;
-        method->refreshed = true;
-        method->counters.last_refresh = method->step;
-        method->counters.refresh_count++;
-    }
-    int64_t warmup = method->settings.refresh_warmup;
-    int64_t k = method->step - method->counters.last_refresh + 1;
-    if (k < warmup) {
-        lr *= (double)k / (double)warmup;
+    if (!grass_settle_refreshes(method, settings)) {
+        return;
     }
     for (int64_t g = 0; g < grass->group_count; g++) {
         struct grass_group *group = &grass->group[g];
+        double rate = lr * warmth(method, group);
         method->rule->step(
             method->be, settings,
             &(struct rule_target){ .weight = &group->weight,
@@ -424,7 +387,7 @@ static void grass_update(struct method *method, double lr, const struct rule_set
                                    .rho = method->settings.unbiased ? &group->rho : NULL,
                                    .residue = grass_exact(method) ? &group->residue : NULL,
                                    .side = group->side,
-                                   .lr = (float)lr,
+                                   .lr = (float)rate,
                                    .weight_decay = (float)method->settings.weight_decay,
                                    .scale = (float)method->settings.scale,
                                    .id = group->id },
@@ -434,15 +397,14 @@ static void grass_update(struct method *method, double lr, const struct rule_set
 
 static int64_t grass_selection_count(const struct method *method)
 {
-    const struct grass *grass = method->state;
-    return method->counters.refresh_count > 0 ? grass->part_count : 0;
+    return ((const struct grass *)method->state)->reported_count;
 }
 
 static void grass_selection(const struct method *method, int64_t index,
                             struct selection_report *report)
 {
     const struct grass *grass = method->state;
-    *report = grass->part[index].report;
+    *report = grass->part[grass->reported[index]].report;
 }
 
 static const char *const grass_keys[] = {
@@ -453,6 +415,7 @@ static const char *const grass_keys[] = {
     "method.unbiased",
     "method.side",
     "method.scale",
+    "method.stagger",
     "method.carry",
     "method.refresh_warmup",
     "method.sketch",

@@ -8,6 +8,11 @@
  * refresh one matrix's dW at a time is formed in the workspace from the first micro-batch, gives
  * the norms that decide (op_select) and the first compressed gradient, and is dropped.
  *
+ * Layers are refreshed all at one step, or each at a step of its own (method.stagger), so that the
+ * work lies evenly over an interval (refresh_clock.h); the parts of a packed layer always go
+ * together, since one product serves them. After a change of rank, and at the first step, all of
+ * them choose at once, whatever the clock says.
+ *
  * A refresh is prepared in the backward and committed in the update, when it is known that the step
  * is not skipped: a skipped step leaves rows, moments and counters as they were.
  */

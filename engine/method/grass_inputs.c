@@ -41,11 +41,12 @@ static bool inputs_apply(const struct input_sampler *sampler, const struct linea
     return columns_of(method->state, linear) < linear->weight.dim[1];
 }
 
-static bool inputs_whole(const struct input_sampler *sampler)
+static bool inputs_whole(const struct input_sampler *sampler, const struct linear *linear)
 {
     const struct method *method = sampler->context;
     const struct grass *grass = method->state;
-    return (grass->refreshing && method->micro == 0) || grass_moves_unselected(method);
+    const struct grass_group *group = &grass->group[grass->first_group[linear->index]];
+    return (grass_group_refreshing(group) && method->micro == 0) || grass_moves_unselected(method);
 }
 
 /* The columns of group `g`, (T, its rank), that begin at `column` of what is kept. */
@@ -67,8 +68,8 @@ static void inputs_take(const struct input_sampler *sampler, struct pass *pass,
     int64_t last;
     int64_t column = 0;
     groups_of(grass, linear, &first, &last);
-    for (int64_t g = first; g < last && !inputs_whole(sampler); g++) {
-        const struct tensor *index = grass_index_in_use(grass, &grass->group[g]);
+    for (int64_t g = first; g < last && !inputs_whole(sampler, linear); g++) {
+        const struct tensor *index = grass_index_in_use(&grass->group[g]);
         int64_t count = tensor_count(index);
         struct tensor kept = kept_of(out, column, count);
         op_gather(pass->be, &kept, x, index, SIDE_COLUMNS);

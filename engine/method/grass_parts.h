@@ -1,5 +1,6 @@
 /*
- * What Grass holds: shared by its files (grass.c the step, grass_refresh.c the choice of rows,
+ * What Grass holds: shared by its files (grass.c the step, grass_clock.c when rows are chosen,
+ * grass_refresh.c the choice,
  * grass_unselected.c the other rows, grass_head.c the head, grass_residue.c exact rows,
  * grass_state.c saving and restoring).
  *
@@ -38,15 +39,17 @@ struct grass_part {
     uint8_t *seen;         /* (candidates) */
     struct grass_waiting *waiting;
     struct selection_report report;
-    bool refreshing;  /* this step chooses anew */
-    float *sorted;    /* (candidates) scratch of the statistics */
-    float *norms;     /* (candidates) squared, of the refresh being prepared */
-    int32_t *scratch; /* (4 R) for a refresh, which takes no memory of its own */
+    bool refreshing;   /* this step chooses anew: of all parts of a layer, or of none */
+    int32_t refreshed; /* the step that chose what is in use; 0: none yet. Staggered only */
+    float *sorted;     /* (candidates) scratch of the statistics */
+    float *norms;      /* (candidates) squared, of the refresh being prepared */
+    int32_t *scratch;  /* (4 R) for a refresh, which takes no memory of its own */
 };
 
 struct grass_group {
     const struct linear *linear;
     enum side side;
+    int64_t unit; /* number of its layer among those with groups */
     int part_count;
     struct grass_part *part[LINEAR_PARTS_MAX];
     struct tensor index, rho, next_index, next_rho, gradient;
@@ -63,9 +66,12 @@ struct grass {
     struct grass_part *part;
     int64_t part_count;
     int64_t *first_group; /* (linears + 1): groups of a linear layer */
-    bool refreshing;      /* this step chooses anew */
-    bool guarded;         /* this step's guard is decided */
-    struct tensor guard;  /* (CONTROL_COUNT) may unselected rows move? Placed if they ever do */
+    int64_t unit_count;   /* linear layers that have groups */
+    int64_t *reported;    /* (parts) those that the latest refresh chose anew */
+    int64_t reported_count;
+    bool refreshing;     /* this step chooses anew, some layer or all */
+    bool guarded;        /* this step's guard is decided */
+    struct tensor guard; /* (CONTROL_COUNT) may unselected rows move? Placed if they ever do */
     struct tensor guard_sum;
     struct tensor head_dw; /* in the workspace while a micro-batch's dW of the head is formed */
 };
@@ -90,8 +96,21 @@ void grass_accumulate(struct method *method, struct pass *pass, struct grass_gro
 void grass_accumulate_columns(struct method *method, struct pass *pass, struct grass_group *group,
                               const struct tensor *dy, const struct tensor *thin);
 
+/* Decides which layers choose anew at `step`. A change of rank makes all of them do it at once. */
+void grass_begin_step(struct method *method, int64_t step);
+
+/* Whether this step chooses for the group. */
+bool grass_group_refreshing(const struct grass_group *group);
+
+/* The step that chose what the group has in use. */
+int64_t grass_last_refresh(const struct method *method, const struct grass_group *group);
+
+/* Once the verdict on the step is known: takes the prepared selections into use, or if the step is
+ * skipped drops them. False if it is skipped. */
+bool grass_settle_refreshes(struct method *method, const struct rule_settings *settings);
+
 /* The selection in use, or the one that the first micro-batch of this step has chosen. */
-const struct tensor *grass_index_in_use(const struct grass *grass, const struct grass_group *group);
+const struct tensor *grass_index_in_use(const struct grass_group *group);
 
 /* Keeps the selected columns of inputs: grass_inputs.c. */
 extern const struct sampler_ops grass_inputs;
@@ -101,9 +120,10 @@ void grass_head(struct method *method, struct pass *pass, const struct linear *l
 void grass_head_chunk(struct method *method, struct pass *pass, const struct linear *linear,
                       const struct tensor *dy, const struct tensor *x);
 
-/* Whether this micro-batch moves the rows that are not selected; then, before its first compressed
- * gradient, whether it may (once a step); and doing so for one matrix, whose selection of this step
- * has been made. */
+/* Whether this step, or this micro-batch of it, moves the rows that are not selected; then, before
+ * its first compressed gradient, whether it may (once a step); and doing so for one matrix, whose
+ * selection of this step has been made. */
+bool grass_step_moves_unselected(const struct method *method);
 bool grass_moves_unselected(const struct method *method);
 void grass_guard_unselected(struct method *method);
 void grass_move_unselected(struct method *method, struct pass *pass, struct grass_part *part,

@@ -295,4 +295,5 @@ void grass_commit_part(struct method *method, struct grass_part *part)
     op_copy(method->be, &part->rho, &part->next_rho);
     grass_waiting_free(part->waiting);
     part->waiting = NULL;
+    part->refreshed = (int32_t)method->step;
 }

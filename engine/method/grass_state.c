@@ -3,7 +3,9 @@
  *
  * Saved for each matrix under "method/<parameter>/": index and age (R) int32 (index local to the
  * matrix, -1 in unused slots), rho (R), the rule's slots, seen (rows) uint8, and of exact rows the
- * residue (R, N) int16; a set without residues is taken too, they begin at zero. States of another
+ * residue (R, N) int16; a set without residues is taken too, they begin at zero. Where refreshes
+ * are staggered, refreshed (1) int32, the step that chose the rows; a set without it was refreshed
+ * all at once, at the latest refresh. States of another
  * rank are taken too: they wait on the host for the refresh that follows.
  */
 #include <stdio.h>
@@ -22,6 +24,15 @@ static void show_seen(const struct state_visitor *visitor, struct grass_part *pa
 {
     struct tensor seen = host_vector(part->seen, DTYPE_U8, part->candidates);
     state_show(visitor, "method", part->part->parameter->name, "seen", &seen, true);
+}
+
+static void show_refreshed(const struct method *method, const struct state_visitor *visitor,
+                           struct grass_part *part)
+{
+    struct tensor refreshed = host_vector(&part->refreshed, DTYPE_I32, 1);
+    if (method->settings.stagger) {
+        state_show(visitor, "method", part->part->parameter->name, "refreshed", &refreshed, true);
+    }
 }
 
 static void show_waiting(const struct state_visitor *visitor, struct grass_part *part)
@@ -53,6 +64,7 @@ void grass_visit(struct method *method, const struct state_visitor *visitor)
     for (int64_t i = 0; i < grass->part_count; i++) {
         struct grass_part *part = &grass->part[i];
         const char *name = part->part->parameter->name;
+        show_refreshed(method, visitor, part);
         if (part->waiting != NULL) {
             show_waiting(visitor, part);
             continue;
@@ -195,12 +207,42 @@ static int take_other_rank(struct method *method, struct grass_part *part, int32
     return good ? 0 : -1;
 }
 
+/* Of states whose layers were all refreshed together there is none: the latest refresh counts. */
+static int restore_refreshed(const struct method *method, struct grass_part *part,
+                             const struct state_source *source, struct error *err)
+{
+    char name[STATE_NAME_SIZE];
+    struct state_entry entry;
+    int64_t latest = method->counters.last_refresh;
+    part->refreshed = (int32_t)latest;
+    snprintf(name, sizeof name, "method/%s/refreshed", part->part->parameter->name);
+    int64_t index = method->settings.stagger ? source->find(source->context, name, &entry) : -1;
+    if (index < 0) {
+        return 0;
+    }
+    if (entry.dtype != DTYPE_I32 || entry.rank != 1 || entry.dim[0] != 1) {
+        return fail(err, ERROR_DATA, "saved state: tensor '%s' is not one number", name);
+    }
+    if (source->read(source->context, index, 0, 1, &part->refreshed, err) != 0) {
+        return -1;
+    }
+    if (part->refreshed < 0 || part->refreshed > latest) {
+        return fail(err, ERROR_DATA,
+                    "saved state: tensor '%s' names step %d, outside 0 .. %lld, the latest refresh",
+                    name, (int)part->refreshed, (long long)latest);
+    }
+    return 0;
+}
+
 static int restore_part(struct method *method, struct grass_part *part,
                         const struct state_source *source, struct error *err)
 {
     char name[STATE_NAME_SIZE];
     struct state_entry entry;
     const char *parameter = part->part->parameter->name;
+    if (restore_refreshed(method, part, source, err) != 0) {
+        return -1;
+    }
     snprintf(name, sizeof name, "method/%s/seen", parameter);
     struct tensor seen = host_vector(NULL, DTYPE_U8, part->candidates);
     uint8_t *flags = read_host(source, name, &seen, err);

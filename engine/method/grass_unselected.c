@@ -18,10 +18,15 @@
  */
 #include "engine/method/grass_parts.h"
 
-bool grass_moves_unselected(const struct method *method)
+bool grass_step_moves_unselected(const struct method *method)
 {
     int64_t every = method->settings.unselected_every;
-    return every > 0 && (method->step - 1) % every == 0 && method->micro + 1 == method->micro_count;
+    return every > 0 && (method->step - 1) % every == 0;
+}
+
+bool grass_moves_unselected(const struct method *method)
+{
+    return grass_step_moves_unselected(method) && method->micro + 1 == method->micro_count;
 }
 
 void grass_guard_unselected(struct method *method)

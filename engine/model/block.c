@@ -55,7 +55,7 @@ static void sampled_weight_gradient(struct model *model, struct pass *pass, stru
                                     enum block_value value)
 {
     const struct input_sampler *sampler = pass->sampler;
-    if (sampler->ops->whole != NULL && sampler->ops->whole(sampler)) {
+    if (sampler->ops->whole != NULL && sampler->ops->whole(sampler, linear)) {
         linear_weight_gradient(pass, linear, dy, block_need(model, pass, block, value));
         return;
     }

@@ -73,9 +73,9 @@ struct sampler_ops {
     const char *name;
     /* False: the layer's input is kept whole. NULL: none is. */
     bool (*applies)(const struct input_sampler *sampler, const struct linear *linear);
-    /* True: weight gradients of this micro-batch see whole inputs, which the backward makes again;
-     * what take places is not used. NULL: they never do. */
-    bool (*whole)(const struct input_sampler *sampler);
+    /* True: the layer's weight gradient of this micro-batch sees whole inputs, which the backward
+     * makes again; what take places is not used. NULL: none ever does. */
+    bool (*whole)(const struct input_sampler *sampler, const struct linear *linear);
     /* Places a sample of x (T, N) in `category`. */
     void (*take)(const struct input_sampler *sampler, struct pass *pass,
                  const struct linear *linear, const struct tensor *x, enum memory_category category,

@@ -166,9 +166,10 @@ const struct field recipe_fields[] = {
     CHOICE("method.moments", method_moments, moments_names, "rotate",
            "What becomes of galore's optimizer state when its subspace changes: kept as numbers, "
            "turned into the new one, or zeroed."),
-    BOOL("method.stagger", method_stagger, "false",
-         "Spreads galore's refreshes over the steps of an interval, layer by layer, so that no "
-         "step stalls."),
+    BOOL(
+        "method.stagger", method_stagger, "false",
+        "grass and galore: spreads the refreshes over the steps of an interval, layer by layer, so "
+        "that no step stalls."),
     NUMBER("method.alpha", method_alpha, 0, 1e6, "", "16",
            "Scaling of the adapters of lora, which add alpha / rank times B A."),
     STRING("method.rank_pattern", method_rank_pattern, "pattern=rank, joined by commas", "",

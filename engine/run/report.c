@@ -151,7 +151,9 @@ static double phase_ms(const struct run *run, enum trainer_phase phase)
 
 void run_report_step(struct run *run, const struct step_result *result, double data_s, double all_s)
 {
-    bool selects = trainer_selection_count(run->trainer) > 0;
+    struct trainer_counters counters;
+    trainer_counters(run->trainer, &counters);
+    bool selects = counters.refresh_count > 0;
     struct event event;
     event_init(&event, EVENT_STEP);
     event.step = run->state.step;

@@ -2,8 +2,6 @@
 #ifndef WINDROW_TESTS_ENGINE_TRAIN_SAVED_STATES_H
 #define WINDROW_TESTS_ENGINE_TRAIN_SAVED_STATES_H
 
-#include <string.h>
-
 #include "fixture.h"
 
 struct states {
@@ -11,32 +9,18 @@ struct states {
     int64_t count;
 };
 
-static inline int64_t states_find(void *context, const char *name, struct state_entry *entry)
-{
-    struct states *states = context;
-    for (int64_t i = 0; i < states->count; i++) {
-        trainer_state_entry(states->trainer, i, entry);
-        if (strcmp(entry->name, name) == 0) {
-            return i;
-        }
-    }
-    return -1;
-}
+/* What trainer_restore reads, over the trainer in `states`. */
+struct state_source states_source(struct states *states, struct trainer *trainer);
 
-static inline int states_read(void *context, int64_t index, int64_t first, int64_t count, void *out,
-                              struct error *err)
-{
-    struct states *states = context;
-    return trainer_state_read(states->trainer, index, first, count, out, err);
-}
+void states_copy(struct trainer *to, struct trainer *from, struct error *err);
 
-static inline void states_copy(struct trainer *to, struct trainer *from, struct error *err)
-{
-    struct trainer_counters counters;
-    trainer_counters(from, &counters);
-    struct states states = { .trainer = from, .count = trainer_state_count(from) };
-    struct state_source source = { .find = states_find, .read = states_read, .context = &states };
-    check(trainer_restore(to, &source, &counters, err), err);
-}
+/* Trains `steps` steps at one go, and with a save and a restore into a fresh trainer after `at` of
+ * them: the same states to the bit. With `resumed` the second trainer stays open, for the caller to
+ * close; it has taken `steps` steps. */
+void check_resume(const char *const *words, int steps, int at, struct fixture *resumed);
+
+/* Every state of `a` but `except` (NULL: none) is in `b` too, with the same bits; `b` may have
+ * others beside. */
+void check_same_states(struct trainer *a, struct trainer *b, const char *except);
 
 #endif

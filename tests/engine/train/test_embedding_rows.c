@@ -56,35 +56,6 @@ static struct trainer *open_words(struct backend *be, const char *const *words, 
     return trainer;
 }
 
-/* Weights, and moments of the embedding, bit by bit. */
-static void check_same(struct trainer *a, struct trainer *b)
-{
-    struct error err = { 0 };
-    struct states others = { .trainer = b, .count = trainer_state_count(b) };
-    int64_t count = trainer_state_count(a);
-    for (int64_t i = 0; i < count; i++) {
-        struct state_entry entry;
-        struct state_entry other;
-        trainer_state_entry(a, i, &entry);
-        if (strcmp(entry.name, embedding_age) == 0) {
-            continue; /* one, or one a row */
-        }
-        int64_t at = states_find(&others, entry.name, &other);
-        assert_true(at >= 0 && entry.dtype == other.dtype);
-        int64_t n = entry.dim[0] * entry.dim[1] * entry.dim[2] * entry.dim[3];
-        size_t bytes = (size_t)n * dtype_size(entry.dtype);
-        void *x = malloc(bytes);
-        void *y = malloc(bytes);
-        check(trainer_state_read(a, i, 0, n, x, &err), &err);
-        check(trainer_state_read(b, at, 0, n, y, &err), &err);
-        if (memcmp(x, y, bytes) != 0) {
-            fail_msg("%s differs", entry.name);
-        }
-        free(x);
-        free(y);
-    }
-}
-
 static void check_limit(const char *const *words)
 {
     struct error err = { 0 };
@@ -109,7 +80,7 @@ static void check_limit(const char *const *words)
         check(trainer_step(rows, i + 1, batch, 2, &b, &err), &err);
         assert_true(a.loss == b.loss && a.grad_norm == b.grad_norm && !b.skipped);
     }
-    check_same(dense, rows);
+    check_same_states(dense, rows, embedding_age); /* one, or one a row */
     batch_free(&batch[0]);
     batch_free(&batch[1]);
     trainer_close(dense);
@@ -260,55 +231,33 @@ static void test_skipped(void **state)
 
 /* ---- going on -------------------------------------------------------------------------------- */
 
-static void check_resume(const char *const *words)
+static void check_resumed_and_changed(const char *const *words)
 {
-    struct fixture whole;
-    struct fixture first;
-    struct fixture second;
+    struct fixture f;
     struct error err = { 0 };
-    int64_t a = 0;
-    int64_t b = 0;
-    char expected[DIGEST_TEXT_SIZE];
-    char found[DIGEST_TEXT_SIZE];
-    fixture_open(&whole, "untied", words);
-    fixture_open(&first, "untied", words);
-    fixture_open(&second, "untied", words);
-    for (int i = 0; i < 7; i++) {
-        fixture_step(&whole, &a);
-    }
-    for (int i = 0; i < 3; i++) {
-        fixture_step(&first, &b);
-    }
-    states_copy(second.trainer, first.trainer, &err);
-    for (int i = 0; i < 4; i++) {
-        fixture_step(&second, &b);
-    }
-    fixture_digest(&whole, expected);
-    fixture_digest(&second, found);
-    assert_string_equal(found, expected);
+    int64_t step = 7;
+    check_resume(words, 7, 3, &f);
     /* A live change lays everything out anew. */
-    check(recipe_set(&second.recipe, "method.rank=3", &err), &err);
-    check(plan_make(&second.recipe, &second.config, &second.plan, &err), &err);
-    float *v = fixture_state(&second, embedding_v, &(struct state_entry){ 0 });
-    check(trainer_apply(second.trainer, &second.recipe, second.plan.bytes, &err), &err);
-    float *kept = fixture_state(&second, embedding_v, &(struct state_entry){ 0 });
+    check(recipe_set(&f.recipe, "method.rank=3", &err), &err);
+    check(plan_make(&f.recipe, &f.config, &f.plan, &err), &err);
+    float *v = fixture_state(&f, embedding_v, &(struct state_entry){ 0 });
+    check(trainer_apply(f.trainer, &f.recipe, f.plan.bytes, &err), &err);
+    float *kept = fixture_state(&f, embedding_v, &(struct state_entry){ 0 });
     assert_memory_equal(v, kept, 96 * 8);
-    assert_false(fixture_step(&second, &b).skipped);
+    assert_false(fixture_step(&f, &step).skipped);
     free(v);
     free(kept);
-    fixture_close(&whole);
-    fixture_close(&first);
-    fixture_close(&second);
+    fixture_close(&f);
 }
 
 static void test_resume(void **state)
 {
     (void)state;
-    check_resume(
+    check_resumed_and_changed(
         WORDS("method.name=grass", "method.rank=8", "method.interval=4", "method.embedding=rows"));
-    check_resume(WORDS("method.name=grass", "method.rank=8", "method.interval=4",
-                       "method.embedding=rows", "precision.weights=bf16",
-                       "precision.rounding=stochastic", "optimizer.state=bf16"));
+    check_resumed_and_changed(WORDS("method.name=grass", "method.rank=8", "method.interval=4",
+                                    "method.embedding=rows", "precision.weights=bf16",
+                                    "precision.rounding=stochastic", "optimizer.state=bf16"));
 }
 
 static void test_refused(void **state)

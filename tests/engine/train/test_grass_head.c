@@ -269,51 +269,30 @@ static void test_skip_is_whole(void **state)
     fixture_close(&f);
 }
 
-static void check_resume(const char *const *words)
+static void check_resumed_and_changed(const char *const *words)
 {
-    struct fixture whole;
-    struct fixture first;
-    struct fixture second;
+    struct fixture f;
     struct error err = { 0 };
-    int64_t a = 0;
-    int64_t b = 0;
-    char expected[DIGEST_TEXT_SIZE];
-    char found[DIGEST_TEXT_SIZE];
-    fixture_open(&whole, "untied", words);
-    fixture_open(&first, "untied", words);
-    fixture_open(&second, "untied", words);
-    for (int i = 0; i < 9; i++) {
-        fixture_step(&whole, &a);
-    }
-    for (int i = 0; i < 4; i++) {
-        fixture_step(&first, &b);
-    }
-    states_copy(second.trainer, first.trainer, &err);
-    for (int i = 0; i < 5; i++) {
-        fixture_step(&second, &b);
-    }
-    fixture_digest(&whole, expected);
-    fixture_digest(&second, found);
-    assert_string_equal(found, expected);
+    int64_t step = 9;
+    check_resume(words, 9, 4, &f);
     /* Another rank, while it trains. */
-    check(recipe_set(&second.recipe, "method.rank=16", &err), &err);
-    check(plan_make(&second.recipe, &second.config, &second.plan, &err), &err);
-    check(trainer_apply(second.trainer, &second.recipe, second.plan.bytes, &err), &err);
-    assert_true(fixture_step(&second, &b).refreshed);
-    assert_int_equal(head_part(second.trainer)->count, 48);
-    fixture_close(&whole);
-    fixture_close(&first);
-    fixture_close(&second);
+    check(recipe_set(&f.recipe, "method.rank=16", &err), &err);
+    check(plan_make(&f.recipe, &f.config, &f.plan, &err), &err);
+    check(trainer_apply(f.trainer, &f.recipe, f.plan.bytes, &err), &err);
+    assert_true(fixture_step(&f, &step).refreshed);
+    assert_int_equal(head_part(f.trainer)->count, 48);
+    fixture_close(&f);
 }
 
 static void test_resume(void **state)
 {
     (void)state;
-    check_resume(WORDS("method.name=grass", "method.rank=8", "method.interval=4",
-                       "method.head=rows", "method.embedding=rows"));
-    check_resume(WORDS("method.name=grass", "method.rank=8", "method.interval=4",
-                       "method.head=rows", "method.unselected_every=2", "precision.weights=bf16",
-                       "precision.rounding=stochastic", "optimizer.state=int8"));
+    check_resumed_and_changed(WORDS("method.name=grass", "method.rank=8", "method.interval=4",
+                                    "method.head=rows", "method.embedding=rows"));
+    check_resumed_and_changed(WORDS("method.name=grass", "method.rank=8", "method.interval=4",
+                                    "method.head=rows", "method.unselected_every=2",
+                                    "precision.weights=bf16", "precision.rounding=stochastic",
+                                    "optimizer.state=int8"));
 }
 
 static void test_refused(void **state)

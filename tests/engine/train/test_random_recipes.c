@@ -191,6 +191,9 @@ static void take_steps(struct scenario *s, int count)
             /* The first costs more, and a staggered one is a part of all. */
             assert_true(flops > s->plan.step_flops);
             planned = flops;
+        } else if (result.refreshed && s->recipe.method_stagger && s->steps > 1) {
+            assert_true(flops >= s->plan.step_flops && flops <= s->plan.refresh_flops);
+            planned = flops;
         }
         assert_true(result.flops == flops);
         assert_false(result.skipped);
