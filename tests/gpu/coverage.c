@@ -1,6 +1,6 @@
 /*
- * Walks the table of operations: every entry must be there on the device, and must have been
- * compared with the cpu in fp32 and in bf16 (those that only know fp32: in fp32).
+ * Walks the table of operations: every entry must be there on the device and in the reference, and
+ * must have been compared in fp32 and in bf16 (those that only know fp32: in fp32).
  *
  * A new operation makes this file fail to compile until it has a line here, and the table then
  * fails until it has cases.
@@ -91,13 +91,16 @@ int coverage_gaps(const struct report *report)
         const struct entry *e = &entries[i];
         any_operation function;
         memcpy(&function, (const char *)report->device->ops + e->offset, sizeof function);
+        any_operation exact;
+        memcpy(&exact, (const char *)report->reference->ops + e->offset, sizeof exact);
         bool in_place = e->offset == offsetof(struct backend_ops, zero) + i * sizeof function;
         bool half_alone = strcmp(e->op, "settle") == 0;
         bool fp32 = half_alone || cases_of(report, e->op, "fp32") > 0;
         bool bf16 = !e->bf16 || cases_of(report, e->op, "bf16") > 0;
-        if (!in_place || function == NULL || !fp32 || !bf16) {
+        if (!in_place || function == NULL || exact == NULL || !fp32 || !bf16) {
             printf("%s: %s\n", e->op,
                    function == NULL ? "the device has no such operation"
+                   : exact == NULL  ? "has no reference in double"
                    : !in_place      ? "is not in the order of struct backend_ops"
                    : !fp32          ? "no case in fp32"
                                     : "no case in bf16");

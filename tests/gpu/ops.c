@@ -1,14 +1,17 @@
 /*
- * Compares every operation of the cuda backend with the cpu backend, on random shapes.
+ * Compares every operation of the cuda backend with the cpu backend, on random shapes, and both
+ * with fp64.
  *
- *   ops [FILE]    prints a table, writes it to FILE as JSON; exit 1 if an operation differs,
- *                 77 if there is no device
+ *   ops [--errors] [FILE]    prints a table (--errors: that of errors against fp64 too), writes it
+ *                            to FILE as JSON; exit 1 if an operation differs, 77 if there is no
+ *                            device
  */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 
 #include "gpu/cases.h"
+#include "gpu/reference.h"
 
 static const double bound_f32 = 1e-5;
 static const double bound_bf16 = 1e-2;
@@ -20,7 +23,13 @@ int64_t case_random(struct report *report, int64_t low, int64_t high)
     return low + (int64_t)(word % (uint64_t)(high - low + 1));
 }
 
-static double value_at(const struct item *item, const void *data, int64_t at)
+int64_t case_slots(struct report *report, int round, int64_t limit)
+{
+    int64_t any = case_random(report, 1, limit);
+    return round % 7 == 4 ? 1 : round % 7 == 6 ? limit : any;
+}
+
+double case_value(const struct item *item, const void *data, int64_t at)
 {
     switch (item->dtype) {
     case DTYPE_F32:
@@ -163,12 +172,12 @@ static double item_error(const struct item *item, const void *expected, const vo
                                               : 0.0;
     bool codes = item->dtype == DTYPE_U8;
     for (int64_t i = 0; i < count; i++) {
-        double e = value_at(item, expected, i);
+        double e = case_value(item, expected, i);
         largest = isfinite(e) ? fmax(largest, fabs(e)) : largest;
     }
     for (int64_t i = 0; i < count; i++) {
-        double e = value_at(item, expected, i);
-        double f = value_at(item, found, i);
+        double e = case_value(item, expected, i);
+        double f = case_value(item, found, i);
         double d = fabs(f - e);
         bool both = (isnan(e) && isnan(f)) || (isinf(e) && isinf(f) && (e > 0.0) == (f > 0.0));
         if (both || d <= 0.0) {
@@ -197,7 +206,11 @@ static struct line *line_of(struct report *report, const struct trial *trial)
         abort();
     }
     struct line *line = &report->line[report->lines++];
-    *line = (struct line){ .dtype = dtype, .repeats = true, .good = true };
+    *line = (struct line){ .dtype = dtype, .repeats = true, .good = true, .exact = true };
+    for (int who = 0; who < 2; who++) {
+        line->error[who][ERROR_F32] = -1.0;
+        line->error[who][ERROR_BF16] = -1.0;
+    }
     snprintf(line->op, sizeof line->op, "%s", trial->op);
     return line;
 }
@@ -216,6 +229,7 @@ void case_run(struct report *report, const struct trial *trial)
     device_order(true);
     good = run_on(report, report->device, trial, start, result[2]) && good;
     good = scratch_is_planned(report, trial) && good;
+    errors_take(report, line, trial, start, result[1], result[0]);
     for (int i = 0; i < trial->count; i++) {
         const struct item *item = &trial->item[i];
         size_t bytes = item_bytes(item);
@@ -237,6 +251,16 @@ void case_run(struct report *report, const struct trial *trial)
     line->good = line->good && good && line->repeats;
 }
 
+/* "name": error, null where there is none. */
+static void write_error(FILE *file, const char *name, double error)
+{
+    if (error < 0.0) {
+        fprintf(file, ", \"%s\": null", name);
+    } else {
+        fprintf(file, ", \"%s\": %.3e", name, error);
+    }
+}
+
 static void write_json(const struct report *report, FILE *file)
 {
     fprintf(file, "{\"device\": \"%s\", \"operations\": [\n", report->device->facts.device);
@@ -244,9 +268,14 @@ static void write_json(const struct report *report, FILE *file)
         const struct line *l = &report->line[i];
         fprintf(file,
                 "  {\"operation\": \"%s\", \"dtype\": \"%s\", \"cases\": %d, "
-                "\"worst_of_bound\": %.4g, \"repeats\": %s, \"good\": %s}%s\n",
+                "\"worst_of_bound\": %.4g, \"repeats\": %s, \"good\": %s, \"exact\": %s",
                 l->op, l->dtype, l->cases, l->worst, l->repeats ? "true" : "false",
-                l->good ? "true" : "false", i + 1 < report->lines ? "," : "");
+                l->good ? "true" : "false", l->exact ? "true" : "false");
+        write_error(file, "error_fp32", l->error[0][ERROR_F32]);
+        write_error(file, "error_bf16", l->error[0][ERROR_BF16]);
+        write_error(file, "cpu_error_fp32", l->error[1][ERROR_F32]);
+        write_error(file, "cpu_error_bf16", l->error[1][ERROR_BF16]);
+        fprintf(file, "}%s\n", i + 1 < report->lines ? "," : "");
     }
     fprintf(file, "]}\n");
 }
@@ -274,6 +303,8 @@ int main(int count, char **arguments)
 {
     static struct report report;
     char why[256];
+    bool errors = count > 1 && strcmp(arguments[1], "--errors") == 0;
+    const char *path = count > 1 + errors ? arguments[1 + errors] : NULL;
     report.cpu = backend_open("cpu", 0, why, sizeof why);
     if (report.cpu == NULL) {
         fprintf(stderr, "%s\n", why);
@@ -291,6 +322,7 @@ int main(int count, char **arguments)
     if (report.planned == NULL) {
         abort();
     }
+    report.reference = reference_open();
     backend_set_scratch(report.device, take_room, &room);
     report.size = device_size();
     cases_model(&report);
@@ -298,16 +330,17 @@ int main(int count, char **arguments)
     cases_update(&report);
     cases_subspace(&report);
     cases_cudnn(&report);
-    int bad = print_table(&report) + coverage_gaps(&report);
-    FILE *file = count > 1 ? fopen(arguments[1], "w") : NULL;
+    int bad = print_table(&report) + errors_print(&report, errors) + coverage_gaps(&report);
+    FILE *file = path != NULL ? fopen(path, "w") : NULL;
     if (file != NULL) {
         write_json(&report, file);
         bad += fclose(file) == 0 ? 0 : 1;
-    } else if (count > 1) {
-        fprintf(stderr, "%s cannot be written\n", arguments[1]);
+    } else if (path != NULL) {
+        fprintf(stderr, "%s cannot be written\n", path);
         bad++;
     }
     backend_free(report.device, room.data, room.bytes);
+    backend_close(report.reference);
     backend_close(report.planned);
     backend_close(report.device);
     backend_close(report.cpu);

@@ -22,8 +22,8 @@ END
 cat >"$work/bin/ops" <<'END'
 #!/bin/sh
 echo '{"device": "emulated", "operations": [
-  {"operation": "add", "dtype": "fp32", "cases": 1, "worst_of_bound": 0.01, "repeats": true, "good": true},
-  {"operation": "rope", "dtype": "bf16", "cases": 1, "worst_of_bound": 2e-1, "repeats": true, "good": true}]}' >"$1"
+  {"operation": "add", "dtype": "fp32", "cases": 1, "worst_of_bound": 0.01, "repeats": true, "good": true, "exact": true, "error_fp32": 2.5e-08, "error_bf16": null},
+  {"operation": "rope", "dtype": "bf16", "cases": 1, "worst_of_bound": 2e-1, "repeats": true, "good": true, "exact": true, "error_fp32": 1e-07, "error_bf16": 2.000e-03, "cpu_error_bf16": 9}]}' >"$1"
 END
 cat >"$work/bin/none" <<'END'
 #!/bin/sh
@@ -36,6 +36,7 @@ sh "$1/tests/gpu/run" --quick --program "$2" --ops "$work/bin/ops" --bench "$3" 
     >"$work/log" 2>&1
 [ $? -eq 1 ] || fail "a failing sanitizer does not show in the exit code"
 for line in 'every operation against cpu *good, worst rope bf16 at 2e-1 of the bound' \
+    'largest errors against fp64 *good, fp32 1e-07 (rope), bf16 2.000e-03 (rope)' \
     'ten steps of stories-full, fp32, against cpu *good' \
     'ten steps of stories-full, fp32, repeat *good' 'ten steps of stories, bf16, repeat *good' \
     'ten steps of stories, bf16, against cpu *good' 'compute-sanitizer memcheck *good' \

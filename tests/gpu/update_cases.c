@@ -100,7 +100,7 @@ static void cases_select(struct report *r)
         int64_t candidates = i < 16   ? case_random(r, 1, 60)
                              : i < 28 ? case_random(r, 500, 700) * r->size
                                       : case_random(r, 2100, 5000);
-        int64_t slots = i % 5 == 0 ? candidates : case_random(r, 1, candidates);
+        int64_t slots = i % 5 == 0 ? candidates : case_slots(r, i / 5, candidates);
         float *norms = uneven_norms(r, candidates, i % 7 == 6);
         struct numbers n = { .a = i % 5, .b = i, .yes = (i & 4) != 0, .other = (i & 8) != 0 };
         struct trial t = { "select", { output(1, slots, DTYPE_I32) }, 3, n, run_select };
@@ -135,7 +135,7 @@ static void cases_project(struct report *r)
         int64_t columns = i < 8 ? case_random(r, 3, 40) : 8 * case_random(r, 1, 300);
         bool yes = (i & 4) != 0;
         int64_t along = yes ? columns : rows;
-        int64_t slots = case_random(r, 1, along);
+        int64_t slots = case_slots(r, i, along);
         int32_t *index = slots_of(r, slots, along);
         int64_t part_rows = yes ? rows : slots;
         int64_t part_columns = yes ? slots : columns;
@@ -165,7 +165,7 @@ static void cases_gather_bits(struct report *r)
         int64_t columns = i < 3 ? case_random(r, 3, 40) : 8 * case_random(r, 1, 40);
         bool yes = i % 2 != 0;
         int64_t along = yes ? columns : rows;
-        int64_t slots = case_random(r, 1, along);
+        int64_t slots = case_slots(r, i, along);
         int32_t *index = slots_of(r, slots, along);
         struct trial t = { "gather", { output(1, 1, DTYPE_I16) }, 3, { .yes = yes }, run_gather };
         t.item[0] = output(yes ? rows : slots, yes ? slots : columns, DTYPE_I16);
@@ -210,7 +210,7 @@ static void cases_adamw(struct report *r)
         int64_t columns = i % 2 == 0 ? case_random(r, 3, 50) : 8 * case_random(r, 1, 60);
         int64_t way = i % 3; /* dense, rows, columns */
         int64_t along = way == 2 ? columns : rows;
-        int64_t slots = way == 0 ? 1 : case_random(r, 1, along);
+        int64_t slots = way == 0 ? 1 : case_slots(r, i, along);
         int32_t *index = slots_of(r, slots, along);
         int64_t g_rows = way == 1 ? slots : rows;
         int64_t g_columns = way == 2 ? slots : columns;
@@ -250,7 +250,7 @@ static void cases_settle(struct report *r)
         int64_t columns = case_random(r, 3, 300);
         bool yes = i % 2 != 0;
         int64_t along = yes ? columns : rows;
-        int64_t slots = case_random(r, 1, along);
+        int64_t slots = case_slots(r, i, along);
         int32_t *index = slots_of(r, slots, along);
         struct trial t = {
             "settle", { changed(rows, columns, DTYPE_BF16, -1) }, 3, { 0 }, run_settle
@@ -311,7 +311,7 @@ static void cases_adamw_int8(struct report *r)
         int64_t rows = side == 1 ? case_random(r, 200, 600) : case_random(r, 3, 9);
         int64_t columns = side == 1 ? case_random(r, 3, 50) : case_random(r, 200, 600);
         int64_t along = side == 1 ? columns : rows;
-        int64_t slots = chosen == 0 ? 1 : case_random(r, 1, along);
+        int64_t slots = chosen == 0 ? 1 : case_slots(r, i, along);
         int32_t *index = slots_of(r, slots, along);
         int64_t g_rows = chosen == 1 && side == 0 ? slots : rows;
         int64_t g_columns = chosen == 1 && side == 1 ? slots : columns;
@@ -417,7 +417,7 @@ static void cases_sgd(struct report *r)
         int64_t columns = case_random(r, 3, 500);
         int64_t way = i % 3;
         int64_t along = way == 2 ? columns : rows;
-        int64_t slots = way == 0 ? 1 : case_random(r, 1, along);
+        int64_t slots = way == 0 ? 1 : case_slots(r, i, along);
         int32_t *index = slots_of(r, slots, along);
         struct numbers n = { .a = way, .yes = i / 3 % 2 == 0, .other = i / 6 % 2 == 0 };
         struct trial t = { "sgd", { changed(rows, columns, types[i / 9], -1) }, 6, n, run_sgd };
@@ -451,7 +451,7 @@ static void cases_unselected(struct report *r)
 {
     for (int i = 0; i < 6; i++) {
         int64_t count = i < 3 ? case_random(r, 2, 9) : case_random(r, 300, 900);
-        int64_t slots = case_random(r, 1, count / 2);
+        int64_t slots = case_slots(r, i, count);
         int32_t *index = slots_of(r, slots, count);
         float *norms = uneven_norms(r, count, i % 2 == 1);
         struct trial u = { "unit_factors",
