@@ -166,7 +166,12 @@ static void *place_of(const struct event_row *row, const struct event *event)
 
 void event_init(struct event *event, enum event_kind kind)
 {
-    memset(event, 0, sizeof *event);
+    /* A plan is large; of steps and selections, of which there are many, only their own part is
+     * cleared. */
+    size_t size = kind == EVENT_STEP        ? AT(step_done) + sizeof(event->step_done)
+                  : kind == EVENT_SELECTION ? AT(selection) + sizeof(event->selection)
+                                            : sizeof(*event);
+    memset(event, 0, size);
     event->kind = kind;
     event->step = EVENT_UNKNOWN;
     for (size_t i = event_row_first(kind); i < ROW_COUNT && event_rows[i].kind == kind; i++) {

@@ -43,19 +43,70 @@ static bool take_char(struct scanner *scanner, char wanted)
 
 static bool is_digit(const struct scanner *scanner)
 {
-    return scanner->at < scanner->end && *scanner->at >= '0' && *scanner->at <= '9';
+    return scanner->at < scanner->end && (unsigned char)(*scanner->at - '0') < 10;
+}
+
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+/* How many of the eight bytes at `at` are digits before the first that is none, and their number:
+ * pairs, fours and the eight are summed within one word. */
+static inline int up_to_eight(const char *at, uint64_t *value)
+{
+    uint64_t word;
+    memcpy(&word, at, sizeof(word));
+    word ^= UINT64_C(0x3030303030303030);
+    /* The high bit of a byte says that it is no digit; what a carry does to later ones is all the
+     * same. */
+    uint64_t other = ((word + UINT64_C(0x7676767676767676)) | word) & UINT64_C(0x8080808080808080);
+    int count = other == 0 ? 8 : __builtin_ctzll(other) / 8;
+    /* Zeros move in before them. */
+    word = count == 0 ? 0 : word << (64 - 8 * count);
+    word = (word & UINT64_C(0x0f0f0f0f0f0f0f0f)) * 2561 >> 8;
+    word = (word & UINT64_C(0x00ff00ff00ff00ff)) * 6553601 >> 16;
+    *value = (word & UINT64_C(0x0000ffff0000ffff)) * UINT64_C(42949672960001) >> 32;
+    return count;
+}
+#else
+static inline int up_to_eight(const char *at, uint64_t *value)
+{
+    *value = (uint64_t)(*at - '0');
+    return (unsigned char)(*at - '0') < 10 ? 1 : 0;
+}
+#endif
+
+/* Digits after the ones that were taken; their number is added to `count`. */
+static inline uint64_t take_digits(struct scanner *scanner, uint64_t value, int *count)
+{
+    static const uint64_t powers[9] = { 1,      10,      100,      1000,     10000,
+                                        100000, 1000000, 10000000, 100000000 };
+    const char *at = scanner->at;
+    int taken = *count;
+    while (taken <= 11 && scanner->end - at >= 8) {
+        uint64_t next;
+        int some = up_to_eight(at, &next);
+        value = value * powers[some] + next;
+        at += some;
+        taken += some;
+        if (some < 8) {
+            break;
+        }
+    }
+    while (at < scanner->end && (unsigned char)(*at - '0') < 10 && taken < 20) {
+        value = value * 10 + (uint64_t)(*at++ - '0');
+        taken++;
+    }
+    scanner->at = at;
+    *count = taken;
+    return value;
 }
 
 static bool take_integer(struct scanner *scanner, int64_t *out)
 {
     bool negative = take_char(scanner, '-');
     const char *begin = scanner->at;
-    int64_t value = 0;
-    while (is_digit(scanner) && scanner->at - begin < 16) {
-        value = value * 10 + (*scanner->at++ - '0');
-    }
-    bool good = scanner->at > begin && (*begin != '0' || scanner->at == begin + 1) &&
-                !is_digit(scanner) && value <= ((int64_t)1 << 53) && !(negative && value == 0);
+    int count = 0;
+    int64_t value = (int64_t)take_digits(scanner, 0, &count);
+    bool good = count > 0 && count <= 16 && (*begin != '0' || count == 1) &&
+                value <= ((int64_t)1 << 53) && !(negative && value == 0);
     *out = negative ? -value : value;
     /* With a fraction or an exponent it may still be whole. */
     return good && (scanner->at == scanner->end ||
@@ -72,6 +123,12 @@ static bool scale(uint64_t digits, int exponent, double *out)
                                             1e21L, 1e22L, 1e23L, 1e24L, 1e25L, 1e26L, 1e27L };
     if (exponent < -27 || exponent > 27) {
         return false;
+    }
+    if (digits <= (uint64_t)1 << DBL_MANT_DIG && exponent >= -22 && exponent <= 22) {
+        /* Both are doubles: one division or multiplication rounds once. */
+        double power = (double)powers[exponent < 0 ? -exponent : exponent];
+        *out = exponent < 0 ? (double)digits / power : (double)digits * power;
+        return true;
     }
     long double value = exponent < 0 ? (long double)digits / powers[-exponent]
                                      : (long double)digits * powers[exponent];
@@ -91,14 +148,19 @@ static bool scale(uint64_t digits, int exponent, double *out)
 }
 #endif
 
-/* Digits after the ones that were taken; their number is added to `count`. */
-static uint64_t take_digits(struct scanner *scanner, uint64_t value, int *count)
+/* The digits behind the point, after `digits` that stand before it. Zeros at the very beginning of
+ * the number only move the point. Returns how many places there are. */
+static inline int take_fraction(struct scanner *scanner, uint64_t *digits, int *count)
 {
-    while (is_digit(scanner) && *count < 20) {
-        value = value * 10 + (uint64_t)(*scanner->at++ - '0');
-        (*count)++;
+    const char *first = scanner->at;
+    if (*digits == 0) {
+        *count = 0;
+        while (scanner->at < scanner->end && *scanner->at == '0') {
+            scanner->at++;
+        }
     }
-    return value;
+    *digits = take_digits(scanner, *digits, count);
+    return (int)(scanner->at - first);
 }
 
 static bool take_double(struct scanner *scanner, double *out)
@@ -108,16 +170,13 @@ static bool take_double(struct scanner *scanner, double *out)
     const char *first = scanner->at;
     int count = 0;
     uint64_t digits = take_digits(scanner, 0, &count);
-    int whole = count;
+    int places = 0;
     int exponent = 0;
-    if (whole == 0 || (*first == '0' && whole > 1)) {
+    if (count == 0 || (*first == '0' && count > 1)) {
         return false;
     }
-    if (take_char(scanner, '.')) {
-        digits = take_digits(scanner, digits, &count);
-        if (count == whole) {
-            return false;
-        }
+    if (take_char(scanner, '.') && (places = take_fraction(scanner, &digits, &count)) == 0) {
+        return false;
     }
     if (take_char(scanner, 'e') || take_char(scanner, 'E')) {
         bool down = take_char(scanner, '-');
@@ -135,7 +194,7 @@ static bool take_double(struct scanner *scanner, double *out)
         return false;
     }
     double value = 0;
-    if (count > 19 || !scale(digits, exponent - (count - whole), &value)) {
+    if (count > 19 || !scale(digits, exponent - places, &value)) {
         /* strtod needs an end that is no digit: lines go on after every number. */
         char *end = NULL;
         if (scanner->at == scanner->end) {

@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "engine/base/file.h"
 #include "engine/base/json.h"
 #include "engine/event.h"
 #include "engine/run/event_rows.h"
@@ -408,6 +409,45 @@ static void both_readers_agree_on_damage(void **state)
     event_free(&event);
 }
 
+static void take_in_turn(void *context, struct event *event)
+{
+    int64_t *steps = context;
+    assert_int_equal(event->step, *steps + 1);
+    assert_true(event->time == 1.5e9 + (double)event->step / 7);
+    (*steps)++;
+}
+
+/* A file of several slices: no line is lost or torn where two of them meet, a last one without its
+ * newline is left alone. */
+static void a_long_file_is_read_whole(void **state)
+{
+    (void)state;
+    enum { STEPS = 30000 };
+    char folder[] = "/tmp/windrow-events-XXXXXX";
+    struct error err = { 0 };
+    struct buffer text = { 0 };
+    int64_t steps = 0;
+    assert_non_null(mkdtemp(folder));
+    for (int64_t step = 1; step <= STEPS; step++) {
+        struct event event;
+        event_init(&event, EVENT_STEP);
+        event.step = step;
+        event.time = 1.5e9 + (double)step / 7;
+        event.step_done.step_ms = 1.0 / (double)step;
+        event_write(&event, &text);
+    }
+    assert_true(text.size > 2 << 20);
+    buffer_printf(&text, "{\"event\":\"step\",\"time\":1,\"step\":77}");
+    char *path = path_join(folder, "events.jsonl");
+    assert_int_equal(file_replace(path, text.text, text.size, &err), 0);
+    assert_int_equal(event_file_read(folder, take_in_turn, &steps, &err), 0);
+    assert_int_equal(steps, STEPS);
+    free(path);
+    buffer_free(&text);
+    file_remove_tree(folder, &err);
+    assert_int_equal(event_file_read(folder, take_in_turn, &steps, &err), -1);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -423,6 +463,7 @@ int main(void)
         cmocka_unit_test(no_damage_crashes),
         cmocka_unit_test(both_readers_agree_on_numbers),
         cmocka_unit_test(both_readers_agree_on_damage),
+        cmocka_unit_test(a_long_file_is_read_whole),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
