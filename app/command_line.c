@@ -22,6 +22,7 @@ const struct command_row command_rows[] = {
     { "sample", "PROMPT", "let the model go on from a prompt" },
     { "filter", "TEXT", "lines of the log that contain it; without TEXT all of them" },
     { "search", "TEXT", "the next older line of the log that contains it" },
+    { "snapshot", "FILE", "write this screen into a file: .svg a picture, else text" },
     { "quit", "", "leave; a run goes on" },
 };
 const size_t command_row_count = sizeof(command_rows) / sizeof(command_rows[0]);
@@ -304,6 +305,9 @@ static bool with_arguments(struct workbench *workbench, const char *name, const 
             struct effect *effect = workbench_push(workbench, EFFECT_OPEN);
             snprintf(effect->text, sizeof(effect->text), "%s", path);
         }
+    } else if (strcmp(name, "snapshot") == 0) {
+        struct effect *effect = workbench_push(workbench, EFFECT_SNAPSHOT);
+        snprintf(effect->text, sizeof(effect->text), "%s", rest);
     } else if (strcmp(name, "screen") == 0) {
         open_screen(workbench, rest);
     } else if (strcmp(name, "fork") == 0 && rest[0]) {

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "app/picture.h"
 #include "engine/base/clock.h"
 #include "engine/base/file.h"
 #include "engine/base/text.h"
@@ -109,6 +110,18 @@ static void switch_run(struct loop *loop, const char *directory)
     }
 }
 
+static void save_picture(struct loop *loop, const char *name)
+{
+    struct error err = { 0 };
+    char *path = picture_save(&loop->workbench, name, &err);
+    if (path) {
+        workbench_say(&loop->workbench, STYLE_GOOD, "this screen is in %s", text_show(path).text);
+        free(path);
+    } else {
+        loop_notice(loop, true, &err);
+    }
+}
+
 void loop_do_effect(struct loop *loop, const struct effect *effect)
 {
     switch (effect->kind) {
@@ -135,6 +148,9 @@ void loop_do_effect(struct loop *loop, const struct effect *effect)
         break;
     case EFFECT_HOME:
         loop_go_home(loop);
+        break;
+    case EFFECT_SNAPSHOT:
+        save_picture(loop, effect->text);
         break;
     case EFFECT_REPAINT:
         term_repaint(loop->terminal);

@@ -158,6 +158,7 @@ enum effect_kind {
     EFFECT_FORK,      /* text: RUN[@STEP] and settings, as for windrow fork */
     EFFECT_PRUNE,     /* remove the run at text */
     EFFECT_HOME,      /* let go of the run, show the launcher */
+    EFFECT_SNAPSHOT,  /* the screen into the file at text; "": one with a name of its own */
     EFFECT_REPAINT,
     EFFECT_SUSPEND
 };

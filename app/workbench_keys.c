@@ -266,6 +266,9 @@ static bool global_key(struct workbench *workbench, enum action action)
         workbench->glyphs = (enum glyph_set)((workbench->glyphs + 1) % GLYPHS_COUNT);
         workbench_say(workbench, STYLE_TEXT, "charts of %s", glyph_set_names[workbench->glyphs]);
         return true;
+    case ACTION_SNAPSHOT:
+        workbench_push(workbench, EFFECT_SNAPSHOT);
+        return true;
     case ACTION_REPAINT:
         workbench_push(workbench, EFFECT_REPAINT);
         return true;
@@ -357,6 +360,8 @@ void workbench_key(struct workbench *workbench, uint32_t key)
         } else if (action == ACTION_UP || action == ACTION_PAGE_UP) {
             workbench->scroll -= action == ACTION_UP ? 1 : 10;
             workbench->scroll = workbench->scroll < 0 ? 0 : workbench->scroll;
+        } else if (action == ACTION_SNAPSHOT) {
+            workbench_push(workbench, EFFECT_SNAPSHOT);
         } else {
             workbench->overlay = OVERLAY_NONE;
             workbench->scroll = 0;
