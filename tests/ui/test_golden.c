@@ -192,7 +192,7 @@ static void test_compare(void **state)
     recording_launcher(&workbench);
     recording_feed(&workbench, &recorded);
     press(&workbench, '5');
-    compare(&workbench, "compare-alone", &shapes[0]);
+    compare_all(&workbench, "compare-alone");
     compare_toggle(&workbench, "/runs/20261121-1131-grass");
     compare_toggle(&workbench, "/runs/gone");
     comparison_run_open(&run, "/runs/20261121-1131-grass", "20261121-1131-grass");
@@ -250,7 +250,7 @@ static void test_texts(void **state)
     for (const char *text = "fork 20261121-1141-grass@400 batch."; *text; text++) {
         press(&workbench, (uint32_t)*text);
     }
-    compare(&workbench, "command", &shapes[0]);
+    compare_all(&workbench, "command");
     press(&workbench, INPUT_ESCAPE);
     log_filter(&workbench, "e");
     log_search(&workbench, "evaluation");
@@ -262,14 +262,13 @@ static void test_others(void **state)
 {
     (void)state;
     static const char *const names[] = { "samples", "log" };
-    static const char keys[] = { '5', '6' };
+    static const char keys[] = { '6', '7' };
     struct workbench workbench;
     workbench_open(&workbench);
     recording_feed(&workbench, &recorded);
     for (int i = 0; i < 2; i++) {
         press(&workbench, (uint32_t)keys[i]);
-        compare(&workbench, names[i], &shapes[0]);
-        compare(&workbench, names[i], &shapes[3]);
+        compare_all(&workbench, names[i]);
     }
     workbench_close(&workbench);
 }
@@ -288,15 +287,18 @@ static void test_layers(void **state)
     press(&workbench, INPUT_ENTER);
     compare_all(&workbench, "matrix");
     press(&workbench, INPUT_ESCAPE);
-    for (int i = LAYERS_ENERGY; i < LAYERS_ROWS; i++) {
+    static const char *const views[] = { NULL, "layers-overlap", "layers-coverage",
+                                         "layers-evenness", "layers-rows" };
+    for (int i = LAYERS_OVERLAP; i <= LAYERS_ROWS; i++) {
         press(&workbench, 'v');
+        compare_all(&workbench, views[i]);
     }
     press(&workbench, '[');
     compare(&workbench, "layers-rows-earlier", &shapes[0]);
     compare(&workbench, "layers-rows-earlier", &shapes[3]);
     press(&workbench, 'f');
     press(&workbench, 'v');
-    compare(&workbench, "layers-often", &shapes[3]);
+    compare_all(&workbench, "layers-often");
     workbench_close(&workbench);
 }
 
@@ -330,9 +332,63 @@ static void test_memory(void **state)
     }
     assert_true(asked >= 10 && asked == workbench.whatif.count);
     assert_string_equal(workbench.message, "");
-    compare(&workbench, "memory-asked", &shapes[0]);
-    compare(&workbench, "memory-asked", &shapes[3]);
+    compare_all(&workbench, "memory-asked");
     workbench_close(&workbench);
+}
+
+/* The list of runs over the dashboard, to open one and to choose some to compare. */
+static void test_runs(void **state)
+{
+    (void)state;
+    struct workbench workbench;
+    workbench_open(&workbench);
+    recording_launcher(&workbench);
+    recording_feed(&workbench, &recorded);
+    press(&workbench, 'R');
+    press(&workbench, INPUT_DOWN);
+    compare_all(&workbench, "runs");
+    workbench_close(&workbench);
+}
+
+/* Every view has its six goldens: three sizes, in UTF-8 with 256 colours and in ASCII without any.
+ * (Screens know no colours: they draw styles, and the second half of a golden says what becomes of
+ * those.) */
+static void test_matrix_is_whole(void **state)
+{
+    (void)state;
+    static const char *const views[] = { "launcher",
+                                         "launcher-data",
+                                         "form",
+                                         "run",
+                                         "layers",
+                                         "layers-overlap",
+                                         "layers-rows",
+                                         "layers-often",
+                                         "matrix",
+                                         "layers-coverage",
+                                         "layers-evenness",
+                                         "memory",
+                                         "memory-asked",
+                                         "tune",
+                                         "compare",
+                                         "samples",
+                                         "samples-many",
+                                         "log",
+                                         "help",
+                                         "command",
+                                         "runs",
+                                         "finished",
+                                         "gpu",
+                                         "compare-alone" };
+    for (size_t i = 0; i < sizeof(views) / sizeof(views[0]); i++) {
+        for (size_t k = 0; k < sizeof(shapes) / sizeof(shapes[0]); k++) {
+            char *path = xasprintf("%s/ui/%s-%s.txt", TEST_DATA, views[i], shapes[k].name);
+            if (!file_exists(path)) {
+                fail_msg("there is no %s", path);
+            }
+            free(path);
+        }
+    }
 }
 
 static void test_compact(void **state)
@@ -354,8 +410,7 @@ static void test_gpu(void **state)
     struct workbench workbench;
     workbench_open(&workbench);
     recording_feed(&workbench, &on_gpu);
-    compare(&workbench, "gpu", &shapes[0]);
-    compare(&workbench, "gpu", &shapes[3]);
+    compare_all(&workbench, "gpu");
     workbench_close(&workbench);
 }
 
@@ -369,20 +424,28 @@ static void test_finished(void **state)
     struct workbench_event event = { .kind = WORKBENCH_CONNECTION,
                                      .link = { CONNECTION_NONE, "done" } };
     workbench_event(&workbench, &event);
-    compare(&workbench, "finished", &shapes[0]);
+    compare_all(&workbench, "finished");
     workbench_close(&workbench);
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_launcher), cmocka_unit_test(test_choice),
-        cmocka_unit_test(test_form),     cmocka_unit_test(test_run),
-        cmocka_unit_test(test_tune),     cmocka_unit_test(test_others),
-        cmocka_unit_test(test_compact),  cmocka_unit_test(test_layers),
-        cmocka_unit_test(test_memory),   cmocka_unit_test(test_finished),
-        cmocka_unit_test(test_compare),  cmocka_unit_test(test_texts),
+        cmocka_unit_test(test_launcher),
+        cmocka_unit_test(test_choice),
+        cmocka_unit_test(test_form),
+        cmocka_unit_test(test_run),
+        cmocka_unit_test(test_tune),
+        cmocka_unit_test(test_others),
+        cmocka_unit_test(test_compact),
+        cmocka_unit_test(test_layers),
+        cmocka_unit_test(test_memory),
+        cmocka_unit_test(test_finished),
+        cmocka_unit_test(test_compare),
+        cmocka_unit_test(test_texts),
         cmocka_unit_test(test_gpu),
+        cmocka_unit_test(test_runs),
+        cmocka_unit_test(test_matrix_is_whole),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
