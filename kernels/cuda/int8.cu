@@ -14,33 +14,10 @@
 enum { WARPS = BLOCK_THREADS / WARP };
 
 struct update {
-    struct view weight, gradient;
+    struct adam adam;
     uint8_t *m, *v;
     float *m_absmax, *v_absmax;
-    struct adam_slot *slots;
-    int32_t *age;
-    const int32_t *index; /* or NULL */
-    const float *rho;     /* or NULL */
-    const float *control;
-    int16_t *residue;      /* or NULL */
-    int64_t rows, columns; /* of the gradient */
-    int64_t weight_columns;
-    bool stochastic;
-    float lr, beta1, beta2, eps, decay, scale;
-    struct random_key key;
 };
-
-static __global__ void slots_kernel(struct update u, int64_t count)
-{
-    int64_t j = thread_number();
-    if (j >= count || u.control[CONTROL_SKIP] != 0.0f || (u.index != NULL && u.index[j] < 0)) {
-        return;
-    }
-    double rho = u.rho != NULL ? (double)u.rho[j] : 1.0;
-    double rate = (double)u.lr * (double)u.scale * rho;
-    u.slots[j] = adam_slot_make(rate, u.beta1, u.beta2, u.age[j]);
-    u.age[j]++;
-}
 
 /* New moments of one element; v by its root. */
 struct moments {
@@ -50,43 +27,29 @@ struct moments {
 static __device__ inline struct moments moments_new(const struct update *u, int64_t at,
                                                     float m_most, float v_most)
 {
-    float g = u->control[CONTROL_FACTOR] * get(u->gradient, at);
+    float g = u->adam.control[CONTROL_FACTOR] * get(u->adam.gradient, at);
     float m = quantize_load(QUANTIZE_SIGNED, quantize_entry(QUANTIZE_SIGNED, u->m[at]), m_most);
     float v = quantize_load(QUANTIZE_ROOT, quantize_entry(QUANTIZE_ROOT, u->v[at]), v_most);
     struct moments n;
-    n.m = u->beta1 * m + (1.0f - u->beta1) * g;
-    n.root = sqrtf(u->beta2 * v + (1.0f - u->beta2) * (g * g));
+    n.m = u->adam.beta1 * m + (1.0f - u->adam.beta1) * g;
+    n.root = sqrtf(u->adam.beta2 * v + (1.0f - u->adam.beta2) * (g * g));
     return n;
-}
-
-/* Element `at` of the moments belongs to element `to` of the weight. */
-static __device__ inline void weight_new(const struct update *u, int64_t to, int64_t at,
-                                         struct moments n, struct adam_slot slot)
-{
-    uint16_t *bits = (uint16_t *)u->weight.data;
-    float w = u->residue != NULL ? bf16_join(bits[to], u->residue[at]) : get(u->weight, to);
-    w -= slot.step * n.m / (n.root * slot.root + u->eps) + u->decay * w;
-    if (u->residue != NULL) {
-        bits[to] = bf16_split(w, &u->residue[at]);
-    } else {
-        put_weight(u->weight, to, w, u->stochastic, u->key);
-    }
 }
 
 static __global__ void rows_kernel(struct update u, int64_t blocks)
 {
     int64_t row = blockIdx.x / blocks;
     int64_t column = blockIdx.x % blocks * QUANTIZE_BLOCK + threadIdx.x;
-    if (u.control[CONTROL_SKIP] != 0.0f || (u.index != NULL && u.index[row] < 0)) {
+    if (u.adam.control[CONTROL_SKIP] != 0.0f || (u.adam.index != NULL && u.adam.index[row] < 0)) {
         return;
     }
-    bool inside = column < u.columns;
-    int64_t at = row * u.columns + column;
+    bool inside = column < u.adam.columns;
+    int64_t at = row * u.adam.columns + column;
     struct moments n = { 0.0f, 0.0f };
     if (inside) {
-        int64_t to = (u.index != NULL ? u.index[row] : row) * u.columns + column;
+        int64_t to = (u.adam.index != NULL ? u.adam.index[row] : row) * u.adam.columns + column;
         n = moments_new(&u, at, u.m_absmax[blockIdx.x], u.v_absmax[blockIdx.x]);
-        weight_new(&u, to, at, n, u.slots[u.index != NULL ? row : 0]);
+        adam_step(&u.adam, to, at, n.m, n.root, u.adam.slots[u.adam.index != NULL ? row : 0]);
     }
     /* The old magnitudes were read before the first barrier in here. */
     float m_most = block_max(fabsf(n.m));
@@ -122,62 +85,44 @@ static __global__ void columns_kernel(struct update u, int64_t strips)
     int64_t j = blockIdx.x % strips * WARP + threadIdx.x % WARP;
     int64_t first = block * QUANTIZE_BLOCK + threadIdx.x / WARP;
     int64_t last = block * QUANTIZE_BLOCK + QUANTIZE_BLOCK;
-    last = last < u.rows ? last : u.rows;
-    if (u.control[CONTROL_SKIP] != 0.0f) {
+    last = last < u.adam.rows ? last : u.adam.rows;
+    if (u.adam.control[CONTROL_SKIP] != 0.0f) {
         return;
     }
-    bool used = j < u.columns && (u.index == NULL || u.index[j] >= 0);
-    float m_old = used ? u.m_absmax[block * u.columns + j] : 0.0f;
-    float v_old = used ? u.v_absmax[block * u.columns + j] : 0.0f;
+    bool used = j < u.adam.columns && (u.adam.index == NULL || u.adam.index[j] >= 0);
+    float m_old = used ? u.m_absmax[block * u.adam.columns + j] : 0.0f;
+    float v_old = used ? u.v_absmax[block * u.adam.columns + j] : 0.0f;
     float m_most = 0.0f;
     float v_most = 0.0f;
     for (int64_t i = first; i < last && used; i += WARPS) {
-        struct moments n = moments_new(&u, i * u.columns + j, m_old, v_old);
+        struct moments n = moments_new(&u, i * u.adam.columns + j, m_old, v_old);
         m_most = fabsf(n.m) > m_most ? fabsf(n.m) : m_most;
         v_most = n.root > v_most ? n.root : v_most;
     }
     m_most = lanes_max(part, m_most);
     v_most = lanes_max(part, v_most);
     for (int64_t i = first; i < last && used; i += WARPS) {
-        int64_t at = i * u.columns + j;
-        int64_t to = i * u.weight_columns + (u.index != NULL ? u.index[j] : j);
+        int64_t at = i * u.adam.columns + j;
+        int64_t to = i * u.adam.weight_columns + (u.adam.index != NULL ? u.adam.index[j] : j);
         struct moments n = moments_new(&u, at, m_old, v_old);
-        weight_new(&u, to, at, n, u.slots[u.index != NULL ? j : 0]);
+        adam_step(&u.adam, to, at, n.m, n.root, u.adam.slots[u.adam.index != NULL ? j : 0]);
         u.m[at] = quantize_store(QUANTIZE_SIGNED, n.m, m_most);
         u.v[at] = quantize_store(QUANTIZE_ROOT, n.root, v_most);
     }
     if (used && threadIdx.x < WARP) {
-        u.m_absmax[block * u.columns + j] = m_most;
-        u.v_absmax[block * u.columns + j] = v_most;
+        u.m_absmax[block * u.adam.columns + j] = m_most;
+        u.v_absmax[block * u.adam.columns + j] = v_most;
     }
 }
 
 static struct update update_make(const struct adamw *args, struct adam_slot *slots)
 {
     struct update u;
-    u.weight = view_of(args->weight);
-    u.gradient = view_of(args->gradient);
+    u.adam = adam_of(args, slots);
     u.m = (uint8_t *)args->m->data;
     u.v = (uint8_t *)args->v->data;
     u.m_absmax = (float *)args->m_absmax->data;
     u.v_absmax = (float *)args->v_absmax->data;
-    u.slots = slots;
-    u.age = (int32_t *)args->age->data;
-    u.index = args->index != NULL ? (const int32_t *)args->index->data : NULL;
-    u.rho = args->rho != NULL ? (const float *)args->rho->data : NULL;
-    u.control = (const float *)args->control->data;
-    u.residue = args->residue != NULL ? (int16_t *)args->residue->data : NULL;
-    u.rows = tensor_rows(args->gradient);
-    u.columns = tensor_columns(args->gradient);
-    u.weight_columns = tensor_columns(args->weight);
-    u.stochastic = args->weight->dtype == DTYPE_BF16 && args->rounding == ROUNDING_STOCHASTIC;
-    u.lr = args->lr;
-    u.beta1 = args->beta1;
-    u.beta2 = args->beta2;
-    u.eps = args->eps;
-    u.decay = args->lr * args->weight_decay;
-    u.scale = args->scale;
-    u.key = args->key;
     return u;
 }
 
@@ -192,14 +137,14 @@ void cuda_adamw_int8(struct backend *be, const struct adamw *args)
         return;
     }
     struct update u = update_make(args, slots);
-    LAUNCH(slots_kernel, cuda_blocks(count), BLOCK_THREADS, 0, cuda_stream(be), u, count);
+    adam_fill_slots(be, &u.adam, count);
     if (args->side == SIDE_ROWS) {
-        int64_t blocks = quantize_blocks(u.columns);
-        LAUNCH(rows_kernel, (unsigned)(u.rows * blocks), QUANTIZE_BLOCK, 0, cuda_stream(be), u,
+        int64_t blocks = quantize_blocks(u.adam.columns);
+        LAUNCH(rows_kernel, (unsigned)(u.adam.rows * blocks), QUANTIZE_BLOCK, 0, cuda_stream(be), u,
                blocks);
     } else {
-        int64_t strips = (u.columns + WARP - 1) / WARP;
-        LAUNCH(columns_kernel, (unsigned)(quantize_blocks(u.rows) * strips), BLOCK_THREADS, 0,
+        int64_t strips = (u.adam.columns + WARP - 1) / WARP;
+        LAUNCH(columns_kernel, (unsigned)(quantize_blocks(u.adam.rows) * strips), BLOCK_THREADS, 0,
                cuda_stream(be), u, strips);
     }
     cuda_check(be, "adamw_int8");

@@ -15,33 +15,57 @@
 #include "kernels/cuda/update.cuh"
 
 struct update {
-    struct view weight, m, v, gradient;
-    struct adam_slot *slots;
-    int32_t *age;
-    const int32_t *index; /* or NULL */
-    const float *rho;     /* or NULL */
-    const float *control;
-    int16_t *residue;      /* or NULL */
-    int64_t rows, columns; /* of the gradient */
-    int64_t weight_columns;
+    struct adam adam;
+    struct view m, v;
     bool by_row; /* the rows of the gradient are slots; otherwise its columns (or neither) */
-    bool stochastic;
     bool wide;
-    float lr, beta1, beta2, eps, decay, scale;
-    struct random_key key;
 };
 
-static __global__ void slots_kernel(struct update u, int64_t count)
+/* ---- what all AdamW shares (update.cuh) ------------------------------------------------------ */
+
+struct adam adam_of(const struct adamw *args, struct adam_slot *slots)
+{
+    struct adam a;
+    a.weight = view_of(args->weight);
+    a.gradient = view_of(args->gradient);
+    a.slots = slots;
+    a.age = (int32_t *)args->age->data;
+    a.index = args->index != NULL ? (const int32_t *)args->index->data : NULL;
+    a.rho = args->rho != NULL ? (const float *)args->rho->data : NULL;
+    a.control = (const float *)args->control->data;
+    a.residue = args->residue != NULL ? (int16_t *)args->residue->data : NULL;
+    a.rows = tensor_rows(args->gradient);
+    a.columns = tensor_columns(args->gradient);
+    a.weight_columns = tensor_columns(args->weight);
+    a.stochastic = args->weight->dtype == DTYPE_BF16 && args->rounding == ROUNDING_STOCHASTIC;
+    a.lr = args->lr;
+    a.beta1 = args->beta1;
+    a.beta2 = args->beta2;
+    a.eps = args->eps;
+    a.decay = args->lr * args->weight_decay;
+    a.scale = args->scale;
+    a.key = args->key;
+    return a;
+}
+
+static __global__ void slots_kernel(struct adam a, int64_t count)
 {
     int64_t j = thread_number();
-    if (j >= count || u.control[CONTROL_SKIP] != 0.0f || (u.index != NULL && u.index[j] < 0)) {
+    if (j >= count || a.control[CONTROL_SKIP] != 0.0f || (a.index != NULL && a.index[j] < 0)) {
         return;
     }
-    double rho = u.rho != NULL ? (double)u.rho[j] : 1.0;
-    double rate = (double)u.lr * (double)u.scale * rho;
-    u.slots[j] = adam_slot_make(rate, u.beta1, u.beta2, u.age[j]);
-    u.age[j]++;
+    double rho = a.rho != NULL ? (double)a.rho[j] : 1.0;
+    double rate = (double)a.lr * (double)a.scale * rho;
+    a.slots[j] = adam_slot_make(rate, a.beta1, a.beta2, a.age[j]);
+    a.age[j]++;
 }
+
+void adam_fill_slots(struct backend *be, const struct adam *a, int64_t count)
+{
+    LAUNCH(slots_kernel, cuda_blocks(count), BLOCK_THREADS, 0, cuda_stream(be), *a, count);
+}
+
+/* ---- eight elements -------------------------------------------------------------------------- */
 
 /* The words of elements [first, first + 8). */
 static __device__ inline void words8(uint32_t word[VECTOR], struct random_key key,
@@ -103,7 +127,7 @@ static __device__ inline void store_moment(const struct update *u, struct view t
         return;
     }
     uint32_t word[VECTOR];
-    words8(word, u->key, purpose, at);
+    words8(word, u->adam.key, purpose, at);
     store8_stochastic(t, at, x, count, u->wide, word);
 }
 
@@ -111,8 +135,8 @@ static __device__ inline void store_moment(const struct update *u, struct view t
 static __device__ inline void load8_exact(float w[VECTOR], const struct update *u, int64_t to,
                                           int64_t at, int count)
 {
-    const uint16_t *weight = (const uint16_t *)u->weight.data + to;
-    const int16_t *residue = u->residue + at;
+    const uint16_t *weight = (const uint16_t *)u->adam.weight.data + to;
+    const int16_t *residue = u->adam.residue + at;
     if (u->wide && count == VECTOR) {
         uint4 high = *(const uint4 *)(const void *)weight;
         uint4 low = *(const uint4 *)(const void *)residue;
@@ -135,8 +159,8 @@ static __device__ inline void load8_exact(float w[VECTOR], const struct update *
 static __device__ inline void store8_exact(const struct update *u, int64_t to, int64_t at,
                                            const float w[VECTOR], int count)
 {
-    uint16_t *weight = (uint16_t *)u->weight.data + to;
-    int16_t *residue = u->residue + at;
+    uint16_t *weight = (uint16_t *)u->adam.weight.data + to;
+    int16_t *residue = u->adam.residue + at;
     if (u->wide && count == VECTOR) {
         uint32_t highs[VECTOR / 2];
         uint32_t lows[VECTOR / 2];
@@ -169,16 +193,17 @@ static __device__ inline void adam8(const struct update *u, int64_t at, int coun
     float m[VECTOR];
     float v[VECTOR];
     float gradient[VECTOR];
-    float factor = u->control[CONTROL_FACTOR];
+    float factor = u->adam.control[CONTROL_FACTOR];
     load8(m, u->m, at, count, u->wide);
     load8(v, u->v, at, count, u->wide);
-    load8(gradient, u->gradient, at, count, u->wide);
+    load8(gradient, u->adam.gradient, at, count, u->wide);
 #pragma unroll
     for (int i = 0; i < VECTOR; i++) {
         float g = factor * gradient[i];
-        m[i] = u->beta1 * m[i] + (1.0f - u->beta1) * g;
-        v[i] = u->beta2 * v[i] + (1.0f - u->beta2) * (g * g);
-        w[i] -= slot[i].step * m[i] / (sqrtf(v[i]) * slot[i].root + u->eps) + u->decay * w[i];
+        m[i] = u->adam.beta1 * m[i] + (1.0f - u->adam.beta1) * g;
+        v[i] = u->adam.beta2 * v[i] + (1.0f - u->adam.beta2) * (g * g);
+        w[i] -=
+            slot[i].step * m[i] / (sqrtf(v[i]) * slot[i].root + u->adam.eps) + u->adam.decay * w[i];
     }
     store_moment(u, u->m, at, m, count, RANDOM_ROUND_M);
     store_moment(u, u->v, at, v, count, RANDOM_ROUND_V);
@@ -187,36 +212,37 @@ static __device__ inline void adam8(const struct update *u, int64_t at, int coun
 /* A run of the gradient that is a run of the weight: dense, or selected rows. */
 static __global__ void update_runs_kernel(struct update u)
 {
-    int64_t groups = (u.columns + VECTOR - 1) / VECTOR;
+    int64_t groups = (u.adam.columns + VECTOR - 1) / VECTOR;
     int64_t row = thread_number() / groups;
     int64_t column = thread_number() % groups * VECTOR;
-    if (row >= u.rows || u.control[CONTROL_SKIP] != 0.0f || (u.index != NULL && u.index[row] < 0)) {
+    if (row >= u.adam.rows || u.adam.control[CONTROL_SKIP] != 0.0f ||
+        (u.adam.index != NULL && u.adam.index[row] < 0)) {
         return;
     }
     struct adam_slot slot[VECTOR];
-    struct adam_slot one = u.slots[u.index != NULL ? row : 0];
+    struct adam_slot one = u.adam.slots[u.adam.index != NULL ? row : 0];
 #pragma unroll
     for (int i = 0; i < VECTOR; i++) {
         slot[i] = one;
     }
     float w[VECTOR];
-    int n = vector_count(column, u.columns);
-    int64_t to = (u.index != NULL ? u.index[row] : row) * u.columns + column;
-    int64_t at = row * u.columns + column;
-    if (u.residue != NULL) {
+    int n = vector_count(column, u.adam.columns);
+    int64_t to = (u.adam.index != NULL ? u.adam.index[row] : row) * u.adam.columns + column;
+    int64_t at = row * u.adam.columns + column;
+    if (u.adam.residue != NULL) {
         load8_exact(w, &u, to, at, n);
     } else {
-        load8(w, u.weight, to, n, u.wide);
+        load8(w, u.adam.weight, to, n, u.wide);
     }
     adam8(&u, at, n, w, slot);
-    if (u.residue != NULL) {
+    if (u.adam.residue != NULL) {
         store8_exact(&u, to, at, w, n);
-    } else if (u.stochastic) {
+    } else if (u.adam.stochastic) {
         uint32_t word[VECTOR];
-        words8(word, u.key, RANDOM_ROUND_W, to);
-        store8_stochastic(u.weight, to, w, n, u.wide, word);
+        words8(word, u.adam.key, RANDOM_ROUND_W, to);
+        store8_stochastic(u.adam.weight, to, w, n, u.wide, word);
     } else {
-        store8(u.weight, to, w, n, u.wide);
+        store8(u.adam.weight, to, w, n, u.wide);
     }
 }
 
@@ -224,56 +250,36 @@ static __global__ void update_runs_kernel(struct update u)
 static __global__ void update_columns_kernel(struct update u)
 {
     int64_t at = thread_number();
-    int64_t j = at % u.columns;
-    if (at >= u.rows * u.columns || u.control[CONTROL_SKIP] != 0.0f || u.index[j] < 0) {
+    int64_t j = at % u.adam.columns;
+    if (at >= u.adam.rows * u.adam.columns || u.adam.control[CONTROL_SKIP] != 0.0f ||
+        u.adam.index[j] < 0) {
         return;
     }
-    int64_t to = at / u.columns * u.weight_columns + u.index[j];
-    float g = u.control[CONTROL_FACTOR] * get(u.gradient, at);
-    float m = u.beta1 * get(u.m, at) + (1.0f - u.beta1) * g;
-    float v = u.beta2 * get(u.v, at) + (1.0f - u.beta2) * (g * g);
-    uint16_t *bits = (uint16_t *)u.weight.data;
-    float w = u.residue != NULL ? bf16_join(bits[to], u.residue[at]) : get(u.weight, to);
-    w -= u.slots[j].step * m / (sqrtf(v) * u.slots[j].root + u.eps) + u.decay * w;
-    put_moment(u.m, at, m, u.key, RANDOM_ROUND_M);
-    put_moment(u.v, at, v, u.key, RANDOM_ROUND_V);
-    if (u.residue != NULL) {
-        bits[to] = bf16_split(w, &u.residue[at]);
-    } else {
-        put_weight(u.weight, to, w, u.stochastic, u.key);
-    }
+    int64_t to = at / u.adam.columns * u.adam.weight_columns + u.adam.index[j];
+    float g = u.adam.control[CONTROL_FACTOR] * get(u.adam.gradient, at);
+    float m = u.adam.beta1 * get(u.m, at) + (1.0f - u.adam.beta1) * g;
+    float v = u.adam.beta2 * get(u.v, at) + (1.0f - u.adam.beta2) * (g * g);
+    put_moment(u.m, at, m, u.adam.key, RANDOM_ROUND_M);
+    put_moment(u.v, at, v, u.adam.key, RANDOM_ROUND_V);
+    adam_step(&u.adam, to, at, m, sqrtf(v), u.adam.slots[j]);
 }
 
 static struct update update_make(const struct adamw *args, struct adam_slot *slots)
 {
     struct update u;
     bool selected = args->index != NULL;
-    u.weight = view_of(args->weight);
+    u.adam = adam_of(args, slots);
     u.m = view_of(args->m);
     u.v = view_of(args->v);
-    u.gradient = view_of(args->gradient);
-    u.slots = slots;
-    u.age = (int32_t *)args->age->data;
-    u.index = selected ? (const int32_t *)args->index->data : NULL;
-    u.rho = args->rho != NULL ? (const float *)args->rho->data : NULL;
-    u.control = (const float *)args->control->data;
-    u.residue = args->residue != NULL ? (int16_t *)args->residue->data : NULL;
     u.by_row = !selected || args->side == SIDE_ROWS;
-    /* A dense weight is one long row: its tail is short whatever its shape. */
-    u.rows = selected ? tensor_rows(args->gradient) : 1;
-    u.columns = selected ? tensor_columns(args->gradient) : tensor_count(args->gradient);
-    u.weight_columns = tensor_columns(args->weight);
-    u.stochastic = args->weight->dtype == DTYPE_BF16 && args->rounding == ROUNDING_STOCHASTIC;
-    u.wide = (!selected || u.columns % VECTOR == 0) && view_is_wide(args->weight) &&
+    if (!selected) {
+        /* A dense weight is one long row: its tail is short whatever its shape. */
+        u.adam.rows = 1;
+        u.adam.columns = tensor_count(args->gradient);
+    }
+    u.wide = (!selected || u.adam.columns % VECTOR == 0) && view_is_wide(args->weight) &&
              view_is_wide(args->m) && view_is_wide(args->v) && view_is_wide(args->gradient) &&
              (args->residue == NULL || view_is_wide(args->residue));
-    u.lr = args->lr;
-    u.beta1 = args->beta1;
-    u.beta2 = args->beta2;
-    u.eps = args->eps;
-    u.decay = args->lr * args->weight_decay;
-    u.scale = args->scale;
-    u.key = args->key;
     return u;
 }
 
@@ -288,12 +294,12 @@ void cuda_adamw(struct backend *be, const struct adamw *args)
         return;
     }
     struct update u = update_make(args, slots);
-    LAUNCH(slots_kernel, cuda_blocks(count), BLOCK_THREADS, 0, cuda_stream(be), u, count);
+    adam_fill_slots(be, &u.adam, count);
     if (u.by_row) {
-        LAUNCH(update_runs_kernel, cuda_blocks(u.rows * vectors_of(u.columns)), BLOCK_THREADS, 0,
-               cuda_stream(be), u);
+        LAUNCH(update_runs_kernel, cuda_blocks(u.adam.rows * vectors_of(u.adam.columns)),
+               BLOCK_THREADS, 0, cuda_stream(be), u);
     } else {
-        LAUNCH(update_columns_kernel, cuda_blocks(u.rows * u.columns), BLOCK_THREADS, 0,
+        LAUNCH(update_columns_kernel, cuda_blocks(u.adam.rows * u.adam.columns), BLOCK_THREADS, 0,
                cuda_stream(be), u);
     }
     cuda_check(be, "adamw");
