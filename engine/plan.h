@@ -17,8 +17,9 @@ struct plan {
     size_t peak_bytes;                   /* highest sum alive at one time */
     /* Peak of each category within a phase; phases that the recipe never runs are all 0. */
     size_t phase_bytes[PHASE_COUNT][MEMORY_CATEGORY_COUNT];
-    double step_flops;    /* an optimizer step without refresh */
-    double refresh_flops; /* one with (0 if the method has none) */
+    double step_flops;    /* an optimizer step without refresh; where method.unselected_every makes
+                             some dearer, the mean */
+    double refresh_flops; /* one with, likewise (0 if the method has none) */
     double step_bytes;    /* least traffic of a step without refresh */
     /* The same by family of operations; refresh_count is all 0 where nothing is refreshed. */
     struct op_count step_count[OP_FAMILY_COUNT];
@@ -29,6 +30,7 @@ struct plan {
     /* What activation.offload moves away and back in each micro-batch. */
     int64_t offload_spans;
     size_t offload_span_bytes;
+    size_t host_bytes; /* of host memory: spans that wait there, bases of galore being replaced */
     struct memory_record largest[PLAN_LARGEST_COUNT];
     size_t largest_count;
 };

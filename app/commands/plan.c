@@ -91,6 +91,10 @@ static void print_work(const struct plan *plan)
                     "micro-batch\n",
                     text_bytes(bytes).text, (long long)plan->offload_spans);
     }
+    if (plan->host_bytes > 0) {
+        output_data("%s of host memory are taken beside it\n",
+                    text_bytes((double)plan->host_bytes).text);
+    }
     output_data("\n");
 }
 
@@ -294,6 +298,7 @@ static void json_report(const struct plan_report *report)
         json_add_number(root, "offload_spans", (double)plan->offload_spans);
         json_add_number(root, "offload_span_bytes", (double)plan->offload_span_bytes);
     }
+    json_add_number(root, "host_bytes", (double)plan->host_bytes);
     if (report->limit_bytes > 0) {
         json_add_number(root, "limit_bytes", (double)report->limit_bytes);
     }

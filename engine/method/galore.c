@@ -321,6 +321,17 @@ static void galore_selection(const struct method *method, int64_t index,
     *report = galore->part[galore->reported[index]].report;
 }
 
+/* The bases that refreshes replace, until it is known whether the step counts. */
+static size_t galore_host_bytes(const struct method *method)
+{
+    const struct galore *galore = method->state;
+    size_t bytes = 0;
+    for (int64_t i = 0; i < galore->part_count; i++) {
+        bytes += tensor_bytes(&galore->part[i].basis);
+    }
+    return bytes;
+}
+
 static const char *const galore_keys[] = {
     "method.rank",
     "method.interval",
@@ -351,4 +362,5 @@ const struct method_ops galore_method = {
     .restore = galore_restore,
     .selection_count = galore_selection_count,
     .selection = galore_selection,
+    .host_bytes = galore_host_bytes,
 };

@@ -120,6 +120,8 @@ struct method_ops {
     /* Reports of the latest refresh. */
     int64_t (*selection_count)(const struct method *method);
     void (*selection)(const struct method *method, int64_t index, struct selection_report *report);
+    /* Bytes of host memory that hold copies of tensors of the device all the time; NULL: none. */
+    size_t (*host_bytes)(const struct method *method);
     /* Adapters, by number; NULL: it has none. `renew` follows a change of their values. */
     int64_t (*adapter_count)(const struct method *method);
     void (*adapter)(const struct method *method, int64_t index, struct method_adapter *out);

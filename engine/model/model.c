@@ -131,6 +131,11 @@ void model_place(struct model *model, struct backend *be, struct memory *memory)
     for (int64_t i = 0; i < model->linear_count; i++) {
         place_linear(model, memory, &model->linear[i]);
     }
+    model_place_table(model, be, memory);
+}
+
+void model_place_table(struct model *model, struct backend *be, struct memory *memory)
+{
     const int64_t dim[2] = { model->positions, model->config.head_size };
     model->rope_table = memory_matrix(memory, MEMORY_ACTIVATIONS, "rope table", DTYPE_F32, dim);
     rope_table_upload(&model->config, be, &model->rope_table);

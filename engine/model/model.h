@@ -90,6 +90,8 @@ void model_free(struct model *model);
 
 /* Places the weights and the table of rotations. */
 void model_place(struct model *model, struct backend *be, struct memory *memory);
+/* Of these only the table of rotations, in ACTIVATIONS, where that region was taken anew. */
+void model_place_table(struct model *model, struct backend *be, struct memory *memory);
 
 /* Gives the head of an untied model to the method like a layer of a block: as the last of
  * model->linear. Its weight gradient is then not summed in pass->dense: between two calls of

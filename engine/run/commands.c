@@ -168,7 +168,8 @@ static int apply(struct run *run, const struct server_command *command, struct c
     bool rank = change->recipe.method_rank != run->recipe.method_rank;
     bool moved = memcmp(change->plan.bytes, run->plan.bytes, sizeof run->plan.bytes) != 0;
     if (trainer_apply(run->trainer, &change->effective, change->plan.bytes, err) != 0) {
-        run->broken = true; /* the trainer's memory may be gone: nothing can go on */
+        /* What is refused has changed nothing; else the trainer's memory may be gone. */
+        run->broken = err->code != ERROR_USAGE;
         return -1;
     }
     recipe_copy(&run->recipe, &change->recipe);

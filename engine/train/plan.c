@@ -102,48 +102,94 @@ static struct batch plan_batch(const struct recipe *recipe)
                            .trained_tokens = 1 };
 }
 
+/* What steps of one kind cost. `due` chooses anew; nothing is due at `plain`, and `single` is it
+ * with one micro-batch. */
+struct kind_cost {
+    struct step_cost due, plain, single;
+};
+
+/* The same step again is one at which nothing is due any more. */
+static int measure_kind(struct rehearsal *run, int64_t step, int64_t count, bool refreshes,
+                        struct kind_cost *cost, struct error *err)
+{
+    if (refreshes && measure_step(run, step, count, &cost->due, err) != 0) {
+        return -1;
+    }
+    if (measure_step(run, step, count, &cost->plain, err) != 0) {
+        return -1;
+    }
+    bool more = count < trainer_recipe(run->trainer)->batch_accumulate;
+    return more ? measure_step(run, step, 1, &cost->single, err) : 0;
+}
+
+/* Takes one step of `every` to cost `other`. */
+static void mix_counts(struct op_count *counts, const struct op_count *other, int64_t every)
+{
+    double share = 1.0 / (double)every;
+    for (int f = 0; f < OP_FAMILY_COUNT; f++) {
+        counts[f].calls += (int64_t)(share * (double)(other[f].calls - counts[f].calls));
+        counts[f].flops += share * (other[f].flops - counts[f].flops);
+        counts[f].bytes += share * (other[f].bytes - counts[f].bytes);
+    }
+}
+
+/* The first step of one kind from `step` on: those at which unselected rows move, or the others. */
+static int64_t step_of_kind(int64_t step, int64_t every, bool moves)
+{
+    while (((step - 1) % every == 0) != moves) {
+        step++;
+    }
+    return step;
+}
+
 /* From the second micro-batch on each costs the same and takes the same memory: two are run, and a
  * step of one tells what the others add. A method's first refresh may cost more than the later
- * ones: a step by which all are due tells what those cost, the same step again, at which nothing is
- * due any more, what one without refresh costs. */
+ * ones: a step by which all are due tells what those cost. Where unselected rows move every so many
+ * steps, one of each kind is run. */
 static int plan_steps(struct rehearsal *run, struct plan *plan, struct error *err)
 {
     const struct recipe *recipe = trainer_recipe(run->trainer);
+    const int64_t interval = recipe->method_interval;
+    const int64_t every = recipe->method_unselected_every;
     struct batch batch = plan_batch(recipe);
-    struct step_cost refresh = { 0 };
-    struct step_cost plain;
-    struct step_cost single = { 0 };
+    struct step_cost first;
+    struct kind_cost usual = { 0 };
+    struct kind_cost moving = { 0 };
     run->batch[0] = batch;
     run->batch[1] = batch;
     int64_t count = recipe->batch_accumulate < 2 ? recipe->batch_accumulate : 2;
     double rest = (double)(recipe->batch_accumulate - count);
-    int64_t step = 2;
-    int rc = measure_step(run, 1, count, &refresh, err);
-    bool refreshes = rc == 0 && refresh.refreshed;
-    if (rc == 0) {
-        rc = measure_step(run, step, count, &plain, err);
-    }
-    if (rc == 0 && refreshes) {
-        step += recipe->method_interval;
-        rc = measure_step(run, step, count, &refresh, err);
-        if (rc == 0) {
-            rc = measure_step(run, step, count, &plain, err);
-        }
-    }
-    if (rc == 0 && rest > 0.0) {
-        rc = measure_step(run, step, 1, &single, err);
-    }
-    if (rc == 0 && recipe_evaluates(recipe)) {
-        double loss;
-        int64_t tokens;
-        rc = trainer_evaluate(run->trainer, &batch, &loss, &tokens, err);
-    }
-    if (rc != 0) {
+    if (measure_step(run, 1, count, &first, err) != 0) {
         return -1;
     }
-    add_rest(&plain, &plain, &single, rest, plan->step_count);
+    bool kinds = every > 1;
+    bool refreshes = first.refreshed;
+    int64_t step = refreshes ? 2 + interval : 2;
+    step = kinds ? step_of_kind(step, every, false) : step;
+    if (refreshes && measure_step(run, 2, count, &usual.plain, err) != 0) {
+        return -1;
+    }
+    if (measure_kind(run, step, count, refreshes, &usual, err) != 0) {
+        return -1;
+    }
+    if (kinds && measure_kind(run, step_of_kind(step + interval, every, true), count, refreshes,
+                              &moving, err) != 0) {
+        return -1;
+    }
+    double loss;
+    int64_t tokens;
+    if (recipe_evaluates(recipe) &&
+        trainer_evaluate(run->trainer, &batch, &loss, &tokens, err) != 0) {
+        return -1;
+    }
+    struct step_cost mean = usual.plain;
+    if (kinds) {
+        mix_counts(mean.count, moving.plain.count, every);
+        mix_counts(usual.due.count, moving.due.count, every);
+    }
+    add_rest(&mean, &usual.plain, &usual.single, rest, plan->step_count);
     if (refreshes) {
-        add_rest(&refresh, &plain, &single, rest, plan->refresh_count);
+        add_rest(&usual.due, &usual.plain, &usual.single, rest, plan->refresh_count);
     }
     sum_counts(plan);
     return 0;
@@ -251,6 +297,7 @@ int plan_make(const struct recipe *recipe, const struct model_config *config, st
         plan->checkpoint_bytes = checkpoint_size(trainer);
         plan->offload_spans = trainer_offload_spans(trainer);
         plan->offload_span_bytes = trainer_offload_bytes(trainer);
+        plan->host_bytes = trainer_host_bytes(trainer);
         plan->parameters = trainer_parameter_count(trainer);
         plan->trained = trainer_trained_count(trainer);
     }

@@ -222,9 +222,6 @@ static void place_step(struct trainer *trainer)
     for (int i = 0; i < trainer->inputs; i++) {
         place_inputs(trainer, &trainer->input[i]);
     }
-    size_t tokens = (size_t)(recipe->batch_micro * recipe->data_sequence_length);
-    size_t row = (tokens * sizeof(int32_t) + MEMORY_ALIGNMENT - 1) / MEMORY_ALIGNMENT;
-    trainer->packed = xcalloc(4 * row + 1, MEMORY_ALIGNMENT);
     trainer->answer =
         memory_vector(trainer->memory, MEMORY_ACTIVATIONS, "step answer", DTYPE_F32, STEP_ANSWER);
     trainer->loss = answer_range(trainer, ANSWER_LOSS, 1, "loss");
@@ -262,6 +259,20 @@ size_t trainer_offload_bytes(const struct trainer *trainer)
     return trainer->offloads ? offload_span_bytes(&trainer->offload) : 0;
 }
 
+size_t trainer_host_bytes(const struct trainer *trainer)
+{
+    const struct method_ops *ops = trainer->method.ops;
+    bool ssd = strcmp(trainer->recipe.activation_offload, "ssd") == 0;
+    size_t bytes = ops->host_bytes != NULL ? ops->host_bytes(&trainer->method) : 0;
+    if (trainer->offloads) {
+        struct store_options options = { .kind = ssd ? STORE_SSD : STORE_HOST,
+                                         .span_bytes = trainer_offload_bytes(trainer),
+                                         .spans = trainer_offload_spans(trainer) };
+        bytes += (size_t)store_host_bytes(&options);
+    }
+    return bytes;
+}
+
 static int build(struct trainer *trainer, const struct trainer_options *options, struct error *err)
 {
     const struct recipe *recipe = &trainer->recipe;
@@ -281,6 +292,9 @@ static int build(struct trainer *trainer, const struct trainer_options *options,
     }
     model_place(&trainer->model, trainer->be, trainer->memory);
     trainer->after_weights = memory_mark(trainer->memory, MEMORY_WEIGHTS);
+    size_t tokens = (size_t)(recipe->batch_micro * recipe->data_sequence_length);
+    size_t row = (tokens * sizeof(int32_t) + MEMORY_ALIGNMENT - 1) / MEMORY_ALIGNMENT;
+    trainer->packed = xcalloc(4 * row + 1, MEMORY_ALIGNMENT);
     place_step(trainer);
     if (find_parts(trainer, err) != 0) {
         return -1;
@@ -481,12 +495,15 @@ static bool capacity_changed(const struct trainer *trainer, const size_t *capaci
 }
 
 /* Saves gradients' and states' regions to the host, takes them anew and puts the states back: a
- * change of rank is a restore under another rank. Weights and inputs stay where they are; adapters,
- * which lie behind the weights in their region, come back with the states. */
+ * change of rank is a restore under another rank. Weights stay where they are; adapters, which lie
+ * behind them in their region, come back with the states. Between two steps the region of
+ * activations holds nothing but inputs and tables; spans that are moved away have a size and places
+ * that stay. */
 static int lay_out(struct trainer *trainer, const size_t *capacity, struct error *err)
 {
     static const enum memory_category moved[] = { MEMORY_GRADIENTS, MEMORY_OPTIMIZER,
-                                                  MEMORY_WORKSPACE };
+                                                  MEMORY_WORKSPACE, MEMORY_ACTIVATIONS };
+    size_t count = sizeof moved / sizeof moved[0] - (trainer->offloads ? 1 : 0);
     struct state_snapshot *snapshot = trainer_snapshot(trainer, err);
     if (snapshot == NULL) {
         return -1;
@@ -494,7 +511,7 @@ static int lay_out(struct trainer *trainer, const size_t *capacity, struct error
     trainer->layout++;
     trainer->method.ops->detach(&trainer->method);
     dense_detach(&trainer->dense);
-    for (size_t i = 0; i < sizeof moved / sizeof moved[0]; i++) {
+    for (size_t i = 0; i < count; i++) {
         size_t bytes = capacity == NULL ? 0 : capacity[moved[i]];
         if (memory_resize(trainer->memory, moved[i], bytes, err) != 0) {
             trainer_snapshot_free(snapshot);
@@ -502,6 +519,10 @@ static int lay_out(struct trainer *trainer, const size_t *capacity, struct error
         }
     }
     memory_release(trainer->memory, MEMORY_WEIGHTS, trainer->after_weights);
+    if (!trainer->offloads) {
+        model_place_table(&trainer->model, trainer->be, trainer->memory);
+        place_step(trainer);
+    }
     struct state_source source = trainer_snapshot_source(snapshot);
     int rc = attach(trainer, err);
     if (rc == 0) {
@@ -522,17 +543,20 @@ int trainer_apply(struct trainer *trainer, const struct recipe *recipe, const si
 {
     bool rank_changed = recipe->method_rank != trainer->recipe.method_rank;
     if (rank_changed && trainer->method.ops->adapters) {
-        return fail(err, ERROR_USAGE,
-                    "method.rank: the rank of adapters cannot change while they "
-                    "train");
+        fail(err, ERROR_USAGE,
+             "method.rank: the rank of adapters cannot change while they train: it is their shape");
+        return hint(err, "start a new run from this one's exported model with another rank");
     }
     size_t room = memory_capacity(trainer->memory, MEMORY_ACTIVATIONS);
-    if (rank_changed && capacity != NULL && capacity[MEMORY_ACTIVATIONS] > room) {
+    if (trainer->offloads && rank_changed && capacity != NULL &&
+        capacity[MEMORY_ACTIVATIONS] > room) {
         fail(err, ERROR_USAGE,
              "method.rank: with method.inputs=columns a higher rank takes more memory for "
-             "activations (%zu bytes, there are %zu), whose place is fixed while a run goes on",
-             capacity[MEMORY_ACTIVATIONS], room);
-        return hint(err, "stop the run and resume it with the new rank");
+             "activations (%zu bytes, there are %zu), whose places are fixed while "
+             "activation.offload=%s moves them",
+             capacity[MEMORY_ACTIVATIONS], room, trainer->recipe.activation_offload);
+        return hint(err, "stop the run and go on with `windrow fork RUN method.rank=%lld`",
+                    (long long)recipe->method_rank);
     }
     recipe_copy(&trainer->recipe, recipe);
     method_settings_take(&trainer->method, &trainer->recipe);

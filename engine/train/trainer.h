@@ -97,6 +97,8 @@ void trainer_generate_end(struct trainer *trainer);
 
 /* What activation.offload moves in a micro-batch: spans and bytes of each; 0 where nothing moves.
  * Known after the first step. */
+/* Host memory that the method and what activation.offload moves take, beside the process. */
+size_t trainer_host_bytes(const struct trainer *trainer);
 int64_t trainer_offload_spans(const struct trainer *trainer);
 size_t trainer_offload_bytes(const struct trainer *trainer);
 
@@ -118,9 +120,9 @@ void trainer_adapter(const struct trainer *trainer, int64_t index, struct adapte
  */
 
 /* Takes over the live keys of `recipe` between two steps. `capacity` comes from a plan of that
- * recipe. If method.rank or any capacity changed, gradients, optimizer states and workspace are
- * laid out anew; after a change of rank the moments of the old selection wait on the host for the
- * refresh that the next step makes. */
+ * recipe. If method.rank or any capacity changed, all but the weights are laid out anew;
+ * after a change of rank the moments of the old selection wait on the host for the refresh that the
+ * next step makes. What fails with ERROR_USAGE has changed nothing. */
 int trainer_apply(struct trainer *trainer, const struct recipe *recipe, const size_t *capacity,
                   struct error *err);
 

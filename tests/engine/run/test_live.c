@@ -196,6 +196,36 @@ static void a_rank_that_does_not_fit_names_the_largest(void **state)
     free(run);
 }
 
+/* With selected inputs a rank decides about activations too. */
+static void a_rank_may_change_what_activations_take(void **state)
+{
+    struct fixture *fixture = *state;
+    char *run;
+    fixture_set(fixture, "method.side=in");
+    fixture_set(fixture, "method.inputs=columns");
+    fixture_set(fixture, "method.rank=2");
+    struct child child = start_long(fixture, &run);
+    struct control_reply reply = ask(run, "plan", "method.rank", "7");
+    assert_true(reply.ok && reply.bytes > reply.bytes_now);
+    expect_ok(run, "set", "method.rank", "7");
+    expect_ok(run, "set", "method.rank", "1");
+    expect_ok(run, "set", "method.rank", "16");
+    stop(run, &child);
+    free(run);
+}
+
+static void adapters_keep_their_rank(void **state)
+{
+    struct fixture *fixture = *state;
+    char *run;
+    fixture_set(fixture, "method.name=lora");
+    struct child child = start_long(fixture, &run);
+    expect_refusal(run, "method.rank", "4", "shape of the adapters", "exported model");
+    expect_ok(run, "set", "optimizer.lr", "0.001");
+    stop(run, &child);
+    free(run);
+}
+
 static void a_save_and_a_stop_leave_checkpoints(void **state)
 {
     char *run;
@@ -500,6 +530,8 @@ int main(int argc, char **argv)
         TEST(settings_change_at_the_next_step),
         TEST(what_may_not_change_is_refused),
         TEST(a_rank_that_does_not_fit_names_the_largest),
+        TEST(a_rank_may_change_what_activations_take),
+        TEST(adapters_keep_their_rank),
         TEST(a_save_and_a_stop_leave_checkpoints),
         TEST(signals_save_and_end),
         TEST(garbage_is_answered_and_harms_nobody),

@@ -118,17 +118,19 @@ static void test_resume(void **state)
     fixture_digest(&whole, expected);
     fixture_digest(&second, found);
     assert_string_equal(found, expected);
-    /* A lower rank, and back; a higher one wants more activations than there are. */
+    /* Other ranks want fewer activations, and more. */
     static const char *const ranks[] = { "method.rank=3", "method.rank=4", "method.rank=32" };
     for (int i = 0; i < 3; i++) {
         check(recipe_set(&second.recipe, ranks[i], &err), &err);
         check(plan_make(&second.recipe, &second.config, &second.plan, &err), &err);
-        int rc = trainer_apply(second.trainer, &second.recipe, second.plan.bytes, &err);
-        assert_int_equal(rc, i < 2 ? 0 : -1);
+        check(trainer_apply(second.trainer, &second.recipe, second.plan.bytes, &err), &err);
         assert_false(fixture_step(&second, &b).skipped);
         assert_false(fixture_step(&second, &b).skipped);
+        for (int c = 0; c < MEMORY_CATEGORY_COUNT; c++) {
+            assert_int_equal(memory_peak(second.trainer->memory, (enum memory_category)c),
+                             second.plan.bytes[c]);
+        }
     }
-    assert_non_null(strstr(err.message, "method.inputs=columns"));
     fixture_close(&whole);
     fixture_close(&second);
 }

@@ -330,6 +330,61 @@ static void test_phases(void **state)
     fixture_close(&f);
 }
 
+/* Where some steps do more than others the plan has the mean, with and without a refresh. */
+static void test_dear_steps(void **state)
+{
+    (void)state;
+    static const char *const accumulate[] = { "batch.accumulate=1", "batch.accumulate=3" };
+    for (int v = 0; v < 4; v++) {
+        struct fixture f;
+        struct error err = { 0 };
+        struct step_result result;
+        struct batch batches[3];
+        int64_t step = 0;
+        double plain = 0.0;
+        double refreshing = 0.0;
+        fixture_open(&f, "untied",
+                     WORDS("method.name=grass", "method.rank=8", "method.unselected_every=4",
+                           v & 1 ? "method.interval=1" : "method.interval=100", accumulate[v / 2]));
+        for (int i = 0; i < 3; i++) {
+            batches[i] = f.batch;
+        }
+        for (int i = 0; i < 9; i++) { /* the eight after the first are two rounds */
+            check(
+                trainer_step(f.trainer, ++step, batches, f.recipe.batch_accumulate, &result, &err),
+                &err);
+            assert_true(result.refreshed == (v & 1 || step == 1));
+            plain += step > 1 && !result.refreshed ? result.flops / 8 : 0.0;
+            refreshing += step > 1 && result.refreshed ? result.flops / 8 : 0.0;
+        }
+        double planned = v & 1 ? f.plan.refresh_flops : f.plan.step_flops;
+        assert_true(fabs(plain + refreshing - planned) < 1e-9 * planned);
+        fixture_close(&f);
+    }
+}
+
+/* Host memory: a basis a matrix under galore, spans that wait under activation.offload. */
+static void test_host_bytes(void **state)
+{
+    (void)state;
+    struct fixture f;
+    fixture_open(&f, "untied", WORDS("method.name=galore", "method.rank=8"));
+    /* Two blocks of seven matrices, whose smaller side is 32 or, of k and v, 16. */
+    assert_int_equal(f.plan.host_bytes, 2 * (5 * 32 + 2 * 16) * 8 * sizeof(float));
+    assert_int_equal(f.plan.host_bytes, trainer_host_bytes(f.trainer));
+    fixture_close(&f);
+    fixture_open(&f, "untied", WORDS("method.name=grass", "method.rank=8"));
+    assert_int_equal(f.plan.host_bytes, 0);
+    struct error err = { 0 };
+    struct plan plan;
+    f.config.layers = 9;
+    check(recipe_set(&f.recipe, "activation.offload=host", &err), &err);
+    check(plan_make(&f.recipe, &f.config, &plan, &err), &err);
+    assert_int_equal(plan.offload_spans, 6);
+    assert_true(plan.host_bytes >= 6 * plan.offload_span_bytes);
+    fixture_close(&f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -337,7 +392,8 @@ int main(void)
         cmocka_unit_test(test_unknown_tensor),       cmocka_unit_test(test_seven_billion),
         cmocka_unit_test(test_thirteen_billion),     cmocka_unit_test(test_changes_fit),
         cmocka_unit_test(test_largest_rank),         cmocka_unit_test(test_phases),
-        cmocka_unit_test(test_recompute_is_offered),
+        cmocka_unit_test(test_recompute_is_offered), cmocka_unit_test(test_dear_steps),
+        cmocka_unit_test(test_host_bytes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
