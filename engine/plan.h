@@ -90,8 +90,8 @@ double plan_step_seconds(const struct plan *plan, const struct recipe *recipe,
  * it is (1.0: none). */
 enum { PLAN_CHANGES_MAX = 8 };
 struct plan_change {
-    char assignments[256]; /* "batch.micro=4 batch.accumulate=2" */
-    char sentence[256];    /* what it does and what it costs */
+    char assignments[384]; /* "batch.micro=4 batch.accumulate=2" */
+    char sentence[512];    /* what it does and what it costs */
     size_t total_bytes;    /* of the plan after it */
     double time_factor;
 };

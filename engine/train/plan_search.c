@@ -20,20 +20,24 @@ enum {
     RANKS = 4,
     STATES = 3,
     PRECISIONS = 2,
-    METHODS = 2,
+    METHODS = 4,
     RECOMPUTES = 4,
-    OFFLOADS = 2
+    OFFLOADS = 3,
+    ROUNDINGS = 2
 };
-enum { OPTIONS = SPLITS * RANKS * STATES * PRECISIONS * METHODS * RECOMPUTES * OFFLOADS };
+/* Without offloading to a disk: it takes the bytes of the device that host memory does, and longer,
+ * so that it is a trade but never the cheapest change. */
+enum { OPTIONS = SPLITS * RANKS * STATES * PRECISIONS * METHODS * RECOMPUTES * 2 * ROUNDINGS };
 
 struct option {
     int split;     /* halvings of batch.micro */
     int rank;      /* halvings of method.rank */
     int state;     /* 1: bf16 moments, 2: int8 */
     int precision; /* bf16 weights */
-    int method;    /* grass instead of full */
+    int method;    /* a row of other_methods instead of full; 0: as it is */
     int recompute; /* 0: as it is; else a row of the policies (activation_name) */
-    int offload;   /* activations wait in host memory */
+    int offload;   /* activations wait: 1 in host memory, 2 on a disk */
+    int inexact;   /* selected rows in bf16 like the others */
     double cost;
 };
 
@@ -48,12 +52,28 @@ struct search {
     struct plan *plan;
 };
 
+enum { GRASS = 1, GALORE, LORA };
+static const struct {
+    const char *name;
+    const char *settings; /* that it wants beside a rank */
+    const char *sentence;
+    double cost;
+} other_methods[METHODS] = {
+    [GRASS] = { "grass", "", "only selected rows have gradients and states", 6.0 },
+    [GALORE] = { "galore", " method.scale=0.25 method.stagger=true",
+                 "gradients and states lie in a subspace that changes", 6.5 },
+    [LORA] = { "lora", "", "the weights stay as they are, adapters beside them train", 8.0 },
+};
+static const char *const offload_places[OFFLOADS] = { "none", "host", "ssd" };
+
 static double option_cost(const struct option *o)
 {
+    static const double offload[OFFLOADS] = { 0.0, 2.4, 3.4 };
     static const double recompute[RECOMPUTES] = { 0.0, 0.3, 1.3, 2.2 };
     static const double state[STATES] = { 0.0, 1.5, 2.6 };
-    return 1.0 * o->split + 2.5 * o->rank + state[o->state] + 3.0 * o->precision + 6.0 * o->method +
-           recompute[o->recompute] + 2.4 * o->offload;
+    return 1.0 * o->split + 2.5 * o->rank + state[o->state] + 3.0 * o->precision +
+           other_methods[o->method].cost + recompute[o->recompute] + offload[o->offload] +
+           0.4 * o->inexact;
 }
 
 static int by_cost(const void *a, const void *b)
@@ -88,20 +108,39 @@ static bool option_applies(const struct option *o, const struct recipe *recipe)
 {
     const int64_t most = (int64_t)recipe_field("batch.accumulate")->maximum;
     bool full = strcmp(recipe->method_name, "full") == 0;
+    /* Adapters beside random weights would train nothing. */
+    bool trained = recipe->model_path[0] != '\0' && recipe->model_init == MODEL_PRETRAINED;
     return recipe->batch_micro % ((int64_t)1 << o->split) == 0 &&
            recipe->batch_accumulate <= most >> o->split && (o->method == 0 || full) &&
+           (o->method != LORA || trained) &&
            (o->rank == 0 || (!full && recipe->method_rank >> o->rank >= 1)) &&
            (o->state == 0 || recipe->optimizer_state == STATE_FP32 ||
             (o->state == 2 && recipe->optimizer_state == STATE_BF16)) &&
            (o->precision == 0 || recipe->precision_weights == DTYPE_F32) &&
            (o->recompute == 0 || o->recompute > recompute_now(recipe)) &&
-           (o->offload == 0 || may_offload(recipe));
+           (o->offload == 0 || may_offload(recipe)) &&
+           (o->inexact == 0 || recipe->method_exact_rows);
 }
 
 static void set_text(char **place, const char *text)
 {
     free(*place);
     *place = xstrdup(text);
+}
+
+/* The rank of a recipe for full training was never meant for this model. */
+static void method_apply(const struct option *o, const struct model_config *config,
+                         struct recipe *recipe)
+{
+    bool adapters = o->method == LORA;
+    int64_t most = (config->hidden_size + 3) / 4;
+    most = adapters && most > 16 ? 16 : most;
+    set_text(&recipe->method_name, other_methods[o->method].name);
+    recipe->method_rank = recipe->method_rank > most ? most : recipe->method_rank;
+    if (o->method == GALORE) {
+        recipe->method_scale = 0.25;
+        recipe->method_stagger = true;
+    }
 }
 
 /* Lays the change over a copy of the recipe; -1 if it does not apply. */
@@ -125,14 +164,14 @@ static int option_apply(const struct option *o, const struct model_config *confi
         set_text(&recipe->activation_recompute, activation_name((size_t)o->recompute));
     }
     if (o->offload) {
-        set_text(&recipe->activation_offload, "host");
+        set_text(&recipe->activation_offload, offload_places[o->offload]);
+    }
+    if (o->inexact) {
+        recipe->method_exact_rows = false;
+        recipe->precision_rounding = ROUNDING_STOCHASTIC;
     }
     if (o->method) {
-        set_text(&recipe->method_name, "grass");
-        /* The rank of a recipe for full training was never meant for this model. */
-        if (recipe->method_rank > config->hidden_size / 4) {
-            recipe->method_rank = (config->hidden_size + 3) / 4;
-        }
+        method_apply(o, config, recipe);
     }
     return combine_check(recipe, &unused);
 }
@@ -167,8 +206,9 @@ static void option_describe(const struct option *o, const struct recipe *recipe,
         append(text, text_size, "; the backward computes activations again");
     }
     if (o->offload > 0) {
-        append(words, words_size, " activation.offload=host");
-        append(text, text_size, "; activations wait in host memory");
+        append(words, words_size, " activation.offload=%s", offload_places[o->offload]);
+        append(text, text_size, "; activations wait %s",
+               o->offload > 1 ? "on a disk of 3 GB a second" : "in host memory");
     }
     if (o->state > 0) {
         bool bytes = recipe->optimizer_state == STATE_INT8;
@@ -184,10 +224,15 @@ static void option_describe(const struct option *o, const struct recipe *recipe,
         append(words, words_size, " method.rank=%lld", (long long)recipe->method_rank);
         append(text, text_size, "; fewer rows train at a time");
     }
+    if (o->inexact > 0) {
+        append(words, words_size, " method.exact_rows=false precision.rounding=stochastic");
+        append(text, text_size, "; selected rows without the bits that bf16 lacks");
+    }
     if (o->method > 0) {
-        append(words, words_size, " method.name=grass method.rank=%lld",
-               (long long)recipe->method_rank);
-        append(text, text_size, "; only selected rows have gradients and states");
+        append(words, words_size, " method.name=%s method.rank=%lld%s",
+               other_methods[o->method].name, (long long)recipe->method_rank,
+               other_methods[o->method].settings);
+        append(text, text_size, "; %s", other_methods[o->method].sentence);
     }
     memmove(words, words + 1, strlen(words));
     if (text[0] == ';') {
@@ -212,7 +257,9 @@ static size_t option_list(struct option *out)
         o.method = rest % METHODS;
         rest /= METHODS;
         o.recompute = rest % RECOMPUTES;
-        o.offload = rest / RECOMPUTES;
+        rest /= RECOMPUTES;
+        o.offload = rest % 2;
+        o.inexact = rest / 2;
         o.cost = option_cost(&o);
         out[count++] = o;
     }
@@ -264,12 +311,14 @@ static bool option_plan(struct search *search, const struct option *option,
 /* Whether anything can fit with these weights, gradients and states: asked once for each, with all
  * that the batch, recomputing and offloading can save. */
 struct hopes {
-    enum { UNASKED, HOPE, NONE } of[RANKS][STATES][PRECISIONS][METHODS];
+    enum { UNASKED, HOPE, NONE } of[RANKS][STATES][PRECISIONS][METHODS][ROUNDINGS];
 };
 
 static bool hopeless(struct search *search, struct hopes *hopes, const struct option *option)
 {
-    int *asked = (int *)&hopes->of[option->rank][option->state][option->precision][option->method];
+    int *asked =
+        (int *)&hopes
+            ->of[option->rank][option->state][option->precision][option->method][option->inexact];
     if (*asked == UNASKED) {
         struct option least = *option;
         int now = recompute_now(search->recipe);
@@ -332,7 +381,8 @@ int plan_trades(const struct recipe *recipe, const struct model_config *config, 
                 struct plan_change out[PLAN_TRADES_MAX], size_t *count, struct error *err)
 {
     /* In this order: the last step of every knob. */
-    static const int steps[] = { SPLITS, RANKS, STATES, PRECISIONS, METHODS, RECOMPUTES, OFFLOADS };
+    static const int steps[] = { SPLITS,  RANKS,      STATES,   PRECISIONS,
+                                 METHODS, RECOMPUTES, OFFLOADS, ROUNDINGS };
     struct search search;
     *count = 0;
     if (search_open(&search, recipe, config, limit_bytes, err) != 0) {
@@ -343,7 +393,7 @@ int plan_trades(const struct recipe *recipe, const struct model_config *config, 
             struct option option = { 0 };
             int *const place[] = { &option.split,     &option.rank,   &option.state,
                                    &option.precision, &option.method, &option.recompute,
-                                   &option.offload };
+                                   &option.offload,   &option.inexact };
             *place[knob] = step;
             struct plan_change change;
             if (option_plan(&search, &option, &change) && change.total_bytes < search.now_bytes) {
@@ -387,7 +437,7 @@ int plan_check(const struct plan *plan, const struct recipe *recipe,
         hint(err, "%s (%.1f MiB: %s)", change.assignments, (double)change.total_bytes / mib,
              change.sentence);
     } else {
-        hint(err, "no combination of batch.micro, activation.recompute, method.rank, "
+        hint(err, "no combination of batch.micro, activation.recompute, method.name, method.rank, "
                   "optimizer.state and precision.weights fits; lower data.sequence_length or "
                   "choose a smaller model");
     }

@@ -224,8 +224,10 @@ static void test_changes_fit(void **state)
     check(plan_changes(&f.recipe, &f.config, limit, changes, PLAN_CHANGES_MAX, &count, &err), &err);
     assert_true(count > 0);
     int grass = 0;
+    int galore = 0;
     for (size_t i = 0; i < count; i++) {
         grass += strstr(changes[i].assignments, "method.name=grass method.rank=8") != NULL;
+        galore += strstr(changes[i].assignments, "method.name=galore") != NULL;
         struct recipe changed;
         struct plan plan;
         recipe_init(&changed);
@@ -239,7 +241,7 @@ static void test_changes_fit(void **state)
         assert_true((int64_t)plan.total_bytes <= limit);
         recipe_free(&changed);
     }
-    assert_true(grass > 0);
+    assert_true(grass > 0 && galore > 0);
     check(plan_changes(&f.recipe, &f.config, 1000, changes, PLAN_CHANGES_MAX, &count, &err), &err);
     assert_int_equal(count, 0);
     fixture_close(&f);

@@ -178,6 +178,64 @@ static void test_nothing_faster_fits(void **state)
     fixture_close(&f);
 }
 
+/* The trade of a recipe, each change planned again; whether one has the words. */
+static bool trade_has(const struct fixture *f, const char *words, double *time_factor)
+{
+    struct plan_change trade[PLAN_TRADES_MAX];
+    struct error err = { 0 };
+    size_t count = 0;
+    bool found = false;
+    check(plan_trades(&f->recipe, &f->config, f->recipe.memory_limit, trade, &count, &err), &err);
+    for (size_t i = 0; i < count; i++) {
+        struct recipe changed;
+        struct plan plan;
+        recipe_init(&changed);
+        recipe_copy(&changed, &f->recipe);
+        lay(&changed, trade[i].assignments);
+        check(plan_make(&changed, &f->config, &plan, &err), &err);
+        assert_int_equal(plan.total_bytes, trade[i].total_bytes);
+        assert_true(strlen(trade[i].sentence) > 10);
+        recipe_free(&changed);
+        if (strstr(trade[i].assignments, words) != NULL) {
+            found = true;
+            *time_factor = trade[i].time_factor;
+        }
+    }
+    return found;
+}
+
+/* The other methods, the disk, and rows without their missing bits; adapters only beside weights
+ * that were trained. */
+static void test_trades(void **state)
+{
+    (void)state;
+    struct fixture f;
+    double host = 0.0;
+    double disk = 0.0;
+    double unused;
+    fixture_open(&f, "untied", WORDS("method.name=full"));
+    lay(&f.recipe, "memory.limit=1GiB activation.recompute=none model.path=x device=auto");
+    f.config.layers = 9;
+    f.config.hidden_size *= 8; /* so large that products hide what a link moves, not a disk */
+    f.config.intermediate_size *= 8;
+    f.config.head_size *= 8;
+    assert_true(trade_has(&f, "method.name=grass", &unused));
+    assert_true(trade_has(&f, "method.name=galore", &unused));
+    assert_true(trade_has(&f, "activation.offload=host", &host));
+    assert_true(trade_has(&f, "activation.offload=ssd", &disk));
+    assert_true(disk > host);
+    lay(&f.recipe, "model.init=random");
+    assert_false(trade_has(&f, "method.name=lora", &unused));
+    lay(&f.recipe, "model.init=pretrained");
+    assert_true(trade_has(&f, "method.name=lora method.rank=16", &unused));
+    lay(&f.recipe, "method.name=grass method.rank=16 precision.weights=bf16");
+    assert_false(trade_has(&f, "method.exact_rows", &unused));
+    lay(&f.recipe, "method.exact_rows=true");
+    assert_true(trade_has(&f, "method.exact_rows=false", &unused));
+    assert_false(trade_has(&f, "method.name", &unused));
+    fixture_close(&f);
+}
+
 static void read_card(const struct preset *preset, struct recipe *recipe,
                       struct model_config *config)
 {
@@ -247,6 +305,7 @@ int main(void)
         cmocka_unit_test(test_cards),
         cmocka_unit_test(test_seconds),
         cmocka_unit_test(test_nothing_faster_fits),
+        cmocka_unit_test(test_trades),
         cmocka_unit_test(test_cards_fit),
         cmocka_unit_test(test_cards_are_the_fastest),
     };
