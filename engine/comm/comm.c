@@ -33,6 +33,13 @@ int comm_check(const struct comm *comm, struct error *err)
     return comm->failed ? fail(err, ERROR_RUNTIME, "%s", comm->error) : 0;
 }
 
+void comm_on_wait(struct comm *comm, bool (*waiting)(void *context), void *context)
+{
+    if (comm->ops->on_wait != NULL) {
+        comm->ops->on_wait(comm, waiting, context);
+    }
+}
+
 /* Whether there is anything to do; notes what. */
 static bool begins(struct comm *comm, const char *verb, const char *what, double payload_bytes,
                    double passes)

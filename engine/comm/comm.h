@@ -36,6 +36,8 @@ struct comm_ops {
     void (*spread)(struct comm *comm, struct backend *be, struct tensor *tensor);
     void (*broadcast)(struct comm *comm, void *data, size_t bytes);
     void (*gather)(struct comm *comm, const void *mine, void *all, size_t bytes);
+    /* May be NULL. */
+    void (*on_wait)(struct comm *comm, bool (*waiting)(void *context), void *context);
     void (*close)(struct comm *comm);
 };
 
@@ -81,6 +83,10 @@ void comm_spread(struct comm *comm, struct backend *be, struct tensor *tensor);
 void comm_broadcast(struct comm *comm, const char *what, void *data, size_t bytes);
 void comm_gather(struct comm *comm, const char *what, const void *mine, void *all, size_t bytes);
 int64_t comm_sum_count(struct comm *comm, int64_t count);
+
+/* While this rank waits for others, `waiting` is called again and again; once it returns false, the
+ * collective is given up. */
+void comm_on_wait(struct comm *comm, bool (*waiting)(void *context), void *context);
 
 /* Latches an error (printf style), if none is latched yet. */
 void comm_fail(struct comm *comm, const char *format, ...) __attribute__((format(printf, 2, 3)));

@@ -120,6 +120,12 @@ static void host_gather(struct comm *comm, const void *mine, void *all, size_t b
     }
 }
 
+static void host_on_wait(struct comm *comm, bool (*waiting)(void *context), void *context)
+{
+    host_of(comm)->transport->waiting = waiting;
+    host_of(comm)->transport->context = context;
+}
+
 static void host_close(struct comm *comm)
 {
     struct host *host = host_of(comm);
@@ -136,6 +142,7 @@ static const struct comm_ops host_ops = {
     .spread = host_spread,
     .broadcast = host_broadcast,
     .gather = host_gather,
+    .on_wait = host_on_wait,
     .close = host_close,
 };
 

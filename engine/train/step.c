@@ -87,8 +87,8 @@ void trainer_feed(struct trainer *trainer, int index, const struct batch *batch,
     backend_feed(trainer->be, input->ids.data, trainer->packed, used);
 }
 
-/* Where only rows of the embedding have a gradient, the ids of all micro-batches of all ranks decide
- * which: in the order of ranks, so that every rank finds the same rows. */
+/* Where only rows of the embedding have a gradient, the ids of all micro-batches of all ranks
+ * decide which: in the order of ranks, so that every rank finds the same rows. */
 static int begin_dense(struct trainer *trainer, const struct batch *batches, int64_t count,
                        struct error *err)
 {

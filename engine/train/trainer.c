@@ -133,8 +133,7 @@ static int attach(struct trainer *trainer, struct error *err)
         return -1;
     }
     const struct recipe *recipe = &trainer->recipe;
-    int64_t tokens =
-        recipe->batch_accumulate * recipe->batch_micro * recipe->data_sequence_length;
+    int64_t tokens = recipe->batch_accumulate * recipe->batch_micro * recipe->data_sequence_length;
     int64_t of_all = trainer->comm->ranks * tokens;
     if (dense_attach(&trainer->dense, method, of_all, err) != 0) {
         return -1;
