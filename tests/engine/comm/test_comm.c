@@ -4,6 +4,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -177,7 +178,7 @@ static void lonely_work(struct comm *comm, void *context)
     }
     struct error err = { 0 };
     result->failed[comm->rank] = comm_check(comm, &err) != 0;
-    snprintf(result->error[comm->rank], sizeof result->error[0], "%s", err.message);
+    snprintf(result->error[comm->rank], sizeof result->error[0], "%.500s", err.message);
     backend_close(be);
 }
 
