@@ -43,11 +43,11 @@ struct transport *transport_open_mpi(char *why, size_t why_size)
     if (module == NULL) {
         return NULL;
     }
-    struct transport *(*open)(char *why, size_t why_size) = NULL;
-    *(void **)&open = dlsym(module, "windrow_mpi_open");
-    if (open == NULL) {
+    struct transport *(*join)(char *why, size_t why_size) = NULL;
+    *(void **)&join = dlsym(module, "windrow_mpi_open");
+    if (join == NULL) {
         snprintf(why, why_size, "windrow_mpi.so has no windrow_mpi_open");
         return NULL;
     }
-    return open(why, why_size);
+    return join(why, why_size);
 }
