@@ -1,6 +1,7 @@
 /* The grid of cells. */
 #include "app/canvas.h"
 
+#include <langinfo.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -39,6 +40,28 @@ void canvas_clear(struct canvas *canvas)
         canvas->cell[i] = (struct cell){ .code = ' ', .style = STYLE_TEXT, .width = 1 };
     }
     canvas->clip = (struct rect){ 0, 0, canvas->width, canvas->height };
+    canvas->spot_count = 0;
+}
+
+void canvas_spot(struct canvas *canvas, struct rect area, enum target target, int index)
+{
+    enum { SPOTS = sizeof(canvas->spot) / sizeof(canvas->spot[0]) };
+    area = rect_cut(area, canvas->clip);
+    if (canvas->spot_count < SPOTS && area.width > 0 && area.height > 0) {
+        canvas->spot[canvas->spot_count++] = (struct spot){ area, target, index };
+    }
+}
+
+struct spot canvas_spot_at(const struct canvas *canvas, int x, int y)
+{
+    for (int i = canvas->spot_count - 1; i >= 0; i--) {
+        const struct rect *area = &canvas->spot[i].area;
+        if (x >= area->x && x < area->x + area->width && y >= area->y &&
+            y < area->y + area->height) {
+            return canvas->spot[i];
+        }
+    }
+    return (struct spot){ .target = TARGET_NONE };
 }
 
 struct rect rect_cut(struct rect a, struct rect b)
@@ -230,4 +253,13 @@ int canvas_printf(struct canvas *canvas, int x, int y, int width, enum style sty
     vsnprintf(text, sizeof(text), format, list);
     va_end(list);
     return canvas_text(canvas, x, y, width, style, text);
+}
+
+enum glyph_set glyph_set_here(void)
+{
+    const char *type = getenv("TERM");
+    if (strcmp(nl_langinfo(CODESET), "UTF-8") != 0) {
+        return GLYPHS_ASCII;
+    }
+    return type && strcmp(type, "linux") == 0 ? GLYPHS_BLOCK : GLYPHS_BRAILLE;
 }

@@ -17,6 +17,8 @@
 /* What the terminal can show. ASCII also replaces every other character of texts by '?'. */
 enum glyph_set { GLYPHS_ASCII, GLYPHS_BLOCK, GLYPHS_BRAILLE, GLYPHS_COUNT };
 extern const char *const glyph_set_names[GLYPHS_COUNT];
+/* What the locale and TERM let one hope for. */
+enum glyph_set glyph_set_here(void);
 
 struct rect {
     int x;
@@ -32,12 +34,35 @@ struct cell {
     uint8_t width;    /* 1, 2; 0: second column of the cell before */
 };
 
+/* What a click there is meant for, and which of its kind. */
+enum target {
+    TARGET_NONE,
+    TARGET_KEY,   /* index: the key that does it */
+    TARGET_PANE,  /* a list of the launcher without a row */
+    TARGET_MODEL, /* rows of the launcher's lists, in their order */
+    TARGET_DATA,
+    TARGET_METHOD,
+    TARGET_RUN,
+    TARGET_OPEN, /* a row of the list of runs */
+    TARGET_FORM,
+    TARGET_TUNE,
+    TARGET_MATRIX,
+    TARGET_PROMPT
+};
+struct spot {
+    struct rect area;
+    enum target target;
+    int index;
+};
+
 struct canvas {
     int width;
     int height;
     struct cell *cell; /* width * height, row by row */
     struct rect clip;
     enum glyph_set glyphs;
+    struct spot spot[256]; /* as drawn: what comes later lies on top */
+    int spot_count;
 };
 
 /* An empty canvas of the size; both at least 1 and at most 1000. */
@@ -55,6 +80,11 @@ void canvas_put(struct canvas *canvas, int x, int y, uint32_t code, enum style s
 void canvas_fill(struct canvas *canvas, struct rect rect, uint32_t code, enum style style);
 /* Changes the style of what is there. */
 void canvas_restyle(struct canvas *canvas, struct rect rect, enum style style);
+
+/* What a click on that part of the clip is meant for. */
+void canvas_spot(struct canvas *canvas, struct rect area, enum target target, int index);
+/* What lies on top there; TARGET_NONE: nothing. */
+struct spot canvas_spot_at(const struct canvas *canvas, int x, int y);
 
 /* Text from anywhere, made harmless, cut at `width` columns (the last one becomes '~' if something
  * was cut). Returns the columns used. */

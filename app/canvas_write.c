@@ -54,24 +54,6 @@ void canvas_write_text(const struct canvas *canvas, struct buffer *out)
 /* ---- SVG --------------------------------------------------------------------------------------
  */
 
-/* The 256-colour palette of terminals: 16 named, a cube of 6 x 6 x 6, 24 greys. */
-static unsigned palette(int number)
-{
-    static const unsigned named[16] = { 0x000000, 0xcd3131, 0x0dbc79, 0xe5e510, 0x2472c8, 0xbc3fbc,
-                                        0x11a8cd, 0xe5e5e5, 0x666666, 0xf14c4c, 0x23d18b, 0xf5f543,
-                                        0x3b8eea, 0xd670d6, 0x29b8db, 0xffffff };
-    static const unsigned steps[6] = { 0, 95, 135, 175, 215, 255 };
-    if (number < 16) {
-        return named[number & 15];
-    }
-    if (number < 232) {
-        int n = number - 16;
-        return steps[n / 36] << 16 | steps[n / 6 % 6] << 8 | steps[n % 6];
-    }
-    unsigned grey = 8 + 10 * (unsigned)(number - 232);
-    return grey << 16 | grey << 8 | grey;
-}
-
 struct ink {
     unsigned text;
     unsigned ground;
@@ -84,16 +66,13 @@ static struct ink ink_of(enum style style, bool dark)
     unsigned paper = dark ? 0x1e1e1e : 0xffffff;
     unsigned pen = dark ? 0xd4d4d4 : 0x24292f;
     unsigned faint = dark ? 0x8a8a8a : 0x6e7781;
-    struct look look = theme_look(style, COLOR_256);
+    struct theme theme = { THEME_AUTO, dark ? GROUND_DARK : GROUND_LIGHT, COLOR_TRUE };
+    struct look look = theme_look(theme, style);
     struct ink ink = { .text = pen, .ground = paper, .bold = look.bold };
     if (look.foreground >= 0) {
-        ink.text = palette(look.foreground);
+        ink.text = look.rgb;
     } else if (look.dim) {
         ink.text = faint;
-    }
-    if (look.background >= 0) {
-        ink.ground = palette(look.background);
-        ink.has_ground = true;
     }
     if (look.reverse) {
         unsigned swap = ink.text;
@@ -153,7 +132,8 @@ static void add_span(const struct canvas *canvas, bool dark, const int at[3], st
 static bool is_blank(const struct canvas *canvas, int x, int y)
 {
     const struct cell *cell = cell_at(canvas, x, y);
-    return cell->code == ' ' && !theme_look((enum style)cell->style, COLOR_256).reverse;
+    struct theme theme = { .depth = COLOR_256 };
+    return cell->code == ' ' && !theme_look(theme, (enum style)cell->style).reverse;
 }
 
 static void add_line(const struct canvas *canvas, bool dark, int y, struct buffer *out)

@@ -169,6 +169,17 @@ static void move(struct launcher *launcher, int by)
     }
 }
 
+void launcher_point(struct workbench *workbench, int pane, int index)
+{
+    struct launcher *launcher = &workbench->launcher;
+    launcher->pane = pane;
+    if (index >= 0) {
+        int now = pane == LAUNCHER_LISTS ? launcher->run_cursor : launcher->cursor[pane];
+        move(launcher, index - now);
+    }
+    launcher_want(workbench);
+}
+
 /* The run of the cursor, if the runs have the keys; else says how to get there. */
 static const struct launcher_run *chosen_run(struct workbench *workbench, const char *what)
 {

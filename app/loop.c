@@ -20,6 +20,13 @@ static const double frame_seconds = 0.25;
 /* ---- waiting ------------------------------------------------------------------------------------
  */
 
+/* The terminal is gone; the run goes on. */
+static void hang_up(struct loop *loop)
+{
+    loop->code = LOOP_HUNG_UP;
+    loop->leaving = true;
+}
+
 static void draw(struct loop *loop)
 {
     struct workbench *workbench = &loop->workbench;
@@ -29,10 +36,26 @@ static void draw(struct loop *loop)
         canvas_open(&loop->canvas, workbench->width, workbench->height, workbench->glyphs);
     }
     workbench_draw(workbench, &loop->canvas);
-    term_draw(loop->terminal, &loop->canvas);
+    int shown = term_draw(loop->terminal, &loop->canvas);
+    if (shown < 0) {
+        hang_up(loop);
+    }
+    /* What the terminal could not take now is drawn again, as it is then. */
+    loop->unfinished = shown == 0;
     workbench->dirty = false;
     loop->pressed = false;
     loop->last_frame = clock_monotonic();
+}
+
+/* Theme and mouse are the workbench's to choose and the terminal's to show. */
+static void follow_choices(struct loop *loop)
+{
+    struct workbench *workbench = &loop->workbench;
+    term_choose_theme(loop->terminal, workbench->theme);
+    if (!term_use_mouse(loop->terminal, workbench->mouse) && workbench->mouse) {
+        workbench->mouse = false;
+        workbench_say(workbench, STYLE_WARN, "this terminal tells nothing of its mouse");
+    }
 }
 
 static void take_size(struct loop *loop)
@@ -91,12 +114,24 @@ static void earlier(double *when, double candidate)
     }
 }
 
+static bool wants_frame(const struct loop *loop)
+{
+    return loop->workbench.dirty || loop->unfinished;
+}
+
+/* After a key at once; the rest of a frame as soon as the terminal takes it. */
+static double frame_time(const struct loop *loop)
+{
+    return loop->pressed || loop->unfinished ? 0 : loop->last_frame + frame_seconds;
+}
+
 /* Milliseconds until something is due; -1: nothing is. */
 static int wait_ms(struct loop *loop)
 {
     double now = clock_monotonic();
     double when = INFINITY;
     double every = tick_seconds(loop);
+    bool ready = term_ready(loop->terminal);
     if (loop->client && loop->client_state == CLIENT_READING) {
         return 0;
     }
@@ -106,9 +141,10 @@ static int wait_ms(struct loop *loop)
         }
         earlier(&when, loop->next_tick);
     }
-    if (loop->workbench.dirty) {
-        earlier(&when, loop->pressed ? now : loop->last_frame + frame_seconds);
+    if (wants_frame(loop) && ready) {
+        earlier(&when, frame_time(loop));
     }
+    earlier(&when, term_due(loop->terminal));
     if (loop->plan_due) {
         earlier(&when, loop->plan_time);
     }
@@ -119,25 +155,53 @@ static int wait_ms(struct loop *loop)
     return ms < 0 ? 0 : ms > 60000 ? 60000 : (int)ms;
 }
 
-static void read_keys(struct loop *loop)
+static void take_input(struct loop *loop, enum term_input kind, const struct term_event *input)
 {
-    for (int i = 0; i < 64; i++) {
-        int32_t key = term_key(loop->terminal);
-        if (key == 0) {
+    struct workbench_event event = { .kind = WORKBENCH_KEY, .key = input->key };
+    if (kind == TERM_GROUND) {
+        loop->workbench.dirty = true;
+        return;
+    }
+    if (kind == TERM_MOUSE) {
+        event.kind = WORKBENCH_MOUSE;
+        event.mouse.button = (enum mouse_button)input->button;
+        event.mouse.spot = canvas_spot_at(&loop->canvas, input->x, input->y);
+        workbench_event(&loop->workbench, &event);
+        loop->pressed = true;
+    } else if (kind == TERM_KEY) {
+        workbench_event(&loop->workbench, &event);
+        loop->pressed = true;
+    }
+}
+
+static void read_keys(struct loop *loop, bool readable)
+{
+    for (int i = 0; i < 256; i++) {
+        struct term_event input;
+        enum term_input kind = term_read(loop->terminal, &input);
+        if (kind == TERM_NOTHING) {
             /* Readable without anything to read, again and again: the terminal is gone. */
-            loop->empty_reads += i == 0;
+            loop->empty_reads += readable && i == 0;
             if (loop->empty_reads > 1000) {
-                loop->code = LOOP_HUNG_UP;
-                loop->leaving = true;
+                hang_up(loop);
             }
             return;
         }
         loop->empty_reads = 0;
-        if (key > 0) {
-            struct workbench_event event = { .kind = WORKBENCH_KEY, .key = (uint32_t)key };
-            workbench_event(&loop->workbench, &event);
-            loop->pressed = true;
-        }
+        take_input(loop, kind, &input);
+    }
+}
+
+static void take_news(struct loop *loop)
+{
+    unsigned news = term_news(loop->terminal);
+    if (news & RESCUE_STOP_ASKED) {
+        term_suspend(loop->terminal);
+    } else if (news & RESCUE_CONTINUED) {
+        term_resume(loop->terminal);
+    }
+    if (news != 0) {
+        take_size(loop);
     }
 }
 
@@ -160,48 +224,69 @@ static void act(struct loop *loop)
     if (loop->client && loop->client_state == CLIENT_READING) {
         loop_pump_run(loop);
     }
-    if (loop->workbench.dirty && (loop->pressed || now - loop->last_frame >= frame_seconds)) {
+    follow_choices(loop);
+    if (wants_frame(loop) && now >= frame_time(loop) && term_ready(loop->terminal)) {
         draw(loop);
+    }
+}
+
+enum { WAIT_KEYS, WAIT_NEWS, WAIT_RUN, WAIT_PLAN, WAIT_READER, WAIT_PREVIEW, WAIT_OUTPUT, WAITS };
+
+static void take_what_came(struct loop *loop, const struct pollfd fds[WAITS])
+{
+    if ((fds[WAIT_KEYS].revents & (POLLHUP | POLLERR | POLLNVAL)) ||
+        (fds[WAIT_OUTPUT].revents && term_flush(loop->terminal) != 0)) {
+        hang_up(loop);
+        return;
+    }
+    if (fds[WAIT_NEWS].revents) {
+        take_news(loop);
+    }
+    bool readable = fds[WAIT_KEYS].revents & POLLIN;
+    if (readable || term_due(loop->terminal) <= clock_monotonic()) {
+        read_keys(loop, readable);
+    }
+    if (fds[WAIT_RUN].revents) {
+        loop_pump_run(loop);
+    }
+    if (fds[WAIT_PLAN].revents) {
+        loop_take_plan(loop);
+    }
+    if (fds[WAIT_READER].revents) {
+        loop_take_readings(loop);
+    }
+    if (fds[WAIT_PREVIEW].revents) {
+        loop_take_preview(loop);
     }
 }
 
 static void run_loop(struct loop *loop)
 {
+    read_keys(loop, false); /* what was typed while the terminal was asked */
     while (!loop->leaving) {
         act(loop);
-        struct pollfd fds[6] = {
-            { .fd = STDIN_FILENO, .events = POLLIN },
-            { .fd = term_resize_fd(loop->terminal), .events = POLLIN },
-            { .fd = loop->client ? client_fd(loop->client) : -1, .events = POLLIN },
-            { .fd = loop->planner ? planner_fd(loop->planner) : -1, .events = POLLIN },
-            { .fd = loop->reader ? run_reader_fd(loop->reader) : -1, .events = POLLIN },
-            { .fd = loop->previewer ? previewer_fd(loop->previewer) : -1, .events = POLLIN },
+        struct pollfd fds[WAITS] = {
+            [WAIT_KEYS] = { .fd = STDIN_FILENO, .events = POLLIN },
+            [WAIT_NEWS] = { .fd = term_news_fd(loop->terminal), .events = POLLIN },
+            [WAIT_RUN] = { .fd = loop->client ? client_fd(loop->client) : -1, .events = POLLIN },
+            [WAIT_PLAN] = { .fd = loop->planner ? planner_fd(loop->planner) : -1,
+                            .events = POLLIN },
+            [WAIT_READER] = { .fd = loop->reader ? run_reader_fd(loop->reader) : -1,
+                              .events = POLLIN },
+            [WAIT_PREVIEW] = { .fd = loop->previewer ? previewer_fd(loop->previewer) : -1,
+                               .events = POLLIN },
+            [WAIT_OUTPUT] = { .fd = term_output_fd(loop->terminal), .events = POLLOUT },
         };
-        if (loop->leaving || (poll(fds, 6, wait_ms(loop)) < 0 && errno != EINTR)) {
+        if (loop->leaving) {
             break;
         }
-        if (fds[0].revents & (POLLHUP | POLLERR | POLLNVAL)) {
-            loop->code = LOOP_HUNG_UP;
-            break;
+        if (poll(fds, WAITS, wait_ms(loop)) < 0) {
+            if (errno != EINTR) {
+                break;
+            }
+            continue; /* the news is in the pipe */
         }
-        if (fds[1].revents && term_resized(loop->terminal)) {
-            take_size(loop);
-        }
-        if (fds[0].revents & POLLIN) {
-            read_keys(loop);
-        }
-        if (fds[2].revents) {
-            loop_pump_run(loop);
-        }
-        if (fds[3].revents) {
-            loop_take_plan(loop);
-        }
-        if (fds[4].revents) {
-            loop_take_readings(loop);
-        }
-        if (fds[5].revents) {
-            loop_take_preview(loop);
-        }
+        take_what_came(loop, fds);
     }
 }
 
@@ -209,7 +294,9 @@ static void run_loop(struct loop *loop)
 static void take_settings(struct loop *loop)
 {
     settings_load(&loop->settings, NULL, loop->warning, sizeof(loop->warning));
+    settings_environment(&loop->settings, loop->warning, sizeof(loop->warning));
     settings_apply(&loop->settings, &loop->workbench);
+    follow_choices(loop);
 }
 
 static void tell_warning(struct loop *loop)

@@ -6,6 +6,7 @@
 #include "app/client.h"
 #include "app/planner.h"
 #include "app/preview.h"
+#include "app/rescue.h"
 #include "app/run_reader.h"
 #include "app/settings.h"
 #include "app/starter.h"
@@ -35,8 +36,9 @@ struct loop {
     double last_frame; /* monotonic seconds */
     double next_tick;
     int empty_reads;
-    bool pressed;  /* a key came since the last frame */
-    bool plan_due; /* the workbench wants a plan of plan_choice */
+    bool pressed;    /* a key came since the last frame */
+    bool unfinished; /* the terminal has not yet taken all of it */
+    bool plan_due;   /* the workbench wants a plan of plan_choice */
     int plan_choice[LAUNCHER_LISTS];
     bool plan_detailed;
     double plan_time;

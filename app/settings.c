@@ -47,6 +47,21 @@ const struct field settings_fields[] = {
       .help = "The loss axis of the dashboard.",
       .choices = axis_names,
       .default_text = "log" },
+    { .key = "theme",
+      .type = FIELD_CHOICE,
+      .offset = offsetof(struct settings, theme),
+      .unit = "",
+      .help = "Colours; auto asks the terminal for its background, safe is for colour-blind eyes. "
+              "WINDROW_THEME and --theme go before it, NO_COLOR before all; the key T changes it.",
+      .choices = theme_names,
+      .default_text = "auto" },
+    { .key = "mouse",
+      .type = FIELD_BOOL,
+      .offset = offsetof(struct settings, mouse),
+      .unit = "",
+      .help = "Whether the mouse chooses tabs and rows and scrolls; then the terminal selects text "
+              "only with Shift held. The key M changes it.",
+      .default_text = "false" },
     { .key = NULL },
 };
 
@@ -168,11 +183,23 @@ void settings_load(struct settings *settings, const char *path, char *warning, s
     free(usual);
 }
 
+void settings_environment(struct settings *settings, char *warning, size_t size)
+{
+    struct error err = { 0 };
+    const char *theme = getenv("WINDROW_THEME");
+    if (theme && theme[0] && field_set(find("theme"), settings, theme, &err) != 0 && !warning[0]) {
+        snprintf(warning, size, "WINDROW_THEME: %.200s", err.message);
+        text_clean(warning, size);
+    }
+}
+
 void settings_apply(const struct settings *settings, struct workbench *workbench)
 {
     if (settings->glyphs != SETTINGS_GLYPHS_AUTO) {
         workbench->glyphs = (enum glyph_set)(settings->glyphs - 1);
     }
+    workbench->theme = (enum theme_name)settings->theme;
+    workbench->mouse = settings->mouse;
     workbench->smoothing = settings->smoothing;
     workbench->linear = settings->axis == 1;
 }

@@ -3,15 +3,13 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <langinfo.h>
-#include <locale.h>
+#include <math.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
-#include <sys/mman.h>
 #include <termios.h>
 #include <unistd.h>
 #include <wchar.h>
@@ -20,252 +18,112 @@
 #include <curses.h>
 #include <term.h>
 
+#include "app/answer.h"
+#include "app/aside.h"
 #include "app/keymap.h"
+#include "app/rescue.h"
+#include "app/sender.h"
+#include "engine/base/clock.h"
 #include "engine/base/xalloc.h"
+
+static const double probe_seconds = 0.1; /* the first frame waits this long for the ground */
 
 struct terminal {
     SCREEN *screen;
+    WINDOW *input; /* a pad: reading from it draws nothing */
+    FILE *stream;  /* what ncurses writes to; leads to sender.frame while a frame is made */
+    struct sender sender;
     enum glyph_set glyphs;
-    enum color_depth depth;
+    struct theme theme;
+    bool mouse;
     struct canvas shown; /* what the terminal shows; cell NULL: unknown */
-    int old_stderr;
-    int captured;  /* memory file that takes stderr; -1 */
-    int resize[2]; /* pipe */
+    struct canvas asked; /* the last canvas that was to be shown */
+    struct answers answers;
+    struct aside aside;
 };
-
-/* What a signal handler needs to give the terminal back; nothing else in the program is global. */
-static struct {
-    volatile sig_atomic_t open;
-    int fd;
-    struct termios modes;
-    char bytes[256];
-    size_t size;
-    int resize;
-} rescue;
-
-static const int deadly[] = { SIGTERM, SIGINT, SIGQUIT, SIGSEGV, SIGBUS, SIGFPE, SIGABRT };
-enum { DEADLY = sizeof(deadly) / sizeof(deadly[0]) };
 
 void term_emergency(void)
 {
-    if (rescue.open) {
-        rescue.open = 0;
-        ssize_t written = write(rescue.fd, rescue.bytes, rescue.size);
-        (void)written;
-        tcsetattr(rescue.fd, TCSANOW, &rescue.modes);
-    }
+    rescue_now();
 }
 
-static void on_deadly(int number)
-{
-    term_emergency();
-    if (number == SIGHUP) {
-        _exit(129);
-    }
-    signal(number, SIG_DFL);
-    raise(number);
-}
-
-static void on_resize(int number)
-{
-    int before = errno;
-    ssize_t written = write(rescue.resize, "r", 1);
-    (void)number;
-    (void)written;
-    errno = before;
-}
-
-static void install(int number, void (*handler)(int))
-{
-    struct sigaction action;
-    memset(&action, 0, sizeof(action));
-    action.sa_handler = handler;
-    sigemptyset(&action.sa_mask);
-    action.sa_flags = number == SIGWINCH ? SA_RESTART : (int)SA_NODEFER;
-    sigaction(number, &action, NULL);
-}
+/* ---- what the terminal can -------------------------------------------------------------------
+ */
 
 static void add_capability(const char *name)
 {
     char mutable_name[16];
     snprintf(mutable_name, sizeof(mutable_name), "%s", name);
     const char *bytes = tigetstr(mutable_name);
-    if (bytes && bytes != (const char *)-1) {
-        size_t size = strlen(bytes);
-        if (rescue.size + size < sizeof(rescue.bytes)) {
-            memcpy(rescue.bytes + rescue.size, bytes, size);
-            rescue.size += size;
-        }
-    }
+    rescue_add(bytes == (const char *)-1 ? NULL : bytes);
 }
 
-/* Prepared while all is well: a handler can only copy. */
-static void prepare_rescue(struct terminal *term)
+static const char mouse_off[] = "\x1b[?1006l\x1b[?1000l";
+static const char mouse_on[] = "\x1b[?1000h\x1b[?1006h";
+
+static void prepare_rescue(const struct terminal *term)
 {
-    rescue.size = 0;
-    rescue.fd = STDOUT_FILENO;
-    rescue.resize = term->resize[1];
     add_capability("sgr0");
     add_capability("rmkx");
+    rescue_add(term->sender.known ? mouse_off : NULL);
     add_capability("cnorm");
     add_capability("rmcup");
-    rescue.open = 1;
-    for (int i = 0; i < DEADLY; i++) {
-        install(deadly[i], on_deadly);
-    }
-    struct sigaction before;
-    if (sigaction(SIGHUP, NULL, &before) == 0 && before.sa_handler != SIG_IGN) {
-        install(SIGHUP, on_deadly); /* under nohup the end is seen at the terminal itself */
-    }
-    install(SIGWINCH, on_resize);
-    xalloc_install_handler(term_emergency);
+    rescue_arm(term->sender.tty);
+}
+
+/* Colours beyond the palette are written where ncurses names a number of it, so its way to name
+ * one has to be the usual. */
+static bool has_true_colors(void)
+{
+    const char *said = getenv("COLORTERM");
+    const char *usual =
+        set_a_foreground ? tparm(set_a_foreground, 16L, 0L, 0L, 0L, 0L, 0L, 0L, 0L, 0L) : NULL;
+    return said && (strcmp(said, "truecolor") == 0 || strcmp(said, "24bit") == 0) && usual &&
+           strcmp(usual, "\x1b[38;5;16m") == 0;
 }
 
 static enum color_depth choose_depth(void)
 {
     const char *none = getenv("NO_COLOR");
-    if ((none && none[0]) || !has_colors() || start_color() == ERR) {
+    if ((none && none[0]) || !has_colors() || start_color() == ERR || COLORS < 8) {
         return COLOR_MONO;
     }
     use_default_colors();
-    enum color_depth depth = COLORS >= 256  ? COLOR_256
-                             : COLORS >= 16 ? COLOR_16
-                             : COLORS >= 8  ? COLOR_8
-                                            : COLOR_MONO;
-    for (int i = 0; i < STYLE_COUNT && depth != COLOR_MONO; i++) {
-        struct look look = theme_look((enum style)i, depth);
-        if (i + 1 < COLOR_PAIRS) {
-            init_pair((short)(i + 1), look.foreground, look.background);
+    return COLORS < 16         ? COLOR_8
+           : COLORS < 256      ? COLOR_16
+           : has_true_colors() ? COLOR_TRUE
+                               : COLOR_256;
+}
+
+static void apply_theme(struct terminal *term)
+{
+    for (int i = 0; i < STYLE_COUNT && term->theme.depth != COLOR_MONO && i + 1 < COLOR_PAIRS;
+         i++) {
+        short color = theme_look(term->theme, (enum style)i).foreground;
+        if (color >= 0 && term->theme.depth == COLOR_TRUE) {
+            color = (short)(SENDER_STYLE + i);
         }
+        init_pair((short)(i + 1), color, -1);
     }
-    return depth;
+    term_repaint(term);
 }
 
-static enum glyph_set choose_glyphs(void)
+void term_choose_theme(struct terminal *term, enum theme_name name)
 {
-    const char *type = getenv("TERM");
-    if (strcmp(nl_langinfo(CODESET), "UTF-8") != 0) {
-        return GLYPHS_ASCII;
-    }
-    return type && strcmp(type, "linux") == 0 ? GLYPHS_BLOCK : GLYPHS_BRAILLE;
-}
-
-/* Libraries print; on a drawn screen that would stay as dirt. */
-static void capture_stderr(struct terminal *term)
-{
-    term->old_stderr = -1;
-    term->captured = memfd_create("stderr", MFD_CLOEXEC);
-    if (term->captured >= 0) {
-        fflush(stderr);
-        term->old_stderr = fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 3);
-        dup2(term->captured, STDERR_FILENO);
+    if (term->theme.name != name) {
+        term->theme.name = name;
+        apply_theme(term);
     }
 }
 
-static void release_stderr(struct terminal *term)
+struct theme term_theme(const struct terminal *term)
 {
-    char bytes[4096];
-    if (term->captured < 0) {
-        return;
-    }
-    fflush(stderr);
-    dup2(term->old_stderr, STDERR_FILENO);
-    close(term->old_stderr);
-    lseek(term->captured, 0, SEEK_SET);
-    ssize_t size;
-    while ((size = read(term->captured, bytes, sizeof(bytes))) > 0) {
-        for (ssize_t i = 0; i < size; i++) {
-            unsigned char byte = (unsigned char)bytes[i];
-            bytes[i] =
-                (byte < 0x20 && byte != '\n' && byte != '\t') || byte == 0x7f ? '?' : (char)byte;
-        }
-        ssize_t written = write(STDERR_FILENO, bytes, (size_t)size);
-        if (written < 0) {
-            break;
-        }
-    }
-    close(term->captured);
+    return term->theme;
 }
 
-static int check_terminal(struct error *err)
+enum glyph_set term_glyphs(const struct terminal *term)
 {
-    int result = 0;
-    if (!isatty(STDIN_FILENO) || !isatty(STDOUT_FILENO)) {
-        fail(err, ERROR_USAGE, "this needs a terminal on standard input and output");
-        return hint(err, "windrow show RUN and windrow runs print the same as text");
-    }
-    if (setupterm(NULL, STDOUT_FILENO, &result) == ERR || !cursor_address) {
-        const char *type = getenv("TERM");
-        fail(err, ERROR_USAGE, "TERM=%.40s names no terminal that can place text",
-             type ? type : "(unset)");
-        return hint(err, "try TERM=xterm-256color");
-    }
-    return 0;
-}
-
-struct terminal *term_open(struct error *err)
-{
-    if (check_terminal(err) != 0) {
-        return NULL;
-    }
-    struct terminal *term = xcalloc(1, sizeof(*term));
-    tcgetattr(STDOUT_FILENO, &rescue.modes);
-    if (pipe2(term->resize, O_CLOEXEC | O_NONBLOCK) != 0) {
-        free(term);
-        fail(err, ERROR_RUNTIME, "no pipe can be made: %s", strerror(errno));
-        return NULL;
-    }
-    prepare_rescue(term);
-    TERMINAL *checked = cur_term; /* of check_terminal; newterm makes its own */
-    term->screen = newterm(NULL, stdout, stdin);
-    if (cur_term != checked) {
-        del_curterm(checked);
-    }
-    if (!term->screen) {
-        term_emergency();
-        free(term);
-        fail(err, ERROR_RUNTIME, "the terminal cannot be set up");
-        return NULL;
-    }
-    raw();
-    noecho();
-    nonl();
-    keypad(stdscr, TRUE);
-    nodelay(stdscr, TRUE);
-    /* Arrows as terminals send them that pass over the request for their other form. */
-    define_key("\x1b[A", KEY_UP);
-    define_key("\x1b[B", KEY_DOWN);
-    define_key("\x1b[C", KEY_RIGHT);
-    define_key("\x1b[D", KEY_LEFT);
-    meta(stdscr, TRUE);
-    leaveok(stdscr, TRUE);
-    curs_set(0);
-    set_escdelay(25);
-    term->depth = choose_depth();
-    term->glyphs = choose_glyphs();
-    capture_stderr(term);
-    return term;
-}
-
-void term_close(struct terminal *term)
-{
-    if (!term) {
-        return;
-    }
-    endwin();
-    rescue.open = 0;
-    xalloc_install_handler(NULL);
-    for (int i = 0; i < DEADLY; i++) {
-        install(deadly[i], SIG_DFL);
-    }
-    install(SIGHUP, SIG_DFL);
-    install(SIGWINCH, SIG_DFL);
-    delscreen(term->screen);
-    canvas_close(&term->shown);
-    close(term->resize[0]);
-    close(term->resize[1]);
-    release_stderr(term);
-    free(term);
+    return term->glyphs;
 }
 
 void term_size(const struct terminal *term, int *width, int *height)
@@ -280,22 +138,12 @@ void term_size(const struct terminal *term, int *width, int *height)
     }
 }
 
-enum glyph_set term_glyphs(const struct terminal *term)
-{
-    return term->glyphs;
-}
-
-enum color_depth term_depth(const struct terminal *term)
-{
-    return term->depth;
-}
-
-/* ---- drawing -----------------------------------------------------------------------------------
+/* ---- drawing ------------------------------------------------------------------------------------
  */
 
 static attr_t attributes(const struct terminal *term, enum style style)
 {
-    struct look look = theme_look(style, term->depth);
+    struct look look = theme_look(term->theme, style);
     return (look.bold ? A_BOLD : A_NORMAL) | (look.dim ? A_DIM : A_NORMAL) |
            (look.reverse ? A_REVERSE : A_NORMAL);
 }
@@ -315,128 +163,438 @@ static void put_cell(const struct terminal *term, int x, int y, const struct cel
         text[1] = 0;
     }
     cchar_t glyph;
-    short pair = term->depth == COLOR_MONO ? 0 : (short)(cell->style + 1);
+    short pair = term->theme.depth == COLOR_MONO ? 0 : (short)(cell->style + 1);
     setcchar(&glyph, text, attributes(term, (enum style)cell->style), pair, NULL);
     mvadd_wch(y, x, &glyph);
+}
+
+static const struct cell *row_of(const struct canvas *canvas, int y)
+{
+    return &canvas->cell[y * canvas->width];
 }
 
 static bool row_has_wide(const struct canvas *canvas, int y)
 {
     for (int x = 0; x < canvas->width; x++) {
-        if (canvas->cell[y * canvas->width + x].width != 1) {
+        if (row_of(canvas, y)[x].width != 1) {
             return true;
         }
     }
     return false;
 }
 
-void term_draw(struct terminal *term, const struct canvas *canvas)
+static bool row_differs(const struct canvas *a, const struct canvas *b, int y)
 {
-    bool all = !term->shown.cell || term->shown.width != canvas->width ||
-               term->shown.height != canvas->height;
-    for (int y = 0; y < canvas->height; y++) {
-        const struct cell *row = &canvas->cell[y * canvas->width];
-        const struct cell *old = all ? NULL : &term->shown.cell[y * canvas->width];
-        bool whole = all || row_has_wide(canvas, y) || row_has_wide(&term->shown, y);
-        if (!whole && memcmp(row, old, (size_t)canvas->width * sizeof(*row)) == 0) {
-            continue;
-        }
-        for (int x = 0; x < canvas->width; x++) {
-            bool same = !whole && memcmp(&row[x], &old[x], sizeof(*row)) == 0;
+    return memcmp(row_of(a, y), row_of(b, y), (size_t)a->width * sizeof(struct cell)) != 0;
+}
+
+/* Puts a row, some columns at a time; false if the limit was reached. 0: there is none. */
+static bool put_row(struct terminal *term, const struct canvas *canvas, int y, size_t limit)
+{
+    const struct cell *row = row_of(canvas, y);
+    struct cell *old = &term->shown.cell[y * canvas->width];
+    bool wide = row_has_wide(canvas, y) || row_has_wide(&term->shown, y);
+    int step = limit == 0 || wide ? canvas->width : 32;
+    for (int from = 0; from < canvas->width; from += step) {
+        int to = from + step < canvas->width ? from + step : canvas->width;
+        for (int x = from; x < to; x++) {
+            bool same = !wide && memcmp(&row[x], &old[x], sizeof(*row)) == 0;
             if (!same && row[x].width > 0) {
                 put_cell(term, x, y, &row[x]);
             }
         }
+        memcpy(&old[from], &row[from], (size_t)(to - from) * sizeof(*row));
+        if (limit > 0) {
+            refresh();
+            if (sender_size(&term->sender) >= limit) {
+                return false;
+            }
+        }
+    }
+    return true;
+}
+
+/* Rows that differ from what is shown; what is new in this canvas before what is left of others. */
+static bool put_rows(struct terminal *term, const struct canvas *canvas, size_t limit)
+{
+    for (int pass = 0; pass < 2; pass++) {
+        for (int y = 0; y < canvas->height; y++) {
+            bool fresh = pass == 1 || row_differs(canvas, &term->asked, y);
+            if (fresh && row_differs(canvas, &term->shown, y) && !put_row(term, canvas, y, limit)) {
+                return false;
+            }
+        }
     }
     refresh();
-    if (all) {
-        canvas_close(&term->shown);
-        canvas_open(&term->shown, canvas->width, canvas->height, canvas->glyphs);
+    return true;
+}
+
+/* From here on what ncurses writes is a frame, or goes to the terminal again. */
+static void collect(struct terminal *term, bool on)
+{
+    if (on) {
+        sender_begin(&term->sender);
     }
-    memcpy(term->shown.cell, canvas->cell,
+    dup3(on ? term->sender.frame : STDOUT_FILENO, fileno(term->stream), O_CLOEXEC);
+}
+
+static void keep(struct canvas *copy, const struct canvas *canvas)
+{
+    memcpy(copy->cell, canvas->cell,
            (size_t)canvas->width * (size_t)canvas->height * sizeof(struct cell));
+}
+
+static void begin_anew(struct terminal *term, const struct canvas *canvas)
+{
+    canvas_close(&term->shown);
+    canvas_close(&term->asked);
+    canvas_open(&term->shown, canvas->width, canvas->height, canvas->glyphs);
+    canvas_open(&term->asked, canvas->width, canvas->height, canvas->glyphs);
+    erase();
+    clearok(stdscr, TRUE);
+    refresh();
+}
+
+int term_draw(struct terminal *term, const struct canvas *canvas)
+{
+    enum { ENOUGH = 32768 }; /* for any frame: no need to look at every piece */
+    size_t limit = pace_limit(&term->sender.pace);
+    if (term->sender.gone || !sender_ready(&term->sender)) {
+        return term->sender.gone ? -1 : 0;
+    }
+    collect(term, true);
+    if (!term->shown.cell || term->shown.width != canvas->width ||
+        term->shown.height != canvas->height) {
+        begin_anew(term, canvas);
+    }
+    bool whole = put_rows(term, canvas, limit >= ENOUGH ? 0 : limit);
+    keep(&term->asked, canvas);
+    sender_frame(&term->sender, term->theme, whole);
+    collect(term, false);
+    return term->sender.gone ? -1 : whole;
+}
+
+bool term_ready(struct terminal *term)
+{
+    return sender_ready(&term->sender);
+}
+
+int term_output_fd(const struct terminal *term)
+{
+    return term->sender.unsent.size > 0 ? term->sender.tty : -1;
+}
+
+int term_flush(struct terminal *term)
+{
+    return sender_flush(&term->sender);
 }
 
 void term_repaint(struct terminal *term)
 {
     canvas_close(&term->shown);
-    clearok(stdscr, TRUE);
 }
 
 /* ---- input -------------------------------------------------------------------------------------
  */
 
-static int32_t translate(wint_t key)
+static uint32_t translate(wint_t key)
 {
     static const struct {
         wint_t from;
         uint32_t to;
-    } keys[] = {
-        { KEY_UP, INPUT_UP },
-        { KEY_DOWN, INPUT_DOWN },
-        { KEY_LEFT, INPUT_LEFT },
-        { KEY_RIGHT, INPUT_RIGHT },
-        { KEY_PPAGE, INPUT_PAGE_UP },
-        { KEY_NPAGE, INPUT_PAGE_DOWN },
-        { KEY_HOME, INPUT_HOME },
-        { KEY_END, INPUT_END },
-        { KEY_BTAB, INPUT_BACK_TAB },
-        { KEY_DC, INPUT_DELETE },
-        { KEY_F(1), INPUT_F1 },
-        { KEY_ENTER, INPUT_ENTER },
-        { KEY_BACKSPACE, INPUT_BACKSPACE },
-    };
+    } keys[] = { { KEY_UP, INPUT_UP },
+                 { KEY_DOWN, INPUT_DOWN },
+                 { KEY_LEFT, INPUT_LEFT },
+                 { KEY_RIGHT, INPUT_RIGHT },
+                 { KEY_PPAGE, INPUT_PAGE_UP },
+                 { KEY_NPAGE, INPUT_PAGE_DOWN },
+                 { KEY_HOME, INPUT_HOME },
+                 { KEY_END, INPUT_END },
+                 { KEY_BTAB, INPUT_BACK_TAB },
+                 { KEY_DC, INPUT_DELETE },
+                 { KEY_F(1), INPUT_F1 },
+                 { KEY_ENTER, INPUT_ENTER },
+                 { KEY_BACKSPACE, INPUT_BACKSPACE } };
     for (size_t i = 0; i < sizeof(keys) / sizeof(keys[0]); i++) {
         if (keys[i].from == key) {
-            return (int32_t)keys[i].to;
+            return keys[i].to;
         }
     }
-    return -1;
+    return 0;
 }
 
-int32_t term_key(struct terminal *term)
+static enum term_input take_answer(struct terminal *term, const struct answer *answer,
+                                   struct term_event *event)
 {
-    wint_t key = 0;
-    (void)term;
-    int kind = get_wch(&key);
+    if (answer->kind == ANSWER_READY) {
+        pace_answered(&term->sender.pace, clock_monotonic());
+    } else if (answer->kind == ANSWER_GROUND) {
+        enum ground ground = theme_ground(answer->red, answer->green, answer->blue);
+        if (ground != term->theme.ground) {
+            term->theme.ground = ground;
+            apply_theme(term);
+            return TERM_GROUND;
+        }
+    } else if (answer->kind == ANSWER_MOUSE && answer->button != MOUSE_NOTHING && term->mouse) {
+        *event = (struct term_event){ 0, (int)answer->button, answer->x, answer->y };
+        return TERM_MOUSE;
+    }
+    return TERM_IGNORE;
+}
+
+/* Takes one code from the terminal; false if there is none. */
+static bool take_code(struct terminal *term, struct answer *answer)
+{
+    wint_t code = 0;
+    int kind = wget_wch(term->input, &code);
+    answer->kind = ANSWER_OTHER;
     if (kind == ERR) {
-        return 0;
+        return false;
     }
     if (kind == KEY_CODE_YES) {
-        return translate(key);
+        uint32_t key = translate(code);
+        if (key != 0) {
+            answer_take_key(&term->answers, key);
+        }
+    } else if (code != 0) {
+        answer_take(&term->answers, code == '\n' ? INPUT_ENTER : (uint32_t)code, answer);
+        term->answers.taken_at = clock_monotonic();
     }
-    return key == '\n' ? (int32_t)INPUT_ENTER : key == 0 ? -1 : (int32_t)key;
+    return true;
 }
 
-int term_resize_fd(const struct terminal *term)
+enum term_input term_read(struct terminal *term, struct term_event *event)
 {
-    return term->resize[0];
+    struct answer answer;
+    *event = (struct term_event){ .key = answer_key(&term->answers) };
+    if (event->key != 0) {
+        return TERM_KEY;
+    }
+    if (take_code(term, &answer)) {
+        return take_answer(term, &answer, event);
+    }
+    if (clock_monotonic() >= answer_held_until(&term->answers, term->sender.pace.unanswered > 0)) {
+        answer_give_up(&term->answers);
+        return TERM_IGNORE;
+    }
+    return TERM_NOTHING;
 }
 
-bool term_resized(struct terminal *term)
+double term_due(const struct terminal *term)
 {
-    char bytes[64];
-    bool any = false;
-    while (read(term->resize[0], bytes, sizeof(bytes)) > 0) {
-        any = true;
+    return fmin(sender_due(&term->sender),
+                answer_held_until(&term->answers, term->sender.pace.unanswered > 0));
+}
+
+/* Takes answers for so long, or until none is expected any more; keys are kept. */
+static void await_answers(struct terminal *term, double seconds)
+{
+    double end = clock_monotonic() + seconds;
+    double now;
+    while (!term->sender.gone && term->sender.pace.unanswered > 0 &&
+           (now = clock_monotonic()) < end) {
+        struct pollfd polled = { .fd = STDIN_FILENO, .events = POLLIN };
+        struct answer answer;
+        struct term_event ignored;
+        if (poll(&polled, 1, (int)((end - now) * 1000) + 1) > 0 && !(polled.revents & POLLIN)) {
+            return;
+        }
+        sender_flush(&term->sender);
+        while (term->answers.key_count < ANSWER_SIZE && take_code(term, &answer)) {
+            take_answer(term, &answer, &ignored);
+        }
     }
-    if (any) {
+}
+
+/* ---- the mouse, signals -------------------------------------------------------------------------
+ */
+
+bool term_use_mouse(struct terminal *term, bool on)
+{
+    if (term->sender.known && on != term->mouse) {
+        term->mouse = on;
+        sender_text(&term->sender, on ? mouse_on : mouse_off);
+    }
+    return term->sender.known;
+}
+
+int term_news_fd(const struct terminal *term)
+{
+    (void)term;
+    return rescue_fd();
+}
+
+unsigned term_news(struct terminal *term)
+{
+    unsigned news = rescue_take();
+    if (news & RESCUE_RESIZED) {
         int width;
         int height;
         term_size(term, &width, &height);
         resizeterm(height, width);
         term_repaint(term);
     }
-    return any;
+    return news;
+}
+
+/* Nothing of ours is to arrive later; nothing of the terminal's is to be left for others. */
+static void leave(struct terminal *term)
+{
+    if (term->mouse) {
+        sender_text(&term->sender, mouse_off);
+    }
+    await_answers(term, 0.2);
+    if (term->sender.pace.unanswered > 0) {
+        tcflush(STDIN_FILENO, TCIFLUSH);
+    }
+    endwin();
+}
+
+void term_resume(struct terminal *term)
+{
+    /* Answers that were under way went to somebody else. */
+    sender_forget(&term->sender);
+    rescue_take();
+    int width;
+    int height;
+    term_size(term, &width, &height);
+    resizeterm(height, width);
+    endwin(); /* whatever the modes are now */
+    refresh();
+    if (term->mouse) {
+        sender_text(&term->sender, mouse_on);
+    }
+    term_repaint(term);
 }
 
 void term_suspend(struct terminal *term)
 {
-    endwin();
-    signal(SIGTSTP, SIG_DFL);
-    kill(0, SIGTSTP); /* the whole job: what started us must stop too */
-    ssize_t written = write(term->resize[1], "r", 1);
-    (void)written;
-    term_repaint(term);
+    leave(term);
+    rescue_stop();
+    term_resume(term);
+}
+
+/* ---- open and close
+ * ------------------------------------------------------------------------------
+ */
+
+static int check_terminal(struct error *err)
+{
+    int result = 0;
+    if (!isatty(STDIN_FILENO) || !isatty(STDOUT_FILENO)) {
+        fail(err, ERROR_USAGE, "this needs a terminal on standard input and output");
+        return hint(err, "windrow show RUN and windrow runs print the same as text");
+    }
+    if (setupterm(NULL, STDOUT_FILENO, &result) == ERR || !cursor_address) {
+        const char *type = getenv("TERM");
+        fail(err, ERROR_USAGE, "TERM=%.40s names no terminal that can place text",
+             type ? type : "(unset)");
+        return hint(err, "try TERM=xterm-256color");
+    }
+    return 0;
+}
+
+static int open_output(struct terminal *term, struct error *err)
+{
+    if (sender_open(&term->sender, STDOUT_FILENO, getenv("TERM"), err) != 0 ||
+        rescue_open(STDOUT_FILENO, err) != 0) {
+        return -1;
+    }
+    int copy = fcntl(STDOUT_FILENO, F_DUPFD_CLOEXEC, 3);
+    term->stream = copy >= 0 ? fdopen(copy, "w") : NULL;
+    return term->stream
+               ? 0
+               : fail(err, ERROR_RUNTIME, "the terminal cannot be set up: %s", strerror(errno));
+}
+
+static void close_output(struct terminal *term)
+{
+    if (term->stream) {
+        fclose(term->stream);
+    }
+    sender_close(&term->sender);
+    free(term);
+}
+
+static void set_up_keys(struct terminal *term)
+{
+    raw();
+    noecho();
+    nonl();
+    term->input = newpad(1, 1);
+    keypad(term->input, TRUE);
+    nodelay(term->input, TRUE);
+    /* Arrows as terminals send them that pass over the request for their other form. */
+    define_key("\x1b[A", KEY_UP);
+    define_key("\x1b[B", KEY_DOWN);
+    define_key("\x1b[C", KEY_RIGHT);
+    define_key("\x1b[D", KEY_LEFT);
+    define_key(NULL, KEY_MOUSE); /* answer.h reads it */
+    meta(term->input, TRUE);
+    typeahead(-1); /* a frame is whole or not begun */
+    leaveok(stdscr, TRUE);
+    curs_set(0);
+    set_escdelay(25);
+}
+
+/* Asks for the ground and, behind it, for a sign of life: what does not know the first answers the
+ * second. */
+static void probe(struct terminal *term)
+{
+    term->theme.ground = theme_ground_of(getenv("COLORFGBG"));
+    if (!term->sender.known) {
+        return;
+    }
+    sender_text(&term->sender,
+                term->theme.depth == COLOR_MONO ? "\x1b[5n" : "\x1b]11;?\x1b\\\x1b[5n");
+    pace_sent(&term->sender.pace, 0, clock_monotonic());
+    await_answers(term, probe_seconds);
+}
+
+struct terminal *term_open(struct error *err)
+{
+    if (check_terminal(err) != 0) {
+        return NULL;
+    }
+    struct terminal *term = xcalloc(1, sizeof(*term));
+    if (open_output(term, err) != 0) {
+        close_output(term);
+        return NULL;
+    }
+    prepare_rescue(term);
+    TERMINAL *checked = cur_term; /* of check_terminal; newterm makes its own */
+    term->screen = newterm(NULL, term->stream, stdin);
+    if (cur_term != checked) {
+        del_curterm(checked);
+    }
+    if (!term->screen) {
+        rescue_now();
+        rescue_disarm();
+        close_output(term);
+        fail(err, ERROR_RUNTIME, "the terminal cannot be set up");
+        return NULL;
+    }
+    set_up_keys(term);
     refresh();
+    term->theme.depth = choose_depth();
+    term->glyphs = glyph_set_here();
+    probe(term);
+    apply_theme(term);
+    aside_begin(&term->aside);
+    return term;
+}
+
+void term_close(struct terminal *term)
+{
+    if (!term) {
+        return;
+    }
+    leave(term);
+    rescue_disarm();
+    delwin(term->input);
+    delscreen(term->screen);
+    canvas_close(&term->shown);
+    canvas_close(&term->asked);
+    aside_end(&term->aside);
+    close_output(term);
 }

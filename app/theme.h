@@ -1,10 +1,20 @@
 /*
- * Styles name meanings; a theme gives each meaning a look at each colour depth.
+ * Styles name meanings; a theme gives each meaning a look.
  *
- * Backgrounds stay the terminal's own. Nothing is said by colour alone: the same screens are
- * readable in mono. The 256-colour palette keeps a contrast of at least 3:1 on black and on white,
- * and its first two colours stay apart for the three colour-vision deficiencies. With 8 or 16
- * colours only magenta and red are used, the two that are readable on both backgrounds.
+ * Backgrounds stay the terminal's own, so a theme has to know whether that is dark or light. Where
+ * nobody says so, colours are taken that can be read on both. Nothing is said by colour alone: the
+ * same screens are readable in mono.
+ *
+ * What a test holds the palettes to (contrast as WCAG 2.2 defines it, section "contrast ratio"):
+ *
+ *     dark     texts 4.5:1 on black, everything 3:1 on #282c34
+ *     light    texts 4.5:1 on white, everything 3:1 on #fdf6e3
+ *     unknown  3:1 on black and on white
+ *     safe     its series, and good against bad, stay apart for protanopia, deuteranopia and
+ *              tritanopia (simulated as in Machado, Oliveira and Fernandes 2009, table 1), too
+ *
+ * With 8 or 16 colours and an unknown ground only magenta and red are used, the two that are
+ * readable on both.
  */
 #ifndef WINDROW_APP_THEME_H
 #define WINDROW_APP_THEME_H
@@ -37,20 +47,41 @@ enum style {
     STYLE_COUNT
 };
 
-enum color_depth { COLOR_MONO, COLOR_8, COLOR_16, COLOR_256 };
+enum color_depth { COLOR_MONO, COLOR_8, COLOR_16, COLOR_256, COLOR_TRUE };
+
+/* What the user chooses; auto and safe follow the ground. */
+enum theme_name { THEME_AUTO, THEME_DARK, THEME_LIGHT, THEME_SAFE, THEME_MONO, THEME_COUNT };
+extern const char *const theme_names[]; /* ends with NULL */
+
+/* The terminal's background. */
+enum ground { GROUND_UNKNOWN, GROUND_DARK, GROUND_LIGHT };
+
+struct theme {
+    enum theme_name name;
+    enum ground ground;
+    enum color_depth depth;
+};
 
 struct look {
     short foreground; /* palette number; -1: the terminal's own */
-    short background;
     bool bold;
     bool dim;
     bool reverse;
+    unsigned rgb; /* of the foreground where the depth is COLOR_TRUE, 0xrrggbb */
 };
 
-struct look theme_look(enum style style, enum color_depth depth);
+struct look theme_look(struct theme theme, enum style style);
 
-/* One letter for the look, for comparing screens as text: ' ' is plain text; 'B' bold, 'd' dim,
- * 'R' reverse; small letters a.. for colours (the style counted from a). */
+/* The ground that a background of that colour is; parts 0 .. 1. */
+enum ground theme_ground(double red, double green, double blue);
+/* The ground that a value of COLORFGBG ("15;0", "0;default;15") names; NULL names none. */
+enum ground theme_ground_of(const char *colors);
+
+/* 0xrrggbb of a number of the 256-colour palette, as xterm has it. */
+unsigned theme_palette(int number);
+
+/* One letter for the look of the unknown ground, for comparing screens as text: ' ' is plain text;
+ * 'B' bold, 'd' dim, 'R' reverse; small letters a.. for colours (the style counted from a). */
 char theme_letter(enum style style, enum color_depth depth);
 
 #endif

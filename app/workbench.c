@@ -234,6 +234,9 @@ void workbench_event(struct workbench *workbench, const struct workbench_event *
     case WORKBENCH_KEY:
         workbench_key(workbench, event->key);
         break;
+    case WORKBENCH_MOUSE:
+        workbench_mouse(workbench, event->mouse.button, event->mouse.spot);
+        break;
     case WORKBENCH_RESIZE:
         workbench->width = event->size.width;
         workbench->height = event->size.height;

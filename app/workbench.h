@@ -9,6 +9,7 @@
 #ifndef WINDROW_APP_WORKBENCH_H
 #define WINDROW_APP_WORKBENCH_H
 
+#include "app/answer.h"
 #include "app/canvas.h"
 #include "app/command_line.h"
 #include "app/compare_state.h"
@@ -179,6 +180,8 @@ struct workbench {
     int width;
     int height;
     enum glyph_set glyphs;
+    enum theme_name theme;
+    bool mouse;
     double now; /* Unix seconds, from the last tick */
 
     struct launcher launcher;
@@ -228,6 +231,7 @@ void workbench_show_run(struct workbench *workbench, const char *name, enum conn
 
 enum workbench_event_kind {
     WORKBENCH_KEY,
+    WORKBENCH_MOUSE,
     WORKBENCH_RESIZE,
     WORKBENCH_TICK,
     WORKBENCH_RECORD,
@@ -244,6 +248,10 @@ struct workbench_event {
     enum workbench_event_kind kind;
     union {
         uint32_t key;
+        struct {
+            enum mouse_button button;
+            struct spot spot; /* what was drawn there */
+        } mouse;
         struct {
             int width;
             int height;
@@ -298,6 +306,9 @@ int64_t workbench_send(struct workbench *workbench, const char *command, const c
                        const char *value);
 /* workbench_keys.c */
 void workbench_key(struct workbench *workbench, uint32_t key);
+/* mouse_state.c: a click chooses, and does what a key in view does; the wheel scrolls. Nothing is
+ * started by a click on a row. */
+void workbench_mouse(struct workbench *workbench, enum mouse_button button, struct spot spot);
 /* What a key of that action does. */
 void workbench_action(struct workbench *workbench, enum action action);
 /* The step that screens show instead of the newest one; 0: they follow the run. Screens need not
@@ -313,6 +324,8 @@ extern const double workbench_smoothings[];
 
 /* launcher_state.c */
 void launcher_key(struct workbench *workbench, enum action action);
+/* Gives the keys to a pane; `index`: of its row, -1 for none. */
+void launcher_point(struct workbench *workbench, int pane, int index);
 void launcher_remove_key(struct workbench *workbench, uint32_t key);
 /* Asks for the settings and the command line of the choice. */
 void launcher_ask_form(struct workbench *workbench);

@@ -269,6 +269,16 @@ static bool global_key(struct workbench *workbench, enum action action)
     case ACTION_SNAPSHOT:
         workbench_push(workbench, EFFECT_SNAPSHOT);
         return true;
+    case ACTION_THEME:
+        workbench->theme = (enum theme_name)((workbench->theme + 1) % THEME_COUNT);
+        workbench_say(workbench, STYLE_TEXT, "colours: %s", theme_names[workbench->theme]);
+        return true;
+    case ACTION_MOUSE:
+        workbench->mouse = !workbench->mouse;
+        workbench_say(workbench, STYLE_TEXT, "%s",
+                      workbench->mouse ? "mouse: click and scroll; with Shift the terminal selects"
+                                       : "mouse: left to the terminal");
+        return true;
     case ACTION_REPAINT:
         workbench_push(workbench, EFFECT_REPAINT);
         return true;

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "app/commands/output.h"
+#include "app/theme.h"
 #include "engine/base/text.h"
 #include "engine/base/xalloc.h"
 
@@ -13,6 +14,7 @@
 const struct option command_common_options[] = {
     { "json", NULL, "data as JSON on stdout" },
     { "color", "auto|always|never", "colours; NO_COLOR in the environment turns them off too" },
+    { "theme", "NAME", "colours of the workbench: auto, dark, light, safe or mono" },
     { "help", NULL, "what this command does" },
     { NULL, NULL, NULL },
 };
@@ -78,6 +80,19 @@ static int take_color(const char *value, struct error *err)
     return 0;
 }
 
+/* The workbench looks for it in the environment. */
+static int take_theme(const char *value, struct error *err)
+{
+    for (int i = 0; theme_names[i] != NULL; i++) {
+        if (strcmp(value, theme_names[i]) == 0) {
+            setenv("WINDROW_THEME", value, 1);
+            return 0;
+        }
+    }
+    return fail(err, ERROR_USAGE, "--theme: found %s, allowed are auto, dark, light, safe and mono",
+                text_show(value).text);
+}
+
 /* "a.b=value": a key of the recipe, not a path that happens to hold '='. */
 static bool is_setting(const char *word)
 {
@@ -120,7 +135,9 @@ static int take_option(const struct command *command, size_t count, const char *
     if (strcmp(option->name, "json") == 0) {
         out->json = true;
     }
-    return strcmp(option->name, "color") == 0 ? take_color(value, err) : 0;
+    return strcmp(option->name, "color") == 0   ? take_color(value, err)
+           : strcmp(option->name, "theme") == 0 ? take_theme(value, err)
+                                                : 0;
 }
 
 static int check_counts(const struct arguments *out, struct error *err)
@@ -269,10 +286,14 @@ int command_main(int count, char **words)
 {
     struct error err = { 0 };
     int at = 1;
-    /* --color may stand before the command. */
-    for (; at < count && strncmp(words[at], "--color", 7) == 0; at++) {
+    /* --color and --theme may stand before the command. */
+    for (; at < count; at++) {
+        bool color = strncmp(words[at], "--color", 7) == 0;
+        if (!color && strncmp(words[at], "--theme", 7) != 0) {
+            break;
+        }
         const char *value = words[at][7] == '=' ? words[at] + 8 : at + 1 < count ? words[++at] : "";
-        if (take_color(value, &err) == -1) {
+        if ((color ? take_color(value, &err) : take_theme(value, &err)) == -1) {
             return output_error(&err);
         }
     }

@@ -45,7 +45,7 @@ static int list_commands(bool json)
     }
     output_data("\nwindrow help COMMAND tells more, windrow help recipe lists every setting,\n"
                 "windrow help config those of the workbench.\n"
-                "Every command takes --json and --color=auto|always|never.\n"
+                "Every command takes --json, --color=auto|always|never and --theme=NAME.\n"
                 "\nExit codes:\n");
     for (const struct manual_fact *fact = manual_exit_codes; fact->name; fact++) {
         output_data("  %-9s %s\n", fact->name, fact->text);
@@ -91,6 +91,7 @@ static int describe_command(const struct command *command, bool json)
     }
     print_option(&(struct option){ "json", NULL, "data as JSON on stdout" });
     print_option(&(struct option){ "color", "WHEN", "auto, always or never" });
+    print_option(&(struct option){ "theme", "NAME", "auto, dark, light, safe or mono" });
     return 0;
 }
 

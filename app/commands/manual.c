@@ -30,6 +30,9 @@ const struct manual_fact manual_exit_codes[] = {
 const struct manual_fact manual_environment[] = {
     { "NO_COLOR", "If set and not empty: no colours." },
     { "CLICOLOR_FORCE", "If set and not 0: colours even where the output is no terminal." },
+    { "WINDROW_THEME", "Colours of the workbench, as --theme; goes before the configuration." },
+    { "COLORTERM", "truecolor or 24bit: the terminal takes any colour, not only its 256." },
+    { "COLORFGBG", "Whether the background is dark or light, where the terminal does not say." },
     { "TERM", "What the terminal can do." },
     { "LANG, LC_ALL, LC_CTYPE", "Where these do not say UTF-8, screens are drawn in ASCII." },
     { "XDG_CONFIG_HOME", "The folder that holds windrow/config.json and windrow/presets; "

@@ -105,6 +105,9 @@ static void draw_list(const struct workbench *workbench, struct canvas *canvas, 
     for (int i = first; i < count && i - first < inside.height; i++) {
         struct rect place = { inside.x, inside.y + i - first, inside.width, 1 };
         draw_row(canvas, place, &lines[i], lines[i].index == form->cursor);
+        if (lines[i].index >= 0) {
+            canvas_spot(canvas, place, TARGET_FORM, lines[i].index);
+        }
     }
     if (count == 0) {
         canvas_text(canvas, inside.x + 1, inside.y, inside.width - 2, STYLE_DIM,

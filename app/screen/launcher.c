@@ -39,6 +39,7 @@ static void draw_list(const struct workbench *workbench, struct canvas *canvas, 
     bool focus = launcher->pane == which;
     struct rect inside =
         widget_box(canvas, area, titles[which], which == LAUNCHER_METHOD ? "memory" : NULL, focus);
+    canvas_spot(canvas, area, TARGET_PANE, which);
     struct rect before = canvas_clip(canvas, inside);
     int cursor = launcher->cursor[which];
     int first = widget_scroll(cursor, list->count, inside.height);
@@ -58,8 +59,9 @@ static void draw_list(const struct workbench *workbench, struct canvas *canvas, 
         canvas_text(canvas, inside.x + 2, y, room - columns - (columns > 0), STYLE_TEXT,
                     list->item[i].name);
         canvas_text_right(canvas, inside.x + 2, y, room, STYLE_DIM, columns > 0 ? note : "");
+        struct rect row = { inside.x, y, inside.width, 1 };
+        canvas_spot(canvas, row, (enum target)(TARGET_MODEL + which), i);
         if (i == cursor) {
-            struct rect row = { inside.x, y, inside.width, 1 };
             canvas_restyle(canvas, row, focus ? STYLE_CURSOR : STYLE_STRONG);
         }
     }
@@ -265,11 +267,13 @@ static void draw_runs(const struct workbench *workbench, struct canvas *canvas, 
     snprintf(title, sizeof(title), "4 runs (%d)", launcher->run_count);
     struct rect inside =
         widget_box(canvas, area, title, focus ? "Enter opens  r resumes  d removes" : "Tab", focus);
+    canvas_spot(canvas, area, TARGET_PANE, LAUNCHER_LISTS);
     struct rect before = canvas_clip(canvas, inside);
     int first = widget_scroll(launcher->run_cursor, launcher->run_count, inside.height);
     for (int i = first; i < launcher->run_count && i - first < inside.height; i++) {
         struct rect line = { inside.x + 2, inside.y + i - first, inside.width - 3, 1 };
         draw_run(&launcher->run[i], canvas, line);
+        canvas_spot(canvas, line, TARGET_RUN, i);
         if (focus && i == launcher->run_cursor) {
             canvas_put(canvas, inside.x, line.y, '>', STYLE_STRONG);
             canvas_restyle(canvas, (struct rect){ inside.x, line.y, inside.width, 1 },

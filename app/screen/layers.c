@@ -118,6 +118,7 @@ static void draw_map(const struct workbench *workbench, struct canvas *canvas, s
         int y = inside.y + 1 + row;
         canvas_printf(canvas, inside.x + 1, y, 5, STYLE_DIM, "L%02d", matrix->layer);
         heat_cell(canvas, x, y, width, layers_value(matrix, view));
+        canvas_spot(canvas, (struct rect){ x, y, width, 1 }, TARGET_MATRIX, (int)i);
         if (i == chosen) {
             canvas_restyle(canvas, (struct rect){ x, y, width - 1, 1 }, STYLE_CURSOR);
         }

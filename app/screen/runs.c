@@ -54,6 +54,7 @@ void screen_runs(const struct workbench *workbench, struct canvas *canvas)
     for (int i = first; i < launcher->run_count && i - first < inside.height; i++) {
         struct rect line = { inside.x + 1, inside.y + i - first, inside.width - 2, 1 };
         draw_row(workbench, canvas, line, &launcher->run[i]);
+        canvas_spot(canvas, line, TARGET_OPEN, i);
         if (i == runs->cursor) {
             canvas_restyle(canvas, (struct rect){ inside.x, line.y, inside.width, 1 },
                            STYLE_CURSOR);

@@ -69,6 +69,7 @@ static void draw_prompts(const struct workbench *workbench, struct canvas *canva
         canvas_printf(canvas, inside.x + 1, y, 5, STYLE_DIM, "%3dx", times);
         canvas_text(canvas, inside.x + 7, y, inside.width - 8, STYLE_TEXT,
                     prompt[0] ? prompt : "(empty)");
+        canvas_spot(canvas, (struct rect){ inside.x, y, inside.width, 1 }, TARGET_PROMPT, i);
         if (i == cursor) {
             canvas_restyle(canvas, (struct rect){ inside.x, y, inside.width, 1 }, STYLE_CURSOR);
         }

@@ -6,7 +6,6 @@
 #include <string.h>
 
 #include "engine/base/xalloc.h"
-#include "engine/comm/comm.h"
 
 /* Watches a trainer: the peak of every phase, and what was alive at the highest. */
 struct watch {
@@ -46,13 +45,11 @@ static void on_phase(void *context, enum trainer_phase phase)
 struct rehearsal {
     struct trainer *trainer;
     const struct backend *be;
-    const struct comm *comm;
     struct batch batch[2]; /* the same twice: sizes do not depend on the data */
 };
 
 struct step_cost {
     struct op_count count[OP_FAMILY_COUNT];
-    double payload_bytes, wire_bytes;
     bool refreshed;
 };
 
@@ -62,14 +59,9 @@ static int measure_step(struct rehearsal *run, int64_t step, int64_t count, stru
 {
     struct step_result result;
     struct op_count before[OP_FAMILY_COUNT];
-    struct comm_counts sent = run->comm->counts;
     memcpy(before, run->be->count, sizeof before);
     int rc = trainer_step(run->trainer, step, run->batch, count, &result, err);
-    *cost = (struct step_cost){
-        .refreshed = rc == 0 && result.refreshed,
-        .payload_bytes = run->comm->counts.payload_bytes - sent.payload_bytes,
-        .wire_bytes = run->comm->counts.wire_bytes - sent.wire_bytes,
-    };
+    *cost = (struct step_cost){ .refreshed = rc == 0 && result.refreshed };
     for (int f = 0; f < OP_FAMILY_COUNT; f++) {
         const struct op_count *after = &run->be->count[f];
         cost->count[f].calls = after->calls - before[f].calls;
@@ -90,20 +82,6 @@ static void add_rest(const struct step_cost *cost, const struct step_cost *plain
         out[f].calls = cost->count[f].calls + (int64_t)rest * (two->calls - one->calls);
         out[f].flops = cost->count[f].flops + rest * (two->flops - one->flops);
         out[f].bytes = cost->count[f].bytes + rest * (two->bytes - one->bytes);
-    }
-}
-
-/* What ranks exchange is as linear in the micro-batches. */
-static void add_sent(struct plan *plan, const struct step_cost *plain,
-                     const struct step_cost *refresh, const struct step_cost *single, double rest)
-{
-    double payload = rest * (plain->payload_bytes - single->payload_bytes);
-    double wire = rest * (plain->wire_bytes - single->wire_bytes);
-    plan->step_payload_bytes = plain->payload_bytes + payload;
-    plan->step_wire_bytes = plain->wire_bytes + wire;
-    if (refresh->refreshed) {
-        plan->refresh_payload_bytes = refresh->payload_bytes + payload;
-        plan->refresh_wire_bytes = refresh->wire_bytes + wire;
     }
 }
 
@@ -213,7 +191,6 @@ static int plan_steps(struct rehearsal *run, struct plan *plan, struct error *er
     if (refreshes) {
         add_rest(&usual.due, &usual.plain, &usual.single, rest, plan->refresh_count);
     }
-    add_sent(plan, &plain, &refresh, &single, rest);
     sum_counts(plan);
     return 0;
 }
@@ -293,35 +270,22 @@ static struct backend *open_null(const struct recipe *recipe, struct error *err)
 int plan_make(const struct recipe *recipe, const struct model_config *config, struct plan *plan,
               struct error *err)
 {
-    return plan_make_ranks(recipe, config, 1, plan, err);
-}
-
-int plan_make_ranks(const struct recipe *recipe, const struct model_config *config, int ranks,
-                    struct plan *plan, struct error *err)
-{
     memset(plan, 0, sizeof *plan);
-    plan->ranks = ranks;
     struct watch watch = { .plan = plan, .phase = PHASE_IDLE };
     struct backend *be = open_null(recipe, err);
     if (be == NULL) {
         return -1;
     }
-    struct comm *comm = comm_open_imaginary(0, ranks);
-    struct trainer *trainer = trainer_open(&(struct trainer_options){ .recipe = recipe,
-                                                                      .config = config,
-                                                                      .be = be,
-                                                                      .comm = comm,
-                                                                      .on_phase = on_phase,
-                                                                      .context = &watch },
-                                           err);
+    struct trainer *trainer = trainer_open(
+        &(struct trainer_options){
+            .recipe = recipe, .config = config, .be = be, .on_phase = on_phase, .context = &watch },
+        err);
     if (trainer == NULL) {
-        comm_close(comm);
         backend_close(be);
         return -1;
     }
     watch.trainer = trainer;
-    int rc =
-        plan_steps(&(struct rehearsal){ .trainer = trainer, .be = be, .comm = comm }, plan, err);
+    int rc = plan_steps(&(struct rehearsal){ .trainer = trainer, .be = be }, plan, err);
     if (rc == 0 && recipe->train_sample_every > 0) {
         rc = plan_sample(trainer, recipe->data_sequence_length, err);
     }
@@ -338,7 +302,6 @@ int plan_make_ranks(const struct recipe *recipe, const struct model_config *conf
         plan->trained = trainer_trained_count(trainer);
     }
     trainer_close(trainer);
-    comm_close(comm);
     backend_close(be);
     return rc;
 }

@@ -27,6 +27,19 @@ static void answer(const char *bytes, size_t size, void *context)
     (void)written;
 }
 
+void child_draw(struct terminal *terminal, const struct canvas *canvas)
+{
+    struct term_event ignored;
+    while (term_draw(terminal, canvas) == 0 || term_output_fd(terminal) >= 0) {
+        struct pollfd polled[] = { { .fd = STDIN_FILENO, .events = POLLIN },
+                                   { .fd = term_output_fd(terminal), .events = POLLOUT } };
+        poll(polled, 2, 20);
+        while (term_read(terminal, &ignored) != TERM_NOTHING) {
+        }
+        term_flush(terminal);
+    }
+}
+
 void pty_start(struct pty *pty, int width, int height, int (*child)(void *context), void *context)
 {
     struct winsize size = { .ws_row = (unsigned short)height, .ws_col = (unsigned short)width };
@@ -153,7 +166,8 @@ static int difference(const struct pty *pty, const struct canvas *canvas)
             VTermScreenCell shown;
             const struct cell *wanted = &canvas->cell[y * canvas->width + x];
             uint32_t code = code_at(pty, x, y, &shown);
-            struct look look = theme_look((enum style)wanted->style, COLOR_256);
+            struct theme theme = { .depth = COLOR_256 };
+            struct look look = theme_look(theme, (enum style)wanted->style);
             bool same =
                 wanted->width == 0 || (code == wanted->code && (int)shown.width == wanted->width &&
                                        (shown.attrs.reverse != 0) == look.reverse &&

@@ -7,6 +7,7 @@
 #include <vterm.h>
 
 #include "app/canvas.h"
+#include "app/term.h"
 #include "engine/base/xalloc.h"
 
 struct pty {
@@ -21,6 +22,9 @@ struct pty {
 
 /* Runs `child` in a new process on a terminal of that size; its result is the exit code. */
 void pty_start(struct pty *pty, int width, int height, int (*child)(void *context), void *context);
+/* In the child: shows all of a canvas as the loop does, in pieces, each when the terminal has taken
+ * the one before. */
+void child_draw(struct terminal *terminal, const struct canvas *canvas);
 /* Feeds the emulator with what comes within so many milliseconds; false at the end of file. */
 bool pty_pump(struct pty *pty, int ms);
 void pty_send(struct pty *pty, const char *keys);

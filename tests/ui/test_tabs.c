@@ -37,7 +37,7 @@ static void show(struct stepper *stepper)
         if (read(stepper->ask[0], &byte, 1) != 1) {
             _exit(9);
         }
-        term_draw(stepper->terminal, &canvas);
+        child_draw(stepper->terminal, &canvas);
     } else {
         assert_int_equal(write(stepper->ask[1], "x", 1), 1);
         pty_wait_canvas(stepper->pty, &canvas, 20);

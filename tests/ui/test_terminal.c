@@ -47,7 +47,7 @@ static void show(struct stepper *stepper)
         if (read(stepper->ask[0], &byte, 1) != 1) {
             _exit(9);
         }
-        term_draw(stepper->terminal, &canvas);
+        child_draw(stepper->terminal, &canvas);
         if (write(stepper->told[1], &byte, 1) != 1) {
             _exit(9);
         }
@@ -99,7 +99,7 @@ static int stepping_child(void *context)
     struct stepper *stepper = context;
     stepper->terminal = term_open(&err);
     if (!stepper->terminal || term_glyphs(stepper->terminal) != GLYPHS_BRAILLE ||
-        term_depth(stepper->terminal) != COLOR_256) {
+        term_theme(stepper->terminal).depth != COLOR_256) {
         return 8;
     }
     take_steps(stepper);

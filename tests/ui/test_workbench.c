@@ -278,7 +278,16 @@ static void random_event(struct workbench *workbench)
 {
     static const uint32_t special[] = { 3, 8, 9, 12, 13, 26, 27, 127 };
     int what = rand() % 100;
-    if (what < 90) {
+    if (what < 10) {
+        struct canvas canvas;
+        canvas_open(&canvas, workbench->width, workbench->height, workbench->glyphs);
+        workbench_draw(workbench, &canvas);
+        struct workbench_event event = { .kind = WORKBENCH_MOUSE };
+        event.mouse.button = (enum mouse_button)(rand() % 4);
+        event.mouse.spot = canvas_spot_at(&canvas, rand() % canvas.width, rand() % canvas.height);
+        workbench_event(workbench, &event);
+        canvas_close(&canvas);
+    } else if (what < 90) {
         uint32_t key = what < 45   ? (uint32_t)(32 + rand() % 95)
                        : what < 70 ? INPUT_UP + (uint32_t)(rand() % 11)
                                    : special[rand() % 8];
