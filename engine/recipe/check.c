@@ -1,4 +1,4 @@
-/* What no single row of the table can see, and what this version does not have: refused by name. */
+/* What no single row of the table can see. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -13,32 +13,22 @@
 #include "engine/recipe/load.h"
 #include "kernels/backend.h"
 
-/* A setting whose values are names: those built in (as a list, or as the room that holds them tells
- * them one by one), then those that are known but not there. */
+/* A setting whose values are names: a list, or as the room that holds them tells them one by one.
+ */
 struct known {
     const char *key;
     const char *(*built_at)(size_t index);
     const char *const *built;
-    const char *const *planned;
 };
 enum { NAMES_MAX = 16 };
 
-static const char *const planned_methods[] = { NULL };
-static const char *const planned_recompute[] = { NULL };
-static const char *const planned_sample[] = { NULL };
 static const char *const built_offload[] = { "none", "host", "ssd", NULL };
-static const char *const planned_offload[] = { NULL };
-static const char *const planned_optimizers[] = { NULL };
 static const char *const built_attention[] = { "auto", "own", "cudnn", NULL };
-static const char *const planned_attention[] = { NULL };
 
 static const struct known known_names[] = {
-    { "method.name", method_name, NULL, planned_methods },
-    { "activation.recompute", activation_name, NULL, planned_recompute },
-    { "activation.sample", sampler_name, NULL, planned_sample },
-    { "activation.offload", NULL, built_offload, planned_offload },
-    { "optimizer.name", rule_name, NULL, planned_optimizers },
-    { "kernel.attention", NULL, built_attention, planned_attention },
+    { "method.name", method_name, NULL },        { "activation.recompute", activation_name, NULL },
+    { "activation.sample", sampler_name, NULL }, { "activation.offload", NULL, built_offload },
+    { "optimizer.name", rule_name, NULL },       { "kernel.attention", NULL, built_attention },
 };
 
 static bool contains(const char *const *names, const char *name)
@@ -76,16 +66,11 @@ static int check_name(const struct known *known, const char *value, struct error
     for (size_t i = 0; i < count; i++) {
         buffer_printf(&list, "%s%s", i ? ", " : "", built[i]);
     }
-    if (contains(known->planned, value)) {
-        fail(err, ERROR_USAGE, "%s=%s is not built into this version; available: %s", known->key,
-             value, list.text);
-    } else {
-        fail(err, ERROR_USAGE, "%s=\"%s\" is unknown; available: %s", known->key,
-             text_show(value).text, list.text);
-        const char *near = nearest_name(value, built, count);
-        if (near) {
-            hint(err, "did you mean %s?", near);
-        }
+    fail(err, ERROR_USAGE, "%s=\"%s\" is unknown; available: %s", known->key, text_show(value).text,
+         list.text);
+    const char *near = nearest_name(value, built, count);
+    if (near) {
+        hint(err, "did you mean %s?", near);
     }
     buffer_free(&list);
     return -1;

@@ -79,10 +79,20 @@ int checkpoint_save(const struct checkpoint_save *save, char **path, int64_t *by
 /* Points RUN/<name> ("latest", "best") at a checkpoint: for people, the program never reads it. */
 int checkpoint_link(const char *run, const char *name, int64_t step, struct error *err);
 
-/* Removes checkpoints but the newest `keep` whole ones and the pinned steps. What is not whole does
+/* Removes checkpoints but the newest `keep` whole ones, the pinned steps, and what another process
+ * has pinned. What is not whole does
  * not count. The newest whole one always stays. */
 int checkpoint_prune(const char *run, int64_t keep, const int64_t *pinned, size_t pinned_count,
                      struct error *err);
+
+/* Keeps the checkpoint from being removed by its own run's saves, until it is unpinned or this
+ * process ends. -1: it is gone, or going. */
+int checkpoint_pin(const char *path);
+void checkpoint_unpin(int pin); /* -1: nothing */
+
+/* The right to remove it, to be closed afterwards (if not below 0), or CHECKPOINT_PINNED. */
+enum { CHECKPOINT_PINNED = -2 };
+int checkpoint_claim(const char *path);
 
 /* Removes what an interrupted save or removal left. Call it holding the run's lock. */
 int checkpoint_clean(const char *run, struct error *err);

@@ -183,15 +183,22 @@ static bool has_room(const char *folder, int64_t need, int64_t *have)
     return *have < 0 || *have >= need + CHECKPOINT_SPARE_BYTES;
 }
 
+/* One that another process begins from stays, which is no error. */
 static int remove_checkpoint(const char *run, const struct checkpoint_name *item, struct error *err)
 {
+    int claim = checkpoint_claim(item->path);
+    if (claim == CHECKPOINT_PINNED) {
+        return 0;
+    }
     char *away = xasprintf("%s/checkpoints/.del-step-%06lld-%ld", run, (long long)item->step,
                            (long)getpid());
     int result = 0;
     if (file_ops()->rename(item->path, away) != 0) {
         result = fail(err, ERROR_RUNTIME, "cannot remove %s: %s", text_show(item->path).text,
                       strerror(errno));
+        checkpoint_unpin(claim);
     } else {
+        checkpoint_unpin(claim);
         result = file_remove_tree(away, err);
     }
     free(away);

@@ -379,6 +379,24 @@ char *run_latest_checkpoint(const char *run, int64_t *step,
     return path;
 }
 
+/* Whether a process holds a checkpoint of the run. */
+static bool has_pin(const char *run)
+{
+    struct checkpoint_list list;
+    struct error ignored = { 0 };
+    bool pinned = false;
+    if (checkpoint_list_read(run, &list, &ignored) != 0) {
+        return false;
+    }
+    for (size_t i = 0; i < list.count; i++) {
+        int claim = checkpoint_claim(list.item[i].path);
+        pinned = pinned || claim == CHECKPOINT_PINNED;
+        checkpoint_unpin(claim);
+    }
+    checkpoint_list_free(&list);
+    return pinned;
+}
+
 int run_prune(const char *run, struct error *err)
 {
     int64_t pid = 0;
@@ -388,6 +406,13 @@ int run_prune(const char *run, struct error *err)
     if (run_is_locked(run, &pid)) {
         fail(err, ERROR_USAGE, "%s is running (process %lld)", text_show(run).text, (long long)pid);
         return hint(err, "windrow stop ends it first");
+    }
+    if (has_pin(run)) {
+        fail(err, ERROR_USAGE,
+             "another run has begun from a checkpoint of %s and has none of its "
+             "own yet",
+             text_show(run).text);
+        return hint(err, "windrow save makes one there");
     }
     return file_remove_tree(run, err);
 }

@@ -70,6 +70,7 @@ struct run {
     struct run_state state;
 
     char *resume_path;   /* the checkpoint resumed from, or NULL */
+    int pin;             /* of another run's checkpoint, until there is one here; -1: none */
     int64_t begin_step;  /* its step */
     int64_t resume_step; /* the same if it lies in this run, else 0 */
     bool resuming;

@@ -79,12 +79,22 @@ static int check_accepted(const struct run *run, struct error *err)
     return 0;
 }
 
-/* Takes state and recipe of a whole checkpoint. 1 if it is not whole, which was told. */
+/* Takes state and recipe of a whole checkpoint. 1 if it is not whole, which was told; GONE if its
+ * run has removed it since it was listed. */
+enum { GONE = 2 };
 static int take_checkpoint(struct run *run, const char *path, struct error *err)
 {
     struct checkpoint checkpoint;
     struct error why = { 0 };
+    if (run->options->fork) {
+        run->pin = checkpoint_pin(path);
+        if (run->pin < 0) {
+            return GONE;
+        }
+    }
     if (checkpoint_open(path, &checkpoint, &why) != 0) {
+        checkpoint_unpin(run->pin);
+        run->pin = -1;
         run_notice(run, "checkpoint refused: %s; the one before is tried", why.message);
         return 1;
     }
@@ -116,9 +126,8 @@ static int refuse_step(const struct checkpoint_list *list, const char *path, int
     return -1;
 }
 
-/* The newest whole checkpoint of the run at `path`, or (step > 0) that of one step. None at all is
- * no error. */
-static int find_checkpoint(struct run *run, const char *path, int64_t step, struct error *err)
+/* One round of the search below; GONE: the list is out of date. */
+static int search_checkpoints(struct run *run, const char *path, int64_t step, struct error *err)
 {
     struct checkpoint_list list;
     if (checkpoint_list_read(path, &list, err) != 0) {
@@ -144,6 +153,23 @@ static int find_checkpoint(struct run *run, const char *path, int64_t step, stru
     }
     checkpoint_list_free(&list);
     return result == 1 ? 0 : result;
+}
+
+/* The newest whole checkpoint of the run at `path`, or (step > 0) that of one step. None at all is
+ * no error. A run that is running saves and removes in the meantime: it is listed anew. */
+static int find_checkpoint(struct run *run, const char *path, int64_t step, struct error *err)
+{
+    enum { ROUNDS = 100 };
+    int result = GONE;
+    for (int i = 0; i < ROUNDS && result == GONE; i++) {
+        result = search_checkpoints(run, path, step, err);
+    }
+    if (result == GONE) {
+        fail(err, ERROR_RUNTIME, "the checkpoints of %s are removed faster than they can be taken",
+             text_show(path).text);
+        return hint(err, "pause the run (windrow pause), fork it, and let it go on");
+    }
+    return result;
 }
 
 static int lay_changes(struct run *run, struct error *err)
@@ -501,6 +527,7 @@ int run_prepare(struct run *run, struct error *err)
     run->state.loss = NAN;
     run->state.best_loss = (double)NAN;
     run->evaluated_loss = (double)NAN;
+    run->pin = -1;
     recipe_init(&run->recipe);
     recipe_init(&run->effective);
     if (run->options->resume) {
@@ -554,6 +581,7 @@ void run_release(struct run *run)
         run_directory_close(&run->directory);
     }
     buffer_free(&run->backlog);
+    checkpoint_unpin(run->pin);
     free(run->resume_path);
     recipe_free(&run->recipe);
     recipe_free(&run->effective);

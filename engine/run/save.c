@@ -363,6 +363,8 @@ int run_save(struct run *run, struct error *err)
     }
     report_saved(run, path, bytes, clock_monotonic() - began, best);
     tidy(run, best);
+    checkpoint_unpin(run->pin);
+    run->pin = -1;
     free(path);
     return 0;
 }

@@ -429,6 +429,35 @@ static void pruning_keeps_what_is_needed(void **state)
     }
 }
 
+/* What another process begins from stays; a pin that comes too late says so. */
+static void pins_hold(void **state)
+{
+    const char *run = *state;
+    struct error err = { 0 };
+    char *path = xasprintf("%s/checkpoints/step-000001", run);
+    arm(0, false, 0);
+    assert_int_equal(checkpoint_pin(path), -1);
+    for (int64_t step = 1; step <= 3; step++) {
+        assert_int_equal(save_step(run, step, false, &err), 0);
+    }
+    int first = checkpoint_pin(path);
+    int second = checkpoint_pin(path);
+    assert_true(first >= 0 && second >= 0);
+    assert_int_equal(checkpoint_prune(run, 1, NULL, 0, &err), 0);
+    assert_true(is_whole(run, 1) && is_whole(run, 3));
+    assert_false(is_whole(run, 2));
+    checkpoint_unpin(first);
+    assert_int_equal(checkpoint_prune(run, 1, NULL, 0, &err), 0);
+    assert_true(is_whole(run, 1));
+    checkpoint_unpin(second);
+    assert_int_equal(checkpoint_prune(run, 1, NULL, 0, &err), 0);
+    assert_false(file_exists(path));
+    assert_int_equal(checkpoint_pin(path), -1);
+    assert_true(is_whole(run, 3));
+    assert_int_equal(leftovers(run), 0);
+    free(path);
+}
+
 static void pruning_may_fail_anywhere(void **state)
 {
     const char *run = *state;
@@ -471,6 +500,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(damage_is_refused_by_name, make_run, remove_run),
         cmocka_unit_test_setup_teardown(only_whole_names_are_listed, make_run, remove_run),
         cmocka_unit_test_setup_teardown(pruning_keeps_what_is_needed, make_run, remove_run),
+        cmocka_unit_test_setup_teardown(pins_hold, make_run, remove_run),
         cmocka_unit_test_setup_teardown(pruning_may_fail_anywhere, make_run, remove_run),
         cmocka_unit_test_setup_teardown(links_point_where_they_should, make_run, remove_run),
     };

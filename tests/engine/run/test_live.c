@@ -32,24 +32,30 @@ static void nap(void)
     nanosleep(&(struct timespec){ .tv_nsec = 2000000 }, NULL);
 }
 
-/* Starts a long run and waits until it listens. The run's path is xmalloc'd. */
-static struct child start_long(struct fixture *fixture, char **run)
+/* Starts a run and waits until it listens. */
+static struct child start(const struct run_options *options)
 {
-    *run = fixture_path(fixture, "live");
-    fixture_set(fixture, "train.steps=100000000");
-    fixture_set(fixture, "train.save_every=0");
-    fixture_set(fixture, "train.eval_every=0");
-    struct run_options options = { .recipe = &fixture->recipe, .directory = *run };
-    struct child child = fixture_start(&options, NULL);
-    char *control = path_join(*run, "control");
+    const char *run = options->directory;
+    struct child child = fixture_start(options, NULL);
+    char *control = path_join(run, "control");
     double end = clock_monotonic() + PATIENCE_S;
-    while ((!file_exists(control) || fixture_events(*run, EVENT_STEP, NULL) == 0) &&
+    while ((!file_exists(control) || fixture_events(run, EVENT_STEP, NULL) == 0) &&
            clock_monotonic() < end) {
         nap();
     }
     assert_true(file_exists(control));
     free(control);
     return child;
+}
+
+/* A long run, which saves only when asked. Its path is xmalloc'd. */
+static struct child start_long(struct fixture *fixture, char **run)
+{
+    *run = fixture_path(fixture, "live");
+    fixture_set(fixture, "train.steps=100000000");
+    fixture_set(fixture, "train.save_every=0");
+    fixture_set(fixture, "train.eval_every=0");
+    return start(&(struct run_options){ .recipe = &fixture->recipe, .directory = *run });
 }
 
 static struct control_reply ask(const char *run, const char *command, const char *key,
@@ -253,6 +259,40 @@ static void a_save_and_a_stop_leave_checkpoints(void **state)
     event_free(&event);
     free(path);
     assert_int_equal(control_connect(run, &err), -1);
+    free(run);
+}
+
+/* What a fork began from stays although its run saves at every step and keeps one checkpoint, until
+ * the fork has its own. */
+static void a_fork_keeps_what_it_began_from(void **state)
+{
+    struct fixture *fixture = *state;
+    struct error err = { 0 };
+    struct event event;
+    char *run = fixture_path(fixture, "live");
+    char *forked = fixture_path(fixture, "forked");
+    const char *changes[] = { "train.save_every=0" };
+    fixture_set(fixture, "train.steps=100000000");
+    fixture_set(fixture, "train.eval_every=0");
+    fixture_set(fixture, "train.save_every=1");
+    fixture_set(fixture, "train.keep=1");
+    struct child child =
+        start(&(struct run_options){ .recipe = &fixture->recipe, .directory = run });
+    wait_steps(run, 3);
+    struct child fork = start(&(struct run_options){
+        .fork = run, .directory = forked, .changes = changes, .change_count = 1 });
+    assert_int_equal(fixture_events(forked, EVENT_RESUME, &event), 1);
+    wait_steps(run, 5);
+    assert_true(file_is_directory(event.resume.path));
+    stop(run, &child);
+    assert_true(file_is_directory(event.resume.path));
+    assert_int_equal(run_prune(run, &err), -1);
+    assert_non_null(strstr(err.message, "another run has begun"));
+    expect_ok(forked, "save", NULL, NULL);
+    assert_int_equal(run_prune(run, &err), 0);
+    stop(forked, &fork);
+    event_free(&event);
+    free(forked);
     free(run);
 }
 
@@ -533,6 +573,7 @@ int main(int argc, char **argv)
         TEST(a_rank_may_change_what_activations_take),
         TEST(adapters_keep_their_rank),
         TEST(a_save_and_a_stop_leave_checkpoints),
+        TEST(a_fork_keeps_what_it_began_from),
         TEST(signals_save_and_end),
         TEST(garbage_is_answered_and_harms_nobody),
         TEST(events_are_sent_from_any_offset),
