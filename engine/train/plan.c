@@ -123,14 +123,18 @@ static int measure_kind(struct rehearsal *run, int64_t step, int64_t count, bool
 }
 
 /* Takes one step of `every` to cost `other`. */
-static void mix_counts(struct op_count *counts, const struct op_count *other, int64_t every)
+static void mix_costs(struct step_cost *cost, const struct step_cost *other, int64_t every)
 {
     double share = 1.0 / (double)every;
     for (int f = 0; f < OP_FAMILY_COUNT; f++) {
-        counts[f].calls += (int64_t)(share * (double)(other[f].calls - counts[f].calls));
-        counts[f].flops += share * (other[f].flops - counts[f].flops);
-        counts[f].bytes += share * (other[f].bytes - counts[f].bytes);
+        struct op_count *count = &cost->count[f];
+        const struct op_count *dear = &other->count[f];
+        count->calls += (int64_t)(share * (double)(dear->calls - count->calls));
+        count->flops += share * (dear->flops - count->flops);
+        count->bytes += share * (dear->bytes - count->bytes);
     }
+    cost->payload_bytes += share * (other->payload_bytes - cost->payload_bytes);
+    cost->wire_bytes += share * (other->wire_bytes - cost->wire_bytes);
 }
 
 /* The first step of one kind from `step` on: those at which unselected rows move, or the others. */
@@ -184,12 +188,21 @@ static int plan_steps(struct rehearsal *run, struct plan *plan, struct error *er
     }
     struct step_cost mean = usual.plain;
     if (kinds) {
-        mix_counts(mean.count, moving.plain.count, every);
-        mix_counts(usual.due.count, moving.due.count, every);
+        mix_costs(&mean, &moving.plain, every);
+        mix_costs(&usual.due, &moving.due, every);
     }
     add_rest(&mean, &usual.plain, &usual.single, rest, plan->step_count);
     if (refreshes) {
         add_rest(&usual.due, &usual.plain, &usual.single, rest, plan->refresh_count);
+    }
+    /* What ranks exchange is as linear in the micro-batches. */
+    double more_payload = rest * (usual.plain.payload_bytes - usual.single.payload_bytes);
+    double more_wire = rest * (usual.plain.wire_bytes - usual.single.wire_bytes);
+    plan->step_payload_bytes = mean.payload_bytes + more_payload;
+    plan->step_wire_bytes = mean.wire_bytes + more_wire;
+    if (refreshes) {
+        plan->refresh_payload_bytes = usual.due.payload_bytes + more_payload;
+        plan->refresh_wire_bytes = usual.due.wire_bytes + more_wire;
     }
     sum_counts(plan);
     return 0;
