@@ -11,6 +11,20 @@
 extern "C" {
 #endif
 
+/* What is behind kernels/transfer.h; `state` is what open returned. */
+struct transfer_ops {
+    bool (*pin)(struct backend *be, void *host, size_t bytes);
+    void (*unpin)(struct backend *be, void *host);
+    void *(*open)(struct backend *be);
+    void (*close)(struct backend *be, void *state);
+    void (*mark)(struct backend *be, void *state);
+    void (*move)(struct backend *be, void *state, void *to, const void *from, size_t bytes,
+                 bool out);
+    void (*join)(struct backend *be, void *state);
+    int (*wait)(struct backend *be, void *state);
+    bool (*idle)(struct backend *be);
+};
+
 struct backend_ops {
     const char *name;
     void (*close)(struct backend *be);
@@ -35,6 +49,7 @@ struct backend_ops {
     char *(*tuning_export)(struct backend *be);
     int (*tuning_import)(struct backend *be, const char *text, char *why, size_t why_size);
     void (*tuning_name)(struct backend *be, char *name, size_t size);
+    const struct transfer_ops *transfers; /* NULL: copies are made at once */
 
     void (*zero)(struct backend *, struct tensor *);
     void (*copy)(struct backend *, struct tensor *, const struct tensor *);

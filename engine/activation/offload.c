@@ -43,6 +43,9 @@ static void before_forward(void *context, struct pass *pass, int64_t layer)
         store_reset(offload->store);
     }
     if (layer >= OFFLOAD_SLOTS && layer < sharing(offload)) {
+        if (offload->store != NULL) {
+            store_join(offload->store, layer - OFFLOAD_SLOTS); /* it has left its place */
+        }
         memory_window_open(pass->memory, MEMORY_ACTIVATIONS, offload->begin[layer % OFFLOAD_SLOTS]);
         offload->window = true;
     } else if (layer < OFFLOAD_SLOTS) {
@@ -63,7 +66,7 @@ static void after_forward(void *context, struct pass *pass, int64_t layer)
     offload->present = offload_spans(offload->layers, offload->resident);
     struct error err = { 0 };
     if (layer < offload->present && offload->store != NULL && !pass->be->failed &&
-        store_put(offload->store, pass->be, layer,
+        store_put(offload->store, layer,
                   memory_address(pass->memory, MEMORY_ACTIVATIONS, offload->begin[slot]),
                   slot_bytes(offload, slot), &err) != 0) {
         report(offload, pass, &err);
@@ -75,9 +78,10 @@ static void take(struct offload *offload, struct pass *pass, int64_t layer)
     int64_t slot = layer % OFFLOAD_SLOTS;
     struct error err = { 0 };
     if (pass->be->failed ||
-        store_take(offload->store, pass->be, layer,
+        store_take(offload->store, layer,
                    memory_address(pass->memory, MEMORY_ACTIVATIONS, offload->begin[slot]),
                    slot_bytes(offload, slot), &err) == 0) {
+        store_join(offload->store, layer);
         return;
     }
     report(offload, pass, &err);
@@ -92,6 +96,9 @@ static void before_backward(void *context, struct pass *pass, int64_t layer)
     int64_t lowest = layer > 0 ? layer - 1 : 0;
     while (offload->present > lowest) {
         take(offload, pass, --offload->present);
+    }
+    if (layer >= 2 && layer - 2 < offload->present) {
+        store_mark(offload->store, layer - 2); /* the block after this one is done with its place */
     }
     struct error err = { 0 };
     for (int64_t i = offload->present - 1; i >= 0 && i >= offload->present - PREFETCHED; i--) {

@@ -11,6 +11,9 @@
  *     backward  take(i - 1) into slot (i - 1) % 3 (block i reads the output of i - 1), prefetch
  *               i - 2 and i - 3, then block i
  *
+ * The device copies beside its operations: block i + 3 begins after span i has left, and span i - 1
+ * begins to come back once block i + 2, whose place it takes, is done: beside block i + 1.
+ *
  * Activations on the device therefore do not grow with the number of layers. Spans of the last
  * three blocks that take part are never put: they are still there when the backward comes. The last
  * `resident` blocks do not take part at all. Gradients are bit-identical to those without.

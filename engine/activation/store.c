@@ -1,9 +1,12 @@
 /*
  * The two stores. Host memory is a table of buffers. An SSD has STORE_STAGING buffers and a thread:
  *
- *   span:   EMPTY -put-> WRITING -thread-> STORED -fetch-> WANTED -thread-> READING -> READY
- * -take-> WRITING -fetch-> FORWARDED (its buffer is kept when written, never read) buffer: free, or
- * held by exactly one span that is in memory
+ *   span:   EMPTY -put-> WRITING -thread-> STORED -fetch-> WANTED -thread-> READY -take-> EMPTY
+ *                        WRITING -fetch-> FORWARDED (kept in its buffer when written, never read)
+ *   buffer: free, or held by exactly one span that is in memory
+ *
+ * A buffer that is free may still have a transfer under way. The next transfer comes after it by
+ * itself; the thread waits for it before the disk touches the buffer. The host never does.
  *
  * Everything of `struct store` that both threads see is guarded by `lock`; `changed` is signalled
  * at every change of a state.
@@ -11,13 +14,18 @@
 #include "engine/activation/store.h"
 
 #include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <xxhash.h>
 
 #include "engine/activation/disk.h"
 #include "engine/base/clock.h"
 #include "engine/base/xalloc.h"
+
+/* How often a caller that waits for the disk looks whether the device still has work. */
+static const double look_seconds = 0.0005;
 
 enum span_state { SPAN_EMPTY, SPAN_WRITING, SPAN_FORWARDED, SPAN_STORED, SPAN_WANTED, SPAN_READY };
 
@@ -27,6 +35,7 @@ struct span {
     size_t bytes;
     XXH64_hash_t digest;
     int64_t generation; /* counts puts: a write that ends late finds that it is no longer meant */
+    struct transfer *transfer; /* its last copy */
 };
 
 struct store {
@@ -36,6 +45,9 @@ struct store {
     char **buffer; /* host: one a span; SSD: STORE_STAGING */
     int buffer_count;
     bool *held;
+    int64_t *user; /* of each buffer: the span whose transfer touched it last, -1: none */
+    int pinned;    /* buffers, the first ones */
+    char how[64];
     struct store_counts counts;
     /* SSD only */
     struct disk *disk;
@@ -48,6 +60,7 @@ struct store {
     bool quit;
     struct error trouble;
     bool troubled;
+    bool device_failed; /* so the backend knows what the trouble is */
 };
 
 static size_t aligned(size_t bytes)
@@ -77,6 +90,23 @@ static void latch(struct store *store, const struct error *err)
     }
 }
 
+static void trace(const struct store *store, enum store_work work, int64_t span, double begin)
+{
+    if (store->options.trace != NULL) {
+        store->options.trace(store->options.trace_context, work, span, begin, clock_monotonic());
+    }
+}
+
+/* Before the disk touches memory that a span's transfer uses. */
+static int await_transfer(struct store *store, int64_t number, struct error *err)
+{
+    if (number < 0 || transfer_wait(store->span[number].transfer) == 0) {
+        return 0;
+    }
+    store->device_failed = true;
+    return fail(err, ERROR_RUNTIME, "the device failed while activations were copied");
+}
+
 /* Called with the lock held; gives it up while the disk works. */
 static void write_span(struct store *store, int64_t number)
 {
@@ -85,14 +115,19 @@ static void write_span(struct store *store, int64_t number)
     int64_t generation = span->generation;
     char *bytes = store->buffer[buffer];
     size_t size = span->bytes;
+    XXH64_hash_t digest = 0;
     struct error err = { 0 };
     pthread_mutex_unlock(&store->lock);
+    int rc = await_transfer(store, number, &err);
     double before = clock_monotonic();
-    memset(bytes + size, 0, aligned(size) - size);
-    XXH64_hash_t digest = XXH3_64bits(bytes, size);
-    int rc = disk_write(store->disk, bytes, aligned(size), number * (int64_t)store->room, &err);
+    if (rc == 0) {
+        memset(bytes + size, 0, aligned(size) - size);
+        digest = XXH3_64bits(bytes, size);
+        rc = disk_write(store->disk, bytes, aligned(size), number * (int64_t)store->room, &err);
+    }
     double seconds = clock_monotonic() - before;
     pthread_mutex_lock(&store->lock);
+    trace(store, STORE_WRITE, number, before);
     store->counts.write_seconds += seconds;
     if (rc != 0) {
         latch(store, &err);
@@ -114,13 +149,17 @@ static void write_span(struct store *store, int64_t number)
 static void read_span(struct store *store, int64_t number)
 {
     struct span *span = &store->span[number];
+    int64_t user = store->user[span->buffer];
     char *bytes = store->buffer[span->buffer];
     size_t size = span->bytes;
     XXH64_hash_t digest = span->digest;
     struct error err = { 0 };
     pthread_mutex_unlock(&store->lock);
+    int rc = await_transfer(store, user, &err);
     double before = clock_monotonic();
-    int rc = disk_read(store->disk, bytes, aligned(size), number * (int64_t)store->room, &err);
+    if (rc == 0) {
+        rc = disk_read(store->disk, bytes, aligned(size), number * (int64_t)store->room, &err);
+    }
     if (rc == 0 && XXH3_64bits(bytes, size) != digest) {
         rc = fail(&err, ERROR_RUNTIME,
                   "offloaded activations came back damaged (span %lld of %zu bytes, checksum)",
@@ -129,6 +168,7 @@ static void read_span(struct store *store, int64_t number)
     }
     double seconds = clock_monotonic() - before;
     pthread_mutex_lock(&store->lock);
+    trace(store, STORE_READ, number, before);
     store->counts.read_seconds += seconds;
     if (rc != 0) {
         latch(store, &err);
@@ -204,11 +244,24 @@ static void enqueue(struct store *store, int64_t span)
 /* ---- opening and closing ----------------------------------------------------------------------
  */
 
+static int open_transfers(struct store *store, struct error *err)
+{
+    for (int64_t i = 0; i < store->options.spans; i++) {
+        store->span[i].transfer = transfer_open(store->options.be);
+        if (store->span[i].transfer == NULL) {
+            return fail(err, ERROR_RUNTIME, "%s gives no stream to copy activations in",
+                        store->options.be->facts.device);
+        }
+    }
+    return 0;
+}
+
 static int take_buffers(struct store *store, struct error *err)
 {
     store->buffer_count = (int)buffers_of(&store->options);
     store->buffer = xcalloc((size_t)store->buffer_count + 1, sizeof *store->buffer);
     store->held = xcalloc((size_t)store->buffer_count + 1, sizeof *store->held);
+    store->user = xcalloc((size_t)store->buffer_count + 1, sizeof *store->user);
     for (int i = 0; i < store->buffer_count; i++) {
         store->buffer[i] = aligned_alloc(DISK_ALIGNMENT, store->room);
         if (store->buffer[i] == NULL) {
@@ -217,7 +270,13 @@ static int take_buffers(struct store *store, struct error *err)
             return hint(err, "lower batch.micro, or use activation.offload=ssd");
         }
         memset(store->buffer[i], 0, store->room); /* the pages are there before the first step */
+        store->user[i] = -1;
+        store->pinned +=
+            store->pinned == i && backend_pin(store->options.be, store->buffer[i], store->room);
     }
+    snprintf(store->how, sizeof store->how, "%s%s",
+             store->disk != NULL ? disk_how(store->disk) : "host memory",
+             store->pinned < store->buffer_count ? ", not pinned" : "");
     return 0;
 }
 
@@ -249,8 +308,8 @@ struct store *store_open(const struct store_options *options, struct error *err)
     pthread_cond_init(&store->changed, NULL);
     store->running = -1;
     store_reset(store);
-    int rc = 0;
-    if (options->kind == STORE_SSD) {
+    int rc = open_transfers(store, err);
+    if (rc == 0 && options->kind == STORE_SSD) {
         store->options.directory = options->directory;
         rc = open_disk(store, err);
         store->options.directory = NULL; /* the caller's */
@@ -276,13 +335,20 @@ void store_close(struct store *store)
         pthread_join(store->thread, NULL);
         disk_close(store->disk);
     }
+    for (int64_t i = 0; i < store->options.spans; i++) {
+        transfer_close(store->span[i].transfer);
+    }
     for (int i = 0; store->buffer != NULL && i < store->buffer_count; i++) {
+        if (i < store->pinned) {
+            backend_unpin(store->options.be, store->buffer[i]);
+        }
         free(store->buffer[i]);
     }
     pthread_mutex_destroy(&store->lock);
     pthread_cond_destroy(&store->changed);
     free(store->buffer);
     free(store->held);
+    free(store->user);
     free(store->span);
     free(store->queue);
     free(store);
@@ -291,9 +357,24 @@ void store_close(struct store *store)
 /* ---- what the pass asks -----------------------------------------------------------------------
  */
 
+/* All were taken: nothing to forget, and no need to wait for a write that nobody reads. */
+static bool is_empty(const struct store *store)
+{
+    for (int64_t i = 0; i < store->options.spans; i++) {
+        if (store->span[i].state != SPAN_EMPTY) {
+            return false;
+        }
+    }
+    return true;
+}
+
 void store_reset(struct store *store)
 {
     pthread_mutex_lock(&store->lock);
+    if (is_empty(store)) {
+        pthread_mutex_unlock(&store->lock);
+        return;
+    }
     store->queue_count = 0;
     while (store->running >= 0) {
         pthread_cond_wait(&store->changed, &store->lock);
@@ -314,15 +395,28 @@ static int check_trouble(struct store *store, struct error *err)
         return 0;
     }
     *err = store->trouble;
+    if (store->device_failed && backend_sync(store->options.be) != 0) {
+        fail(err, ERROR_RUNTIME, "%s: %s", store->options.be->facts.device,
+             store->options.be->error);
+    }
     return -1;
 }
 
-/* Waits for a change; the time counts as stall. Called with the lock held. */
-static void stall(struct store *store)
+/* Waits for a change, at most look_seconds while the device has work: a wait of the host alone
+ * costs nothing. Called with the lock held. */
+static void stall(struct store *store, int64_t number)
 {
+    if (!backend_idle(store->options.be)) {
+        double until = clock_wall() + look_seconds;
+        struct timespec at = { .tv_sec = (time_t)until };
+        at.tv_nsec = (long)(1e9 * (until - (double)at.tv_sec));
+        pthread_cond_timedwait(&store->changed, &store->lock, &at);
+        return;
+    }
     double before = clock_monotonic();
     pthread_cond_wait(&store->changed, &store->lock);
     store->counts.stall_seconds += clock_monotonic() - before;
+    trace(store, STORE_STALL, number, before);
 }
 
 /* A buffer to put a span into; waits for one. Called with the lock held. */
@@ -333,13 +427,13 @@ static int wait_for_buffer(struct store *store, int64_t number)
     }
     int buffer;
     while ((buffer = free_buffer(store)) < 0 && !store->troubled) {
-        stall(store);
+        stall(store, number);
     }
     return buffer;
 }
 
-int store_put(struct store *store, struct backend *be, int64_t number, const void *device,
-              size_t bytes, struct error *err)
+int store_put(struct store *store, int64_t number, const void *device, size_t bytes,
+              struct error *err)
 {
     struct span *span = &store->span[number];
     pthread_mutex_lock(&store->lock);
@@ -350,9 +444,12 @@ int store_put(struct store *store, struct backend *be, int64_t number, const voi
     int rc = check_trouble(store, err);
     if (rc == 0) {
         store->held[buffer] = true;
+        store->user[buffer] = number;
         pthread_mutex_unlock(&store->lock);
-        backend_download(be, store->buffer[buffer], device, bytes);
+        double before = clock_monotonic();
+        transfer_out(span->transfer, store->buffer[buffer], device, bytes);
         pthread_mutex_lock(&store->lock);
+        trace(store, STORE_PUT, number, before);
         bool host = store->options.kind == STORE_HOST;
         span->state = host ? SPAN_READY : SPAN_WRITING;
         span->buffer = buffer;
@@ -407,8 +504,7 @@ int store_fetch(struct store *store, int64_t number, struct error *err)
     return rc;
 }
 
-int store_take(struct store *store, struct backend *be, int64_t number, void *device, size_t bytes,
-               struct error *err)
+int store_take(struct store *store, int64_t number, void *device, size_t bytes, struct error *err)
 {
     struct span *span = &store->span[number];
     pthread_mutex_lock(&store->lock);
@@ -417,22 +513,35 @@ int store_take(struct store *store, struct backend *be, int64_t number, void *de
         BUG("span %lld of %zu bytes cannot be taken", (long long)number, bytes);
     }
     while (!store->troubled && span->state == SPAN_WANTED) {
-        stall(store);
+        stall(store, number);
     }
     int rc = check_trouble(store, err);
     if (rc == 0) {
         int buffer = span->buffer;
         pthread_mutex_unlock(&store->lock);
-        backend_upload(be, device, store->buffer[buffer], bytes);
+        double before = clock_monotonic();
+        transfer_in(span->transfer, device, store->buffer[buffer], bytes);
         pthread_mutex_lock(&store->lock);
+        trace(store, STORE_TAKE, number, before);
         /* Still being written: the thread gives the buffer back. */
         store->held[buffer] = span->state == SPAN_FORWARDED;
+        store->user[buffer] = number;
         span->state = SPAN_EMPTY;
         span->buffer = -1;
         pthread_cond_broadcast(&store->changed);
     }
     pthread_mutex_unlock(&store->lock);
     return rc;
+}
+
+void store_join(struct store *store, int64_t span)
+{
+    transfer_join(store->span[span].transfer);
+}
+
+void store_mark(struct store *store, int64_t span)
+{
+    transfer_mark(store->span[span].transfer);
 }
 
 void store_count(struct store *store, struct store_counts *counts)
@@ -444,5 +553,5 @@ void store_count(struct store *store, struct store_counts *counts)
 
 const char *store_how(const struct store *store)
 {
-    return store->disk != NULL ? disk_how(store->disk) : "host memory";
+    return store->how;
 }

@@ -79,6 +79,7 @@ int run_open_store(struct run *run, struct error *err)
     if (result == 0 && run->plan.offload_spans > 0) {
         bool ssd = strcmp(run->recipe.activation_offload, "ssd") == 0;
         run->store = store_open(&(struct store_options){ .kind = ssd ? STORE_SSD : STORE_HOST,
+                                                         .be = run->be,
                                                          .directory = directory,
                                                          .span_bytes = run->plan.offload_span_bytes,
                                                          .spans = run->plan.offload_spans },

@@ -34,6 +34,7 @@ struct cuda_state {
     bool several; /* devices: each thread has to be told which */
     cudaStream_t stream;
     cudaStream_t feeds;   /* copies of inputs, beside the stream */
+    cudaStream_t moves;   /* transfers (transfer.cu); NULL before the first was opened */
     cudaEvent_t computed; /* what was asked of the stream when a feed began */
     cudaEvent_t fed;
     bool feeding; /* a feed that was not joined yet */
@@ -94,6 +95,8 @@ void cuda_launch(struct backend *be, int slot);
 void cuda_forget(struct backend *be, int slot);
 void cuda_drop_scratch(struct backend *be);
 int cuda_memory(struct backend *be, size_t *free_bytes, size_t *total_bytes);
+/* False inside of a recorded part, where a transfer would be repeated with the bytes of today. */
+bool cuda_may_transfer(struct backend *be);
 /* Pinned memory goes back to the host. */
 void cuda_drop_staged(struct cuda_state *state);
 

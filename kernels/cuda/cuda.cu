@@ -21,6 +21,9 @@ static void cuda_close(struct backend *be)
     cublaslt_close(state->products);
     cuda_drop_scratch(be);
     cuda_drop_staged(state);
+    if (state->moves != NULL) {
+        cudaStreamDestroy(state->moves);
+    }
     if (state->fed != NULL) {
         cudaEventDestroy(state->fed);
     }
@@ -95,6 +98,7 @@ static const struct backend_ops cuda_ops = {
     .tuning_export = cuda_tuning_export,
     .tuning_import = cuda_tuning_import,
     .tuning_name = cuda_tuning_name,
+    .transfers = &cuda_transfers,
     .zero = cuda_zero,
     .copy = cuda_copy,
     .add = cuda_add,

@@ -4,6 +4,9 @@
 
 #include "kernels/ops.h"
 
+/* transfer.cu */
+extern "C" const struct transfer_ops cuda_transfers;
+
 /* elementwise.cu */
 void cuda_zero(struct backend *be, struct tensor *y);
 void cuda_copy(struct backend *be, struct tensor *y, const struct tensor *x);

@@ -214,8 +214,7 @@ static char *stage(struct backend *be, size_t bytes)
     return data;
 }
 
-/* A transfer inside of a recorded part would be repeated with the bytes of today. */
-static bool may_transfer(struct backend *be)
+bool cuda_may_transfer(struct backend *be)
 {
     struct cuda_state *state = cuda_state_of(be);
     state->record_broken = state->record_broken || state->recording;
@@ -225,7 +224,7 @@ static bool may_transfer(struct backend *be)
 void cuda_upload(struct backend *be, void *device, const void *host, size_t bytes)
 {
     bool staged = bytes <= staged_limit;
-    if (!may_transfer(be)) {
+    if (!cuda_may_transfer(be)) {
         return;
     }
     if (staged) {
@@ -245,7 +244,7 @@ void cuda_upload(struct backend *be, void *device, const void *host, size_t byte
 void cuda_fetch(struct backend *be, void *host, const void *device, size_t bytes)
 {
     struct cuda_state *state = cuda_state_of(be);
-    if (!may_transfer(be)) {
+    if (!cuda_may_transfer(be)) {
         return;
     }
     if (state->fetched_count == FETCHED_MAX && wait_for_device(be, "download") != 0) {
@@ -277,7 +276,7 @@ void cuda_download(struct backend *be, void *host, const void *device, size_t by
         }
         return;
     }
-    if (!may_transfer(be)) {
+    if (!cuda_may_transfer(be)) {
         return;
     }
     cudaMemcpyAsync(host, device, bytes, cudaMemcpyDeviceToHost, cuda_stream(be));
@@ -289,7 +288,7 @@ void cuda_download(struct backend *be, void *host, const void *device, size_t by
 void cuda_feed(struct backend *be, void *device, const void *host, size_t bytes)
 {
     struct cuda_state *state = cuda_state_of(be);
-    char *room = may_transfer(be) ? stage(be, bytes) : NULL;
+    char *room = cuda_may_transfer(be) ? stage(be, bytes) : NULL;
     if (room == NULL) {
         return;
     }
@@ -305,7 +304,7 @@ void cuda_feed(struct backend *be, void *device, const void *host, size_t bytes)
 void cuda_join(struct backend *be)
 {
     struct cuda_state *state = cuda_state_of(be);
-    if (state->feeding && may_transfer(be)) {
+    if (state->feeding && cuda_may_transfer(be)) {
         cudaStreamWaitEvent(state->stream, state->fed, 0);
         state->feeding = false;
         cuda_check(be, "feed");

@@ -9,6 +9,7 @@
  */
 #include "simt/simt.h"
 
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #if defined(__SANITIZE_ADDRESS__)
@@ -69,6 +70,20 @@ static struct {
     size_t allocated;
     struct simt_stream *stream[STREAMS_MAX];
 } device;
+
+/* One thread at a time is in here: whoever waits runs what is queued. */
+static pthread_mutex_t entrance = PTHREAD_RECURSIVE_MUTEX_INITIALIZER_NP;
+
+struct inside {
+    inside()
+    {
+        pthread_mutex_lock(&entrance);
+    }
+    ~inside()
+    {
+        pthread_mutex_unlock(&entrance);
+    }
+};
 
 static long wanted(const char *name)
 {
@@ -166,6 +181,7 @@ static void queue(struct simt_stream *stream, const struct piece *piece)
 extern "C" void simt_queue(struct simt_stream *stream, void (*run)(void *), const void *state,
                            size_t bytes)
 {
+    struct inside alone;
     struct piece piece = {
         PIECE_RUN, run, const_cast<void *>(state), bytes, NULL, 0, NULL,
     };
@@ -269,6 +285,7 @@ static void drain_all(void)
 
 enum cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned flags)
 {
+    struct inside alone;
     (void)flags;
     const char *feeds = getenv("SIMT_FEEDS");
     for (int i = 0; i < STREAMS_MAX; i++) {
@@ -284,6 +301,7 @@ enum cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned flags)
 
 enum cudaError_t cudaStreamDestroy(cudaStream_t stream)
 {
+    struct inside alone;
     drain(stream);
     for (int i = 0; i < STREAMS_MAX; i++) {
         device.stream[i] = device.stream[i] == stream ? NULL : device.stream[i];
@@ -294,6 +312,7 @@ enum cudaError_t cudaStreamDestroy(cudaStream_t stream)
 
 enum cudaError_t cudaStreamSynchronize(cudaStream_t stream)
 {
+    struct inside alone;
     if (stream->recording != NULL) {
         return cudaErrorStreamCaptureUnsupported;
     }
@@ -301,8 +320,19 @@ enum cudaError_t cudaStreamSynchronize(cudaStream_t stream)
     return device.fault;
 }
 
+enum cudaError_t cudaStreamQuery(cudaStream_t stream)
+{
+    struct inside alone;
+    if (stream->waiting.first != NULL) {
+        device.error = cudaErrorNotReady;
+        return cudaErrorNotReady;
+    }
+    return device.fault;
+}
+
 enum cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned flags)
 {
+    struct inside alone;
     (void)flags;
     struct piece piece = { PIECE_WAIT, NULL, NULL, 0, event, event->recorded, NULL };
     queue(stream, &piece);
@@ -318,13 +348,22 @@ enum cudaError_t cudaEventCreateWithFlags(cudaEvent_t *event, unsigned flags)
 
 enum cudaError_t cudaEventDestroy(cudaEvent_t event)
 {
+    struct inside alone;
     drain_all();
     free(event);
     return cudaSuccess;
 }
 
+enum cudaError_t cudaEventSynchronize(cudaEvent_t event)
+{
+    struct inside alone;
+    wait_for(event, event->recorded);
+    return device.fault;
+}
+
 enum cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream)
 {
+    struct inside alone;
     event->stream = stream;
     struct piece piece = { PIECE_RECORD, NULL, NULL, 0, event, ++event->recorded, NULL };
     queue(stream, &piece);
@@ -335,6 +374,7 @@ enum cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream)
 
 enum cudaError_t cudaStreamBeginCapture(cudaStream_t stream, enum cudaStreamCaptureMode mode)
 {
+    struct inside alone;
     (void)mode;
     stream->recording = (struct simt_graph *)must(calloc(1, sizeof *stream->recording));
     return cudaSuccess;
@@ -342,6 +382,7 @@ enum cudaError_t cudaStreamBeginCapture(cudaStream_t stream, enum cudaStreamCapt
 
 enum cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t *graph)
 {
+    struct inside alone;
     *graph = stream->recording;
     stream->recording = NULL;
     return cudaSuccess;
@@ -367,6 +408,7 @@ enum cudaError_t cudaGraphUpload(cudaGraphExec_t exec, cudaStream_t stream)
 
 enum cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream)
 {
+    struct inside alone;
     for (const struct piece *p = exec->pieces.first; p != NULL; p = p->next) {
         queue(stream, p);
     }
@@ -375,6 +417,7 @@ enum cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream)
 
 enum cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec)
 {
+    struct inside alone;
     while (exec->pieces.first != NULL) {
         drop_first(&exec->pieces);
     }
@@ -392,6 +435,7 @@ enum cudaError_t cudaGraphDestroy(cudaGraph_t graph)
 /* The bytes before the memory hold its size, and may not be touched. */
 enum cudaError_t cudaMalloc(void **data, size_t bytes)
 {
+    struct inside alone;
     void *whole = NULL;
     if (device.allocated + context_bytes + bytes > device_bytes() ||
         posix_memalign(&whole, HEADER, HEADER + bytes) != 0) {
@@ -409,6 +453,7 @@ enum cudaError_t cudaMalloc(void **data, size_t bytes)
 
 enum cudaError_t cudaFree(void *data)
 {
+    struct inside alone;
     size_t bytes;
     if (data == NULL) {
         return cudaSuccess;
@@ -434,16 +479,29 @@ enum cudaError_t cudaFreeHost(void *data)
     return cudaSuccess;
 }
 
-struct transfer {
+enum cudaError_t cudaHostRegister(void *data, size_t bytes, unsigned flags)
+{
+    (void)flags;
+    memset(data, 0xff, bytes);
+    return cudaSuccess;
+}
+
+enum cudaError_t cudaHostUnregister(void *data)
+{
+    (void)data;
+    return cudaSuccess;
+}
+
+struct copied {
     void *to;
     const void *from; /* NULL: fill with `byte` */
     size_t bytes;
     int byte;
 };
 
-static void run_transfer(void *state)
+static void run_copied(void *state)
 {
-    const struct transfer *t = (const struct transfer *)state;
+    const struct copied *t = (const struct copied *)state;
     if (t->from != NULL) {
         memcpy(t->to, t->from, t->bytes);
     } else {
@@ -454,19 +512,23 @@ static void run_transfer(void *state)
 enum cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, enum cudaMemcpyKind kind,
                                  cudaStream_t stream)
 {
-    (void)kind;
-    struct transfer t = { to, from, bytes, 0 };
+    struct inside alone;
+    struct copied t = { to, from, bytes, 0 };
     if (bytes > 0) {
-        simt_queue(stream, run_transfer, &t, sizeof t);
+        /* Unless something queued may still read there. */
+        if (kind == cudaMemcpyDeviceToHost && stream->waiting.first == NULL) {
+            memset(to, 0xff, bytes);
+        }
+        simt_queue(stream, run_copied, &t, sizeof t);
     }
     return cudaSuccess;
 }
 
 enum cudaError_t cudaMemsetAsync(void *data, int byte, size_t bytes, cudaStream_t stream)
 {
-    struct transfer t = { data, NULL, bytes, byte };
+    struct copied t = { data, NULL, bytes, byte };
     if (bytes > 0) {
-        simt_queue(stream, run_transfer, &t, sizeof t);
+        simt_queue(stream, run_copied, &t, sizeof t);
     }
     return cudaSuccess;
 }

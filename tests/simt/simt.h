@@ -5,7 +5,9 @@
  *
  * Streams are queues that run as late as they may: when somebody waits, and as far as that takes.
  * With SIMT_FEEDS=eager in the environment, all but the first one run as early as they may. A copy
- * that is not waited for, or that does not wait, shows in the one or the other.
+ * that is not waited for, or that does not wait, shows in the one or the other. Host memory that a
+ * copy will write holds 0xff from the moment it is asked for, if nothing else is queued. Any thread
+ * may ask and wait; one at a time gets to run what is queued.
  *
  * Made to find faults: shared memory and fresh device memory are filled with bytes of 0xff (NaN and
  * -1) before each block; device memory is host memory, so the sanitizers see what lies outside of
@@ -132,6 +134,7 @@ enum cudaError_t {
     cudaSuccess = 0,
     cudaErrorOutOfMemory = 2,
     cudaErrorInvalidConfiguration = 9,
+    cudaErrorNotReady = 600,
     cudaErrorIllegalAddress = 700,
     cudaErrorLaunchFailure = 719,
     cudaErrorStreamCaptureUnsupported = 900
@@ -144,7 +147,8 @@ enum cudaMemcpyKind {
 enum {
     cudaFuncAttributeMaxDynamicSharedMemorySize = 8,
     cudaStreamNonBlocking = 1,
-    cudaEventDisableTiming = 2
+    cudaEventDisableTiming = 2,
+    cudaHostRegisterDefault = 0
 };
 enum cudaStreamCaptureMode { cudaStreamCaptureModeThreadLocal = 1 };
 typedef struct simt_stream *cudaStream_t;
@@ -168,9 +172,11 @@ enum cudaError_t cudaMemGetInfo(size_t *free_bytes, size_t *total_bytes);
 enum cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned flags);
 enum cudaError_t cudaStreamDestroy(cudaStream_t stream);
 enum cudaError_t cudaStreamSynchronize(cudaStream_t stream);
+enum cudaError_t cudaStreamQuery(cudaStream_t stream);
 enum cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned flags);
 enum cudaError_t cudaEventCreateWithFlags(cudaEvent_t *event, unsigned flags);
 enum cudaError_t cudaEventDestroy(cudaEvent_t event);
+enum cudaError_t cudaEventSynchronize(cudaEvent_t event);
 enum cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream);
 enum cudaError_t cudaStreamBeginCapture(cudaStream_t stream, enum cudaStreamCaptureMode mode);
 enum cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t *graph);
@@ -184,6 +190,8 @@ enum cudaError_t cudaMalloc(void **data, size_t bytes);
 enum cudaError_t cudaFree(void *data);
 enum cudaError_t cudaMallocHost(void **data, size_t bytes);
 enum cudaError_t cudaFreeHost(void *data);
+enum cudaError_t cudaHostRegister(void *data, size_t bytes, unsigned flags);
+enum cudaError_t cudaHostUnregister(void *data);
 enum cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, enum cudaMemcpyKind kind,
                                  cudaStream_t stream);
 enum cudaError_t cudaMemsetAsync(void *data, int byte, size_t bytes, cudaStream_t stream);

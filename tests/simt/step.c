@@ -1,34 +1,35 @@
 /*
- * Training steps on the emulated device: the same bits whether micro-batches are recorded or not
- * and whether inputs are copied as early or as late as the streams allow, also across refreshes and
- * a live change of the rank; one wait a step (two where rows are chosen); no memory taken after the
- * second step; exactly the planned memory used.
+ * Training steps on the emulated device: the same bits whether micro-batches are recorded or not,
+ * whether inputs are copied as early or as late as the streams allow, and whether activations stay
+ * or leave the device, also across refreshes and a live change of the rank; one wait a step (two
+ * where rows are chosen); no memory taken after the second step; exactly the planned memory used.
  */
 #include <stdlib.h>
 #include <string.h>
 
+#include "engine/activation/store.h"
 #include "simt/order.h"
 #include "small.h"
 
 enum { STEPS = 6, CHANGE_AFTER = 4, RANK = 4, NEW_RANK = 2 };
 
-static const struct model_config config = { .family = "llama",
-                                            .model_type = "llama",
-                                            .hidden_size = 8,
-                                            .intermediate_size = 12,
-                                            .layers = 1,
-                                            .heads = 2,
-                                            .kv_heads = 1,
-                                            .head_size = 4,
-                                            .vocabulary = 20,
-                                            .max_positions = 32,
-                                            .rms_norm_eps = 1e-5,
-                                            .rope_theta = 10000.0,
-                                            .bos = -1,
-                                            .eos = -1,
-                                            .pad = -1,
-                                            .initializer_range = 0.3,
-                                            .dtype = DTYPE_F32 };
+static const struct model_config shallow = { .family = "llama",
+                                             .model_type = "llama",
+                                             .hidden_size = 8,
+                                             .intermediate_size = 12,
+                                             .layers = 1,
+                                             .heads = 2,
+                                             .kv_heads = 1,
+                                             .head_size = 4,
+                                             .vocabulary = 20,
+                                             .max_positions = 32,
+                                             .rms_norm_eps = 1e-5,
+                                             .rope_theta = 10000.0,
+                                             .bos = -1,
+                                             .eos = -1,
+                                             .pad = -1,
+                                             .initializer_range = 0.3,
+                                             .dtype = DTYPE_F32 };
 
 /* How the steps are run. */
 struct way {
@@ -37,6 +38,7 @@ struct way {
     bool reverse; /* order of blocks and threads */
     bool change;  /* of the rank, in the middle */
     int steps;    /* 0: STEPS */
+    int layers;   /* 0: as the configuration says */
 };
 
 struct outcome {
@@ -75,11 +77,19 @@ static void make_recipe(struct recipe *recipe, const char *const *words)
     }
 }
 
-static void change_rank(struct trainer *trainer, struct recipe *recipe, struct plan *plan)
+static struct model_config config_of(const struct way *way)
+{
+    struct model_config config = shallow;
+    config.layers = way->layers > 0 ? way->layers : shallow.layers;
+    return config;
+}
+
+static void change_rank(struct trainer *trainer, const struct model_config *config,
+                        struct recipe *recipe, struct plan *plan)
 {
     struct error err = { 0 };
     recipe->method_rank = NEW_RANK;
-    check(plan_make(recipe, &config, plan, &err), &err);
+    check(plan_make(recipe, config, plan, &err), &err);
     check(trainer_apply(trainer, recipe, plan->bytes, &err), &err);
 }
 
@@ -99,6 +109,7 @@ static void train(const struct recipe *wanted, const struct way *way, struct out
     struct plan plan;
     char why[256];
     struct dice dice = { .state = 99 };
+    struct model_config config = config_of(way);
     recipe_init(&recipe);
     recipe_copy(&recipe, wanted);
     setenv("SIMT_FEEDS", way->eager ? "eager" : "late", 1);
@@ -107,7 +118,8 @@ static void train(const struct recipe *wanted, const struct way *way, struct out
     assert_non_null(be);
     be->replays_off = !way->record;
     check(plan_make(&recipe, &config, &plan, &err), &err);
-    struct trainer *trainer = small_trainer(&recipe, &config, &plan, be);
+    struct store *store = small_store(&recipe, &plan, be);
+    struct trainer *trainer = small_trainer_with(&recipe, &config, &plan, be, store);
     struct batch *batch = calloc((size_t)recipe.batch_accumulate, sizeof *batch);
     for (int64_t i = 0; i < recipe.batch_accumulate; i++) {
         check(batch_init(&batch[i], recipe.batch_micro, recipe.data_sequence_length, &err), &err);
@@ -119,7 +131,7 @@ static void train(const struct recipe *wanted, const struct way *way, struct out
             small_batch(&dice, config.vocabulary, &batch[i]);
         }
         if (way->change && s == CHANGE_AFTER) {
-            change_rank(trainer, &recipe, &plan);
+            change_rank(trainer, &config, &recipe, &plan);
         }
         out->before[s] = be->tally;
         check(trainer_step(trainer, s + 1, batch, recipe.batch_accumulate, &result, &err), &err);
@@ -135,6 +147,7 @@ static void train(const struct recipe *wanted, const struct way *way, struct out
     }
     free(batch);
     trainer_close(trainer);
+    store_close(store);
     backend_close(be);
     recipe_free(&recipe);
 }
@@ -148,7 +161,7 @@ static void check_same(const struct outcome *a, const struct outcome *b)
 
 static void check_tally(const struct outcome *o, const struct way *way)
 {
-    for (int s = 0; s < STEPS; s++) {
+    for (int s = 0; s < (way->steps > 0 ? way->steps : STEPS); s++) {
         const struct backend_tally *before = &o->before[s];
         const struct backend_tally *after = &o->after[s];
         assert_int_equal(after->waits - before->waits, o->refreshed[s] ? 2 : 1);
@@ -221,12 +234,46 @@ static void test_ten_runs(void **state)
     recipe_free(&recipe);
 }
 
+/* What leaves the device comes back the same, however early or late the copies are made, and nobody
+ * waits for the device. Such micro-batches are never recorded. */
+static void offload_both_ways(const char *place, int layers, const char *const *words)
+{
+    static struct outcome plain;
+    static struct outcome other;
+    struct way way = { .record = true, .layers = layers, .steps = 3 };
+    struct recipe recipe;
+    make_recipe(&recipe, words);
+    train(&recipe, &way, &plain);
+    assert_true(plain.after[2].captures > 0);
+    set(&recipe, place);
+    for (int eager = 0; eager < 2; eager++) {
+        way.eager = eager == 1;
+        memset(&other, 0, sizeof other);
+        train(&recipe, &way, &other);
+        check_same(&plain, &other);
+        check_tally(&other, &way);
+        assert_int_equal(other.after[2].captures, 0);
+        assert_int_equal(other.after[2].replays, 0);
+    }
+    recipe_free(&recipe);
+}
+
+static void test_offload(void **state)
+{
+    (void)state;
+    offload_both_ways("activation.offload=ssd", 8, WORDS("method.name=full", "batch.accumulate=2"));
+    offload_both_ways(
+        "activation.offload=host", 5,
+        WORDS("method.name=grass", "activation.recompute=block", "precision.weights=bf16"));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_full),
         cmocka_unit_test(test_grass),
         cmocka_unit_test(test_ten_runs),
+        cmocka_unit_test(test_offload),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -33,6 +33,7 @@ static struct store *open_store(enum store_kind kind, size_t size, bool no_ring)
 {
     struct error err = { 0 };
     struct store *store = store_open(&(struct store_options){ .kind = kind,
+                                                              .be = cpu,
                                                               .directory = "/tmp",
                                                               .span_bytes = size,
                                                               .spans = SPANS,
@@ -52,7 +53,7 @@ static int pass(struct store *store, size_t size, unsigned seed, struct error *e
     int rc = 0;
     for (int i = 0; rc == 0 && i < SPANS; i++) {
         fill(made, size, seed + (unsigned)i);
-        rc = store_put(store, cpu, i, made, size, err);
+        rc = store_put(store, i, made, size, err);
         memset(made, 0xee, size); /* the device goes on with other things */
     }
     for (int i = SPANS - 1; rc == 0 && i >= 0; i--) {
@@ -60,7 +61,7 @@ static int pass(struct store *store, size_t size, unsigned seed, struct error *e
             rc = store_fetch(store, i - 1, err);
         }
         memset(got, 0xdd, size);
-        rc = rc == 0 ? store_take(store, cpu, i, got, size, err) : -1;
+        rc = rc == 0 ? store_take(store, i, got, size, err) : -1;
         fill(made, size, seed + (unsigned)i);
         if (rc == 0 && memcmp(made, got, size) != 0) {
             fail_msg("span %d came back with other bytes", i);
@@ -219,10 +220,10 @@ static void unwritten_spans_are_forwarded(void **state)
     disk.held = true;
     for (int i = 0; i < STORE_STAGING; i++) {
         fill(made, sizeof made, (unsigned)i);
-        assert_int_equal(store_put(store, cpu, i, made, sizeof made, &err), 0);
+        assert_int_equal(store_put(store, i, made, sizeof made, &err), 0);
     }
     for (int i = STORE_STAGING - 1; i >= 0; i--) {
-        assert_int_equal(store_take(store, cpu, i, got, sizeof got, &err), 0);
+        assert_int_equal(store_take(store, i, got, sizeof got, &err), 0);
         fill(made, sizeof made, (unsigned)i);
         assert_memory_equal(made, got, sizeof made);
     }
@@ -264,7 +265,7 @@ static void trouble_is_never_swallowed(void **state)
         /* And it goes on failing. */
         uint8_t bytes[10] = { 0 };
         store_reset(store);
-        assert_int_equal(store_put(store, cpu, 0, bytes, sizeof bytes, &err), -1);
+        assert_int_equal(store_put(store, 0, bytes, sizeof bytes, &err), -1);
         store_close(store);
     }
 }
@@ -277,7 +278,7 @@ static void a_broken_pass_can_be_forgotten(void **state)
     uint8_t made[5000] = { 1 };
     disk.delay_us = 2000;
     for (int i = 0; i < 6; i++) {
-        assert_int_equal(store_put(store, cpu, i, made, sizeof made, &err), 0);
+        assert_int_equal(store_put(store, i, made, sizeof made, &err), 0);
     }
     assert_int_equal(store_fetch(store, 0, &err), 0);
     store_reset(store);
@@ -290,7 +291,7 @@ static void a_place_that_cannot_be_used_is_refused(void **state)
     (void)state;
     struct error err = { 0 };
     struct store_options options = {
-        .kind = STORE_SSD, .directory = "/nowhere/at/all", .span_bytes = 100, .spans = 2
+        .kind = STORE_SSD, .be = cpu, .directory = "/nowhere/at/all", .span_bytes = 100, .spans = 2
     };
     assert_null(store_open(&options, &err));
     assert_non_null(strstr(err.message, "/nowhere/at/all"));

@@ -56,13 +56,37 @@ struct backend *small_backend(void)
     return be;
 }
 
+struct store *small_store(const struct recipe *recipe, const struct plan *plan, struct backend *be)
+{
+    struct error err = { 0 };
+    if (plan->offload_spans == 0) {
+        return NULL;
+    }
+    bool ssd = strcmp(recipe->activation_offload, "ssd") == 0;
+    struct store *store =
+        store_open(&(struct store_options){ .kind = ssd ? STORE_SSD : STORE_HOST,
+                                            .be = be,
+                                            .directory = "/tmp",
+                                            .span_bytes = plan->offload_span_bytes,
+                                            .spans = plan->offload_spans },
+                   &err);
+    check(store == NULL ? -1 : 0, &err);
+    return store;
+}
+
 struct trainer *small_trainer(const struct recipe *recipe, const struct model_config *config,
                               const struct plan *plan, struct backend *be)
+{
+    return small_trainer_with(recipe, config, plan, be, NULL);
+}
+
+struct trainer *small_trainer_with(const struct recipe *recipe, const struct model_config *config,
+                                   const struct plan *plan, struct backend *be, struct store *store)
 {
     struct error err = { 0 };
     struct trainer *trainer = trainer_open(
         &(struct trainer_options){
-            .recipe = recipe, .config = config, .be = be, .capacity = plan->bytes },
+            .recipe = recipe, .config = config, .be = be, .capacity = plan->bytes, .store = store },
         &err);
     check(trainer == NULL ? -1 : 0, &err);
     return trainer;

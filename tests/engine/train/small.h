@@ -28,6 +28,13 @@ void small_batch(struct dice *dice, int64_t vocabulary, struct batch *batch);
 /* A trainer with the recipe's random weights on the cpu, of exactly the planned size. */
 struct trainer *small_trainer(const struct recipe *recipe, const struct model_config *config,
                               const struct plan *plan, struct backend *be);
+/* With a place for offloaded activations. */
+struct trainer *small_trainer_with(const struct recipe *recipe, const struct model_config *config,
+                                   const struct plan *plan, struct backend *be,
+                                   struct store *store);
+
+/* The place that the recipe asks for, of the plan's size; NULL where nothing leaves. */
+struct store *small_store(const struct recipe *recipe, const struct plan *plan, struct backend *be);
 
 struct backend *small_backend(void);
 

@@ -42,23 +42,6 @@ static void deep_config(struct model_config *config, int64_t layers)
     config->layers = layers;
 }
 
-static struct store *store_for(const struct recipe *recipe, const struct plan *plan)
-{
-    struct error err = { 0 };
-    if (plan->offload_spans == 0) {
-        return NULL;
-    }
-    bool ssd = strcmp(recipe->activation_offload, "ssd") == 0;
-    struct store *store =
-        store_open(&(struct store_options){ .kind = ssd ? STORE_SSD : STORE_HOST,
-                                            .directory = "/tmp",
-                                            .span_bytes = plan->offload_span_bytes,
-                                            .spans = plan->offload_spans },
-                   &err);
-    check(store == NULL ? -1 : 0, &err);
-    return store;
-}
-
 static void train(int64_t layers, const char *const *words, struct outcome *out)
 {
     struct recipe recipe;
@@ -70,7 +53,7 @@ static void train(int64_t layers, const char *const *words, struct outcome *out)
     deep_config(&config, layers);
     check(plan_make(&recipe, &config, &plan, &err), &err);
     struct backend *be = small_backend();
-    struct store *store = store_for(&recipe, &plan);
+    struct store *store = small_store(&recipe, &plan, be);
     struct trainer *trainer = trainer_open(&(struct trainer_options){ .recipe = &recipe,
                                                                       .config = &config,
                                                                       .be = be,
@@ -221,7 +204,7 @@ static void a_full_disk_ends_the_step(void **state)
     check(plan_make(&recipe, &config, &plan, &err), &err);
     file_install_ops(&ops);
     struct backend *be = small_backend();
-    struct store *store = store_for(&recipe, &plan);
+    struct store *store = small_store(&recipe, &plan, be);
     struct trainer *trainer = trainer_open(&(struct trainer_options){ .recipe = &recipe,
                                                                       .config = &config,
                                                                       .be = be,

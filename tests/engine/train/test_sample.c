@@ -59,6 +59,7 @@ static void run_open(struct run *r, const char *const *words)
     r->be = small_backend();
     if (r->plan.offload_spans > 0) {
         r->store = store_open(&(struct store_options){ .kind = STORE_HOST,
+                                                       .be = r->be,
                                                        .span_bytes = r->plan.offload_span_bytes,
                                                        .spans = r->plan.offload_spans },
                               &err);
