@@ -14,11 +14,11 @@ DESTDIR ?=
 JOBS    ?= $(shell nproc 2>/dev/null || echo 2)
 CMAKE   ?= cmake
 
-# package=what shows that it is there: a program, <a header> or a pkg-config module
+# package=what shows that it is there: a program (@name), <a header> or a pkg-config module
 BUILD_NEEDS := pkg-config=pkg-config-program libncurses-dev=ncursesw libcjson-dev=libcjson \
                libsentencepiece-dev=sentencepiece 'libdnnl-dev=<dnnl.h>' libxxhash-dev=libxxhash \
                liburing-dev=liburing liblapack-dev=lapack
-TEST_NEEDS  := $(BUILD_NEEDS) libcmocka-dev=cmocka libvterm-dev=vterm
+TEST_NEEDS  := $(BUILD_NEEDS) libcmocka-dev=cmocka libvterm-dev=vterm tmux=@tmux
 
 .PHONY: build run test bench dist install torture format clean deps deps-test
 .DEFAULT_GOAL := build
@@ -31,6 +31,7 @@ for need in $(1); do \
     package=$${need%%=*}; sign=$${need#*=}; \
     case $$sign in \
     pkg-config-program) command -v pkg-config >/dev/null 2>&1 && continue ;; \
+    @*) command -v "$${sign#@}" >/dev/null 2>&1 && continue ;; \
     \<*) printf '#include %s\n' "$$sign" | $(CC) -E -x c - >/dev/null 2>&1 && continue ;; \
     *) pkg-config --exists "$$sign" >/dev/null 2>&1 && continue ;; \
     esac; \

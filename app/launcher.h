@@ -140,8 +140,10 @@ struct launcher {
     struct launcher_plan *plan;
     size_t plan_count, plan_capacity;
     bool planning;                    /* one is being made */
+    bool plan_outdated;               /* for settings that have changed since */
     struct launcher_preview *preview; /* the latest, or NULL */
     bool previewing;
+    bool preview_outdated;
     struct form form;
     struct launcher_run *run;
     int run_count;

@@ -50,6 +50,8 @@ const struct launcher_preview *launcher_preview_now(const struct launcher *launc
 void launcher_forget_plans(struct workbench *workbench)
 {
     workbench->launcher.plan_count = 0;
+    workbench->launcher.plan_outdated = workbench->launcher.planning;
+    workbench->launcher.preview_outdated = workbench->launcher.previewing;
     free(workbench->launcher.preview);
     workbench->launcher.preview = NULL;
     workbench->dirty = true;
@@ -120,6 +122,12 @@ void launcher_planned(struct workbench *workbench, const struct launcher_plan *p
     struct launcher *launcher = &workbench->launcher;
     struct launcher_plan *known = find_plan(launcher, plan->choice);
     launcher->planning = false;
+    if (launcher->plan_outdated) {
+        /* It was made for settings that are no longer those. */
+        launcher->plan_outdated = false;
+        launcher_want(workbench);
+        return;
+    }
     if (known) {
         *known = *plan;
     } else {
@@ -135,9 +143,11 @@ void launcher_planned(struct workbench *workbench, const struct launcher_plan *p
 
 void launcher_previewed(struct workbench *workbench, struct launcher_preview *preview)
 {
-    free(workbench->launcher.preview);
-    workbench->launcher.preview = preview;
-    workbench->launcher.previewing = false;
+    struct launcher *launcher = &workbench->launcher;
+    free(launcher->preview_outdated ? preview : launcher->preview);
+    launcher->preview = launcher->preview_outdated ? NULL : preview;
+    launcher->preview_outdated = false;
+    launcher->previewing = false;
     launcher_want(workbench);
 }
 

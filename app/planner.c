@@ -29,8 +29,9 @@ struct planner {
 void planner_refusal(const struct error *err, const int choice[LAUNCHER_LISTS],
                      struct launcher_plan *plan)
 {
-    memset(plan, 0, sizeof(*plan));
-    memcpy(plan->choice, choice, sizeof(plan->choice));
+    struct launcher_plan refusal = { .total_bytes = 0 };
+    memcpy(refusal.choice, choice, sizeof(refusal.choice)); /* it may be the plan's own */
+    *plan = refusal;
     snprintf(plan->message, sizeof(plan->message), "%.250s", err->message);
     snprintf(plan->hint, sizeof(plan->hint), "%.250s", err->hint);
 }

@@ -233,7 +233,7 @@ void screen_choice(const struct workbench *workbench, struct canvas *canvas, str
     for (int i = 0; i < launcher->run_count; i++) {
         running += strcmp(launcher->run[i].status, "running") == 0;
     }
-    snprintf(note, sizeof(note), "4 runs: %d, %d running (Tab)", launcher->run_count, running);
+    snprintf(note, sizeof(note), "runs: %d, %d running (Tab)", launcher->run_count, running);
     int pane = launcher->pane & 3;
     const struct launcher_preview *preview = launcher_preview_now(launcher);
     bool marked = pane == LAUNCHER_DATA && preview && preview->template_name[0];
