@@ -64,6 +64,33 @@ struct spot canvas_spot_at(const struct canvas *canvas, int x, int y)
     return (struct spot){ .target = TARGET_NONE };
 }
 
+const struct cell *canvas_row(const struct canvas *canvas, int y)
+{
+    return &canvas->cell[y * canvas->width];
+}
+
+bool canvas_row_is_wide(const struct canvas *canvas, int y)
+{
+    const struct cell *row = canvas_row(canvas, y);
+    for (int x = 0; x < canvas->width; x++) {
+        if (row[x].width != 1) {
+            return true;
+        }
+    }
+    return false;
+}
+
+bool canvas_row_differs(const struct canvas *a, const struct canvas *b, int y)
+{
+    return memcmp(canvas_row(a, y), canvas_row(b, y), (size_t)a->width * sizeof(struct cell)) != 0;
+}
+
+void canvas_copy(struct canvas *to, const struct canvas *from)
+{
+    size_t count = (size_t)from->width * (size_t)from->height;
+    memcpy(to->cell, from->cell, count * sizeof(struct cell));
+}
+
 struct rect rect_cut(struct rect a, struct rect b)
 {
     int left = a.x > b.x ? a.x : b.x;

@@ -75,6 +75,13 @@ void canvas_clear(struct canvas *canvas);
 struct rect canvas_clip(struct canvas *canvas, struct rect rect);
 void canvas_restore(struct canvas *canvas, struct rect clip);
 
+/* For canvases of the same size: a row of cells; whether some glyph in it has two columns; whether
+ * it differs; all cells copied. */
+const struct cell *canvas_row(const struct canvas *canvas, int y);
+bool canvas_row_is_wide(const struct canvas *canvas, int y);
+bool canvas_row_differs(const struct canvas *a, const struct canvas *b, int y);
+void canvas_copy(struct canvas *to, const struct canvas *from);
+
 /* One glyph. `code` must be printable and one column wide. */
 void canvas_put(struct canvas *canvas, int x, int y, uint32_t code, enum style style);
 void canvas_fill(struct canvas *canvas, struct rect rect, uint32_t code, enum style style);

@@ -4,10 +4,10 @@
 #include <math.h>
 #include <string.h>
 
-static const double piece_seconds = 0.08; /* a piece should take this long at most */
-static const double harm_seconds = 0.1;   /* and is too large if it took longer than this */
+static const double piece_seconds = 0.05; /* a piece should take this long at most */
+static const double harm_seconds = 0.08;  /* and is too large if it took longer than this */
 static const double first_patience = 0.5; /* for a terminal that never answered */
-static const double patience = 10;        /* for a line that stands still */
+static const double patience = 3;         /* for a line that stands still */
 
 void pace_open(struct pace *pace)
 {

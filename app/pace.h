@@ -3,9 +3,9 @@
  *
  * After every piece the terminal is asked for a sign of life (ESC [ 5 n); the next one waits for
  * the answer, so that there is never more than one piece under way, however long the line. From the
- * time it took follows how large a piece may be: what the line takes in PACE_SECONDS, so a key
- * never waits longer than that behind what was sent before it. A terminal that does not answer is
- * paced by its driver alone. No I/O here; times are monotonic seconds.
+ * time it took follows how large a piece may be: what the line takes in a twentieth of a second, so
+ * a key does not wait a tenth of one behind what was sent before it. A terminal that does not
+ * answer is paced by its driver alone. No I/O here; times are monotonic seconds.
  */
 #ifndef WINDROW_APP_PACE_H
 #define WINDROW_APP_PACE_H
@@ -13,7 +13,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-enum { PACE_LEAST_BYTES = 256, PACE_FIRST_BYTES = 4096, PACE_MOST_BYTES = 1 << 20 };
+enum { PACE_LEAST_BYTES = 200, PACE_FIRST_BYTES = 4096, PACE_MOST_BYTES = 1 << 20 };
 
 struct pace {
     bool answers;   /* the terminal answered at least once */

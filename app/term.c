@@ -168,47 +168,46 @@ static void put_cell(const struct terminal *term, int x, int y, const struct cel
     mvadd_wch(y, x, &glyph);
 }
 
-static const struct cell *row_of(const struct canvas *canvas, int y)
-{
-    return &canvas->cell[y * canvas->width];
-}
+/* Bytes that may still be sent in this frame. */
+struct room {
+    size_t limit;
+    size_t used;  /* when ncurses was last asked */
+    size_t cells; /* put since then */
+};
 
-static bool row_has_wide(const struct canvas *canvas, int y)
+/* Whether the room is used up. ncurses knows what its cells take once it has written them, which it
+ * is asked to do only when they might take all of the rest. */
+static bool is_full(struct terminal *term, struct room *room)
 {
-    for (int x = 0; x < canvas->width; x++) {
-        if (row_of(canvas, y)[x].width != 1) {
-            return true;
-        }
+    enum { CELL_BYTES = 16 }; /* with a change of style, in most cases */
+    if (room->used + room->cells * CELL_BYTES < room->limit) {
+        return false;
     }
-    return false;
+    refresh();
+    room->used = sender_size(&term->sender);
+    room->cells = 0;
+    return room->used >= room->limit;
 }
 
-static bool row_differs(const struct canvas *a, const struct canvas *b, int y)
+/* Puts a row, some columns at a time; false if there is no more room. */
+static bool put_row(struct terminal *term, const struct canvas *canvas, int y, struct room *room)
 {
-    return memcmp(row_of(a, y), row_of(b, y), (size_t)a->width * sizeof(struct cell)) != 0;
-}
-
-/* Puts a row, some columns at a time; false if the limit was reached. 0: there is none. */
-static bool put_row(struct terminal *term, const struct canvas *canvas, int y, size_t limit)
-{
-    const struct cell *row = row_of(canvas, y);
+    const struct cell *row = canvas_row(canvas, y);
     struct cell *old = &term->shown.cell[y * canvas->width];
-    bool wide = row_has_wide(canvas, y) || row_has_wide(&term->shown, y);
-    int step = limit == 0 || wide ? canvas->width : 32;
+    bool wide = canvas_row_is_wide(canvas, y) || canvas_row_is_wide(&term->shown, y);
+    int step = wide ? canvas->width : 16;
     for (int from = 0; from < canvas->width; from += step) {
         int to = from + step < canvas->width ? from + step : canvas->width;
         for (int x = from; x < to; x++) {
             bool same = !wide && memcmp(&row[x], &old[x], sizeof(*row)) == 0;
             if (!same && row[x].width > 0) {
                 put_cell(term, x, y, &row[x]);
+                room->cells++;
             }
         }
         memcpy(&old[from], &row[from], (size_t)(to - from) * sizeof(*row));
-        if (limit > 0) {
-            refresh();
-            if (sender_size(&term->sender) >= limit) {
-                return false;
-            }
+        if (is_full(term, room)) {
+            return false;
         }
     }
     return true;
@@ -217,10 +216,12 @@ static bool put_row(struct terminal *term, const struct canvas *canvas, int y, s
 /* Rows that differ from what is shown; what is new in this canvas before what is left of others. */
 static bool put_rows(struct terminal *term, const struct canvas *canvas, size_t limit)
 {
+    struct room room = { .limit = limit, .used = sender_size(&term->sender) };
     for (int pass = 0; pass < 2; pass++) {
         for (int y = 0; y < canvas->height; y++) {
-            bool fresh = pass == 1 || row_differs(canvas, &term->asked, y);
-            if (fresh && row_differs(canvas, &term->shown, y) && !put_row(term, canvas, y, limit)) {
+            bool fresh = pass == 1 || canvas_row_differs(canvas, &term->asked, y);
+            if (fresh && canvas_row_differs(canvas, &term->shown, y) &&
+                !put_row(term, canvas, y, &room)) {
                 return false;
             }
         }
@@ -238,12 +239,6 @@ static void collect(struct terminal *term, bool on)
     dup3(on ? term->sender.frame : STDOUT_FILENO, fileno(term->stream), O_CLOEXEC);
 }
 
-static void keep(struct canvas *copy, const struct canvas *canvas)
-{
-    memcpy(copy->cell, canvas->cell,
-           (size_t)canvas->width * (size_t)canvas->height * sizeof(struct cell));
-}
-
 static void begin_anew(struct terminal *term, const struct canvas *canvas)
 {
     canvas_close(&term->shown);
@@ -257,7 +252,6 @@ static void begin_anew(struct terminal *term, const struct canvas *canvas)
 
 int term_draw(struct terminal *term, const struct canvas *canvas)
 {
-    enum { ENOUGH = 32768 }; /* for any frame: no need to look at every piece */
     size_t limit = pace_limit(&term->sender.pace);
     if (term->sender.gone || !sender_ready(&term->sender)) {
         return term->sender.gone ? -1 : 0;
@@ -267,8 +261,8 @@ int term_draw(struct terminal *term, const struct canvas *canvas)
         term->shown.height != canvas->height) {
         begin_anew(term, canvas);
     }
-    bool whole = put_rows(term, canvas, limit >= ENOUGH ? 0 : limit);
-    keep(&term->asked, canvas);
+    bool whole = put_rows(term, canvas, limit);
+    canvas_copy(&term->asked, canvas);
     sender_frame(&term->sender, term->theme, whole);
     collect(term, false);
     return term->sender.gone ? -1 : whole;

@@ -23,7 +23,7 @@
 static void answer(const char *bytes, size_t size, void *context)
 {
     struct pty *pty = context;
-    ssize_t written = write(pty->fd, bytes, size);
+    ssize_t written = pty->mute ? 0 : write(pty->fd, bytes, size);
     (void)written;
 }
 
@@ -57,6 +57,9 @@ void pty_start(struct pty *pty, int width, int height, int (*child)(void *contex
         unsetenv("LINES");
         unsetenv("COLUMNS");
         unsetenv("NO_COLOR");
+        unsetenv("COLORTERM");
+        unsetenv("COLORFGBG");
+        unsetenv("WINDROW_THEME");
         setlocale(LC_CTYPE, "");
         _exit(child(context));
     }

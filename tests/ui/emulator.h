@@ -16,6 +16,7 @@ struct pty {
     VTerm *emulator;
     VTermScreen *screen;
     struct buffer bytes; /* everything the program wrote */
+    bool mute;           /* the emulator answers nothing */
     int width;
     int height;
 };
