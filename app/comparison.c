@@ -2,6 +2,7 @@
 #include "app/comparison.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -97,9 +98,27 @@ static void take_memory(struct comparison_run *run, int64_t step, const struct e
     *mark(&run->peaks, step) = (double)history_total(memory->peak_bytes);
 }
 
+/* "/runs/PARENT/checkpoints/step-000100" names the parent of a fork. */
+static void take_fork(struct comparison_run *run, const struct event_resume *resume)
+{
+    const char *path = resume->path;
+    const char *end = path != NULL ? strstr(path, "/checkpoints/") : NULL;
+    if (run->count > 0 || end == NULL || resume->reason == NULL ||
+        strcmp(resume->reason, "forked") != 0 || resume->from_step <= 0) {
+        return;
+    }
+    char *parent = xstrndup(path, (size_t)(end - path));
+    copy_text(&run->parent, path_base(parent));
+    run->fork_step = resume->from_step;
+    free(parent);
+}
+
 void comparison_run_take(struct comparison_run *run, const struct event *event)
 {
     switch (event->kind) {
+    case EVENT_RESUME:
+        take_fork(run, &event->resume);
+        break;
     case EVENT_START:
         take_start(run, &event->start);
         break;
@@ -180,6 +199,7 @@ void comparison_run_free(struct comparison_run *run)
     free(run->label);
     free(run->path);
     free(run->method);
+    free(run->parent);
     free(run->model);
     free(run->data);
     cJSON_Delete(run->recipe);
@@ -233,13 +253,14 @@ int comparison_add(struct comparison *comparison, const char *path, const char *
     return 0;
 }
 
-double comparison_position(const struct comparison_point *point, enum comparison_axis axis)
+double comparison_position(const struct comparison_run *run, const struct comparison_point *point,
+                           enum comparison_axis axis)
 {
     switch (axis) {
     case COMPARISON_TOKENS:
         return point->tokens;
     case COMPARISON_SECONDS:
-        return point->seconds;
+        return run->begin_seconds + point->seconds;
     case COMPARISON_STEPS:
         break;
     }
@@ -254,7 +275,7 @@ static size_t count_until(const struct comparison_run *run, enum comparison_axis
     size_t high = run->count;
     while (low < high) {
         size_t middle = low + (high - low) / 2;
-        if (comparison_position(&run->point[middle], axis) > position) {
+        if (comparison_position(run, &run->point[middle], axis) > position) {
             high = middle;
         } else {
             low = middle + 1;
@@ -297,7 +318,7 @@ double comparison_loss(const struct comparison_run *run, enum comparison_axis ax
 
 double comparison_end(const struct comparison_run *run, enum comparison_axis axis)
 {
-    return run->count > 0 ? comparison_position(&run->point[run->count - 1], axis) : 0.0;
+    return run->count > 0 ? comparison_position(run, &run->point[run->count - 1], axis) : 0.0;
 }
 
 /* The newest number told until the last of `end` points. */
@@ -356,13 +377,73 @@ static double least(const struct comparison *comparison, enum comparison_axis ax
         if (run->count == 0) {
             return (double)NAN;
         }
-        found = fmin(found, comparison_position(&run->point[run->count - 1], axis));
+        found = fmin(found, comparison_position(run, &run->point[run->count - 1], axis));
     }
     return isfinite(found) ? found : (double)NAN;
 }
 
+/* The run that a fork was made from, if it is there. */
+static const struct comparison_run *parent_of(const struct comparison *comparison,
+                                              const struct comparison_run *run)
+{
+    for (size_t i = 0; run->parent != NULL && i < comparison->count; i++) {
+        const struct comparison_run *other = &comparison->run[i];
+        const char *name = other->path[0] != '\0' ? path_base(other->path) : other->label;
+        if (other != run && strcmp(name, run->parent) == 0) {
+            return other;
+        }
+    }
+    return NULL;
+}
+
+/* Forks of forks: as many passes as there are runs carry the time down every line of descent. */
+static void find_beginnings(struct comparison *comparison)
+{
+    for (size_t i = 0; i < comparison->count; i++) {
+        comparison->run[i].begin_seconds = 0.0;
+    }
+    for (size_t pass = 0; pass < comparison->count; pass++) {
+        for (size_t i = 0; i < comparison->count; i++) {
+            struct comparison_run *run = &comparison->run[i];
+            const struct comparison_run *parent = parent_of(comparison, run);
+            size_t until =
+                parent != NULL ? count_until(parent, COMPARISON_STEPS, (double)run->fork_step) : 0;
+            if (until > 0) {
+                run->begin_seconds =
+                    comparison_position(parent, &parent->point[until - 1], COMPARISON_SECONDS);
+            }
+        }
+    }
+}
+
+struct comparison_note comparison_fork_note(const struct comparison *comparison,
+                                            const char *letters)
+{
+    struct comparison_note note = { "" };
+    char groups[2][32] = { "", "" };
+    for (size_t i = 0; i < comparison->count && i < strlen(letters); i++) {
+        const struct comparison_run *run = &comparison->run[i];
+        if (run->parent != NULL) {
+            char *group = groups[run->begin_seconds > 0.0 ? 0 : 1];
+            size_t used = strlen(group);
+            snprintf(group + used, sizeof groups[0] - used, "%s%c", used > 0 ? ", " : "",
+                     letters[i]);
+        }
+    }
+    if (groups[0][0] != '\0') {
+        snprintf(note.text, sizeof note.text, "%s after its parent", groups[0]);
+    }
+    if (groups[1][0] != '\0') {
+        size_t used = strlen(note.text);
+        snprintf(note.text + used, sizeof note.text - used, "%s%s since its fork",
+                 used > 0 ? "; " : "", groups[1]);
+    }
+    return note;
+}
+
 void comparison_finish(struct comparison *comparison)
 {
+    find_beginnings(comparison);
     comparison->equal_tokens = least(comparison, COMPARISON_TOKENS);
     comparison->equal_seconds = least(comparison, COMPARISON_SECONDS);
     for (size_t i = 0; i < comparison->count; i++) {

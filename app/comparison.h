@@ -5,6 +5,10 @@
  * Time is the sum of the durations of the steps (training alone: neither reading, evaluating nor
  * saving), so a run that was interrupted and resumed compares fairly. "Equal" means as far as the
  * run that got least far: its last token, its last second.
+ *
+ * A fork begins at the step and the tokens of its parent. Where the parent is among the runs, its
+ * time up to there counts for the fork too; where it is not, nobody knows that time, and the fork's
+ * counts from the fork. comparison_fork_note says which it is.
  */
 #ifndef WINDROW_APP_COMPARISON_H
 #define WINDROW_APP_COMPARISON_H
@@ -20,7 +24,7 @@ enum comparison_axis { COMPARISON_STEPS, COMPARISON_TOKENS, COMPARISON_SECONDS }
 struct comparison_point {
     int64_t step;
     double tokens;  /* positions processed since the start of the run */
-    double seconds; /* of training since the start of the run */
+    double seconds; /* of training since the start of the run, or its fork */
     float loss;     /* of the step; NaN if it was skipped */
     /* Sums over all finite steps up to this one: the mean of any span is two look-ups. */
     double loss_sum;
@@ -47,6 +51,9 @@ struct comparison_run {
     char *data;
     enum run_status status;
     cJSON *recipe; /* resolved, as an object; NULL if unknown */
+    char *parent;  /* name of the run it was forked from; NULL: it is no fork */
+    int64_t fork_step;
+    double begin_seconds; /* of the parents up to the fork; 0 if they are not there */
     int64_t total_steps;
     int64_t parameters;
     int64_t trained_parameters;
@@ -115,7 +122,16 @@ double comparison_value(const struct comparison_run *run, enum comparison_metric
                         enum comparison_axis axis, double from, double to);
 
 /* Where a point lies on an axis. */
-double comparison_position(const struct comparison_point *point, enum comparison_axis axis);
+double comparison_position(const struct comparison_run *run, const struct comparison_point *point,
+                           enum comparison_axis axis);
+
+/* How the time of forks is counted, for a header: "c after its parent; d since its fork", with the
+ * letters of the runs; "" without forks. */
+struct comparison_note {
+    char text[96];
+};
+struct comparison_note comparison_fork_note(const struct comparison *comparison,
+                                            const char *letters);
 
 /* Mean loss of the steps in the last tenth before `position` (at least one step): a single step's
  * loss is mostly noise of its batch. NaN if the run has none there. */

@@ -371,7 +371,12 @@ static void add_sample(struct history *history, const struct event *event)
     sample->step = event->step == EVENT_UNKNOWN ? history->step : history_sane(event->step);
     sample->prompt = xstrdup(event->sample.prompt ? event->sample.prompt : "");
     sample->text = xstrdup(event->sample.text ? event->sample.text : "");
-    say(history, event, "sample: %.100s", sample->text);
+    char line[101];
+    snprintf(line, sizeof(line), "%s", sample->text);
+    for (char *c = line; *c; c++) {
+        *c = *c == '\n' || *c == '\t' ? ' ' : *c;
+    }
+    say(history, event, "sample: %s", line);
 }
 
 static void add_setting(struct history *history, const struct event *event)

@@ -24,6 +24,11 @@ struct plan {
     /* The same by family of operations; refresh_count is all 0 where nothing is refreshed. */
     struct op_count step_count[OP_FAMILY_COUNT];
     struct op_count refresh_count[OP_FAMILY_COUNT];
+    /* What ranks sum and spread in a step, without and with refresh, and what each sends for that
+     * at least (struct comm_counts). */
+    int ranks;
+    double step_payload_bytes, step_wire_bytes;
+    double refresh_payload_bytes, refresh_wire_bytes;
     int64_t checkpoint_bytes; /* of one checkpoint on disk, headers included, within 1 % */
     int64_t parameters;
     int64_t trained;
@@ -37,6 +42,9 @@ struct plan {
 
 int plan_make(const struct recipe *recipe, const struct model_config *config, struct plan *plan,
               struct error *err);
+/* The same for each of several ranks. */
+int plan_make_ranks(const struct recipe *recipe, const struct model_config *config, int ranks,
+                    struct plan *plan, struct error *err);
 
 /* Whether the recipe's device means a GPU; "auto" does if there is one. The plan of such a recipe
  * holds what its kernels work in. */

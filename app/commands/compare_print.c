@@ -178,7 +178,7 @@ static void sample_curve(const struct comparison_run *run, enum comparison_axis 
         curve[x] = 0.0;
     }
     for (size_t i = 0; i < run->count; i++) {
-        double at = comparison_position(&run->point[i], axis) / end * CHART_WIDTH;
+        double at = comparison_position(run, &run->point[i], axis) / end * CHART_WIDTH;
         if (!isfinite((double)run->point[i].loss) || !(at >= 0.0)) {
             continue;
         }
@@ -217,7 +217,7 @@ static void print_chart(const struct comparison *comparison, enum comparison_axi
     for (size_t i = 0; i < comparison->count; i++) {
         const struct comparison_run *run = &comparison->run[i];
         if (run->count > 0) {
-            end = fmax(end, comparison_position(&run->point[run->count - 1], axis));
+            end = fmax(end, comparison_position(run, &run->point[run->count - 1], axis));
         }
     }
     if (!(end > 0.0)) {
@@ -297,6 +297,10 @@ static void print_text(const struct comparison *comparison, enum comparison_axis
                 "tenth before that.\n",
                 text_count(comparison->equal_tokens).text,
                 text_duration(comparison->equal_seconds).text);
+    struct comparison_note note = comparison_fork_note(comparison, "abcdefghijklmnopqrstuvwxyz");
+    if (note.text[0] != '\0') {
+        output_data("time of forks: %s.\n", note.text);
+    }
     print_against_first(comparison);
     print_differences(comparison);
     print_chart(comparison, axis);
@@ -365,7 +369,8 @@ static void add_curve(cJSON *item, const struct comparison_run *run)
         cJSON *point = json_append_object(curve);
         json_add_number(point, "step", (double)run->point[i].step);
         json_add_number(point, "tokens", run->point[i].tokens);
-        json_add_number(point, "seconds", run->point[i].seconds);
+        json_add_number(point, "seconds",
+                        comparison_position(run, &run->point[i], COMPARISON_SECONDS));
         json_add_number(point, "loss", (double)run->point[i].loss);
     }
 }
@@ -383,6 +388,11 @@ static void print_json(const struct comparison *comparison)
         cJSON *item = json_append_object(runs);
         json_add_text(item, "run", run->label);
         json_add_text(item, "path", run->path);
+        if (run->parent != NULL) {
+            json_add_text(item, "forked_from", run->parent);
+            json_add_number(item, "fork_step", (double)run->fork_step);
+            json_add_number(item, "begin_seconds", run->begin_seconds);
+        }
         json_add_text(item, "status", run_status_names[run->status]);
         json_add_text(item, "method", run->method);
         for (int c = 0; c < COLUMNS; c++) {

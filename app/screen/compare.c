@@ -98,9 +98,15 @@ static void draw_chart(const struct workbench *workbench, struct canvas *canvas,
                        const struct compare_view *view)
 {
     const struct compare *compare = &workbench->compare;
-    char note[80];
-    snprintf(note, sizeof(note), "by %s%s", axis_names[compare->axis],
-             compare->linear ? "" : ", log");
+    char note[160];
+    char letters[COMPARE_OTHERS + 2] = "";
+    for (size_t i = 0; i < view->all.count; i++) {
+        letters[i] = compare_letter(view->row[i]);
+    }
+    struct comparison_note forks = comparison_fork_note(&view->all, letters);
+    bool told = compare->axis == COMPARISON_SECONDS && forks.text[0];
+    snprintf(note, sizeof(note), "by %s%s%s%s%s", axis_names[compare->axis], told ? " (" : "",
+             told ? forks.text : "", told ? ")" : "", compare->linear ? "" : ", log");
     struct rect inside =
         widget_box(canvas, area, comparison_metric_names[compare->metric], note, true);
     struct rect before = canvas_clip(canvas, inside);
@@ -196,8 +202,10 @@ static void draw_verdict(const struct compare_view *view, struct canvas *canvas,
         return;
     }
     canvas_printf(canvas, line.x, line.y, line.width, STYLE_TEXT,
-                  "a against %c: loss %+.3f at =tokens, %+.3f at =time, %.2fx memory, %.2fx "
-                  "speed",
+                  line.width < 80
+                      ? "a to %c: loss %+.3f =tokens, %+.3f =time, %.2fx memory, %.2fx speed"
+                      : "a against %c: loss %+.3f at =tokens, %+.3f at =time, %.2fx memory, %.2fx "
+                        "speed",
                   compare_letter(row), own->loss_equal_tokens - other->loss_equal_tokens,
                   own->loss_equal_seconds - other->loss_equal_seconds,
                   (double)own->peak_total_bytes / (double)other->peak_total_bytes,

@@ -79,38 +79,76 @@ static void draw_tabs(const struct workbench *workbench, struct canvas *canvas, 
     }
 }
 
-/* Offers what the keys do here and now, in the order of the table, help always at the right. */
+/* What a key is called here and now; NULL if it is not offered. */
+static const char *footer_label(const struct workbench *workbench, const struct action_row *row)
+{
+    if (!row->label || !(row->context & workbench_context(workbench)) ||
+        (row->engine && !workbench_live(workbench)) || row->action == ACTION_HELP) {
+        return NULL;
+    }
+    if (row->action == ACTION_PAUSE && strcmp(workbench->history.state, "paused") == 0) {
+        return "go on";
+    }
+    if (row->action == ACTION_ENTER && workbench->mode == MODE_LAUNCHER &&
+        workbench->launcher.pane == LAUNCHER_LISTS) {
+        return "open run";
+    }
+    if (row->action == ACTION_ENTER && workbench->screen == SCREEN_LAYERS && workbench->detail &&
+        workbench->mode == MODE_RUN) {
+        return "all matrices";
+    }
+    return row->label;
+}
+
+static int footer_key(struct canvas *canvas, int x, int y, const struct action_row *row,
+                      const char *label)
+{
+    char key[16];
+    keymap_key_name(row->key[0], key, sizeof(key));
+    canvas_spot(canvas, (struct rect){ x, y, (int)(strlen(key) + strlen(label)) + 1, 1 },
+                TARGET_KEY, (int)row->key[0]);
+    x += canvas_text(canvas, x, y, 16, STYLE_KEY, key) + 1;
+    return x + canvas_text(canvas, x, y, 40, STYLE_TEXT, label) + 2;
+}
+
+static int footer_width(const struct action_row *row, const char *label)
+{
+    char key[16];
+    keymap_key_name(row->key[0], key, sizeof(key));
+    return (int)(strlen(key) + strlen(label)) + 1;
+}
+
+/* Offers what the keys do here and now: those of this screen first, then those of every screen,
+ * each in the order of the table. The way out and help always stand at the right. */
 static void draw_footer(const struct workbench *workbench, struct canvas *canvas, struct rect area)
 {
-    const char *help = "? help";
-    int room = area.width - (int)strlen(help) - 3;
-    int x = 1;
-    for (size_t i = 0; i < keymap_count; i++) {
-        const struct action_row *row = &keymap_rows[i];
-        if (!row->label || !(row->context & workbench_context(workbench)) ||
-            (row->engine && !workbench_live(workbench)) || row->action == ACTION_HELP) {
-            continue;
-        }
-        char key[16];
-        keymap_key_name(row->key[0], key, sizeof(key));
-        const char *label = row->label;
-        if (row->action == ACTION_PAUSE && strcmp(workbench->history.state, "paused") == 0) {
-            label = "go on";
-        } else if (row->action == ACTION_ENTER && workbench->mode == MODE_LAUNCHER &&
-                   workbench->launcher.pane == LAUNCHER_LISTS) {
-            label = "open run";
-        }
-        if (x + (int)strlen(key) + (int)strlen(label) + 1 > room) {
-            break;
-        }
-        canvas_spot(canvas, (struct rect){ x, area.y, (int)(strlen(key) + strlen(label)) + 1, 1 },
-                    TARGET_KEY, (int)row->key[0]);
-        x += canvas_text(canvas, x, area.y, room - x, STYLE_KEY, key) + 1;
-        x += canvas_text(canvas, x, area.y, room - x, STYLE_TEXT, label) + 2;
+    const struct action_row *out = NULL;
+    const struct action_row *help = keymap_row(ACTION_HELP);
+    int room = area.width - footer_width(help, help->label) - 1;
+    for (size_t i = 0; i < keymap_count && !out; i++) {
+        bool leaves = keymap_rows[i].key[0] == 'q';
+        out = leaves && footer_label(workbench, &keymap_rows[i]) ? &keymap_rows[i] : NULL;
     }
-    canvas_spot(canvas, (struct rect){ area.width - 7, area.y, 6, 1 }, TARGET_KEY, '?');
-    canvas_text(canvas, area.width - (int)strlen(help) - 1, area.y, 1, STYLE_KEY, "?");
-    canvas_text(canvas, area.width - (int)strlen(help) + 1, area.y, 4, STYLE_TEXT, "help");
+    footer_key(canvas, room, area.y, help, help->label);
+    if (out) {
+        room -= footer_width(out, out->label) + 2;
+        footer_key(canvas, room, area.y, out, out->label);
+    }
+    int x = 1;
+    for (int pass = 0; pass < 2; pass++) {
+        for (size_t i = 0; i < keymap_count; i++) {
+            const struct action_row *row = &keymap_rows[i];
+            const char *label = footer_label(workbench, row);
+            bool wide = (row->context & IN_RUN) == IN_RUN;
+            if (!label || row == out || wide != (pass == 1)) {
+                continue;
+            }
+            if (x + footer_width(row, label) > room - 2) {
+                return;
+            }
+            x = footer_key(canvas, x, area.y, row, label);
+        }
+    }
 }
 
 /* Without an answer to show, the line says what goes on. */

@@ -58,7 +58,7 @@ static void draw_settings(const struct workbench *workbench, struct canvas *canv
     canvas_restore(canvas, before);
 }
 
-/* Wrapped text; the next free row. */
+/* Wrapped text, cut with a sign where it has no room; the next free row. */
 static int paragraph(struct canvas *canvas, struct rect area, enum style style, const char *text)
 {
     size_t size = strlen(text);
@@ -66,8 +66,9 @@ static int paragraph(struct canvas *canvas, struct rect area, enum style style, 
     for (size_t at = 0; at < size && y < area.y + area.height;) {
         size_t next = 0;
         size_t length = text_wrap(text + at, size - at, area.width, &next);
+        bool last = y == area.y + area.height - 1;
         canvas_text_size(canvas, (struct rect){ area.x, y++, area.width, 1 }, style, text + at,
-                         length);
+                         last ? size - at : length);
         at += next > 0 ? next : size;
     }
     return y;
@@ -217,7 +218,9 @@ static void draw_effect(const struct workbench *workbench, struct canvas *canvas
     const struct tune_row *row = &tune->row[tune->cursor];
     canvas_text(canvas, line.x, line.y++, line.width, STYLE_STRONG, row->field->key);
     /* The more there is to say about the change, the less the setting is explained. */
-    int words = inside.height > 12 ? 4 : row->staged[0] || row->applied_step >= 0 ? 1 : 4;
+    int words = inside.height > 12 || !(row->staged[0] || row->applied_step >= 0) ? 4
+                : row->staged[0] && !row->refusal[0] && inside.height > 9         ? 3
+                                                                                  : 1;
     line.y = paragraph(canvas, (struct rect){ line.x, line.y, line.width, words }, STYLE_DIM,
                        row->field->help) +
              (inside.height > 9);

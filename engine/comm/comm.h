@@ -1,8 +1,17 @@
 /*
- * Collectives between the ranks of a run.
+ * Collectives between the ranks of a run: processes that train the same model on shares of the same
+ * batch (data parallelism), each with all weights.
  *
- * One rank today ("single"): every collective is the identity. Training code calls it where several
- * ranks would meet, so that data-parallel engines are one more file.
+ * Training code says what is summed or spread; engines say how: "single" (one rank, every
+ * collective is the identity), "imaginary" (N ranks of which only this one exists: what a plan
+ * counts with), "host" (through host memory, over a transport of transport.h: MPI), and "nccl" (on
+ * the device). All ranks ask for the same collectives in the same order.
+ *
+ * Sums are made in the order of the ranks, in fp32, and rounded once to the tensor's dtype; every
+ * rank ends with the same bits. (Of "nccl" only the latter holds.)
+ *
+ * Errors are latched as on backends: the first one is written to `error` with the collective named,
+ * later collectives do nothing, and comm_check reports it.
  */
 #ifndef WINDROW_ENGINE_COMM_COMM_H
 #define WINDROW_ENGINE_COMM_COMM_H
@@ -11,24 +20,77 @@
 #include "kernels/backend.h"
 
 struct comm;
+struct transport;
+
+/* What has been asked for since the start. `payload_bytes`: of the tensors; `wire_bytes`: what each
+ * rank sends at least, 2 (P - 1) / P of a sum and (P - 1) / P of a spread, as a ring does. */
+struct comm_counts {
+    int64_t calls;
+    double payload_bytes;
+    double wire_bytes;
+};
 
 struct comm_ops {
-    const char *name; /* "single" */
-    /* Sums `tensor` over all ranks, in rank order, in place. */
-    void (*all_reduce)(struct comm *comm, struct backend *be, struct tensor *tensor);
-    /* Sums a host number over all ranks. */
-    int64_t (*sum_count)(struct comm *comm, int64_t count);
+    const char *name;
+    void (*sum)(struct comm *comm, struct backend *be, struct tensor *tensor);
+    void (*spread)(struct comm *comm, struct backend *be, struct tensor *tensor);
+    void (*broadcast)(struct comm *comm, void *data, size_t bytes);
+    void (*gather)(struct comm *comm, const void *mine, void *all, size_t bytes);
+    /* May be NULL. */
+    void (*on_wait)(struct comm *comm, bool (*waiting)(void *context), void *context);
     void (*close)(struct comm *comm);
 };
 
 struct comm {
     const struct comm_ops *ops;
-    int rank;
-    int ranks;
+    int rank;  /* of this process, from 0 */
+    int ranks; /* in all */
+    int local_rank;
+    bool imaginary; /* the other ranks do not exist */
+    struct comm_counts counts;
+    char last[128]; /* the collective under way or done last, "sum of x.weight"; for messages */
+    bool failed;
+    char error[512];
+    void *state;
 };
 
-/* Opens "single". NULL with an error for engines that are not built in. */
-struct comm *comm_open(const char *name, struct error *err);
+/* One rank. */
+struct comm *comm_open_single(void);
+/* Rank `rank` of `ranks`, alone: sums keep their own share, what others would send is zero. */
+struct comm *comm_open_imaginary(int rank, int ranks);
+/* Over a transport, which it owns from now on. */
+struct comm *comm_open_host(struct transport *transport);
+/* NULL: nothing. */
 void comm_close(struct comm *comm);
+
+/* Sums a tensor (fp32 or bf16) over all ranks, in place. */
+void comm_sum(struct comm *comm, struct backend *be, struct tensor *tensor);
+
+/* Rows [first, first + count) of `rows` that belong to a rank: shares are equal, but for the last
+ * ones, which may be shorter or empty. */
+struct comm_share {
+    int64_t first;
+    int64_t count;
+};
+struct comm_share comm_share_of(const struct comm *comm, int rank, int64_t rows);
+/* Rows of the largest share: what a rank makes room for. */
+int64_t comm_share_rows(const struct comm *comm, int64_t rows);
+/* Gives every rank all rows of a matrix, of which each holds its own share. */
+void comm_spread(struct comm *comm, struct backend *be, struct tensor *tensor);
+
+/* On host memory: from rank 0 to all; and of each rank `bytes` at `mine`, put together in the order
+ * of ranks at `all`. `what` names it in messages. */
+void comm_broadcast(struct comm *comm, const char *what, void *data, size_t bytes);
+void comm_gather(struct comm *comm, const char *what, const void *mine, void *all, size_t bytes);
+int64_t comm_sum_count(struct comm *comm, int64_t count);
+
+/* While this rank waits for others, `waiting` is called again and again; once it returns false, the
+ * collective is given up. */
+void comm_on_wait(struct comm *comm, bool (*waiting)(void *context), void *context);
+
+/* Latches an error (printf style), if none is latched yet. */
+void comm_fail(struct comm *comm, const char *format, ...) __attribute__((format(printf, 2, 3)));
+/* 0, or -1 with what is latched. */
+int comm_check(const struct comm *comm, struct error *err);
 
 #endif

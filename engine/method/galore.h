@@ -30,9 +30,10 @@
  *              second moment, which stays positive
  *   reset      zero, and their age with them
  *
- * One report a refreshed matrix: captured_energy is ||R||^2 / (||R||^2 + what lies outside), the
- * latter estimated from GALORE_PROBES random directions, E ||dW (I - Q Q^T) w||^2 for normal w;
- * overlap is ||C||^2 / r; the rest has no meaning here and is absent.
+ * One report a refreshed matrix (of several ranks: by the first one's tokens): captured_energy is
+ * ||R||^2 / (||R||^2 + what lies outside), the latter estimated from GALORE_PROBES random
+ * directions, E ||dW (I - Q Q^T) w||^2 for normal w; overlap is ||C||^2 / r; the rest has no
+ * meaning here and is absent.
  */
 #ifndef WINDROW_ENGINE_METHOD_GALORE_H
 #define WINDROW_ENGINE_METHOD_GALORE_H

@@ -6,6 +6,7 @@
 /* One matrix, its micro-batch and the memory that the search goes through. */
 struct search {
     struct backend *be;
+    struct comm *comm;
     struct memory *memory;
     const struct galore_operands *operands;
     struct random_key key;
@@ -26,6 +27,7 @@ static void power_half(struct search *s, struct tensor *to, const struct galore_
     }
     galore_thin(s->be, &s->thin, from_side, &basis);
     galore_wide(s->be, to, to_side, &s->thin, 0.0f);
+    comm_sum(s->comm, s->be, to);
     op_orthonormalize(s->be,
                       &(struct orthonormalize){ .y = to, .scratch = &s->scratch, .key = s->key });
 }
@@ -75,6 +77,7 @@ static void find_singular_vectors(struct search *s, const struct galore_part *pa
                                        .transpose_a = true,
                                        .a_first = part->part->first,
                                        .a_columns = rows });
+    comm_sum(s->comm, s->be, &dw);
     op_matmul(s->be, &(struct matmul){ .c = &squared,
                                        .a = &dw,
                                        .b = &dw,
@@ -99,6 +102,7 @@ void galore_refresh_part(struct method *method, struct pass *pass, struct galore
     struct memory_position mark = memory_mark(pass->memory, MEMORY_WORKSPACE);
     struct galore_operands operands = galore_operands_of(part, dy, x);
     struct search search = { .be = pass->be,
+                             .comm = method->comm,
                              .memory = pass->memory,
                              .operands = &operands,
                              .key = key_of(method, part),

@@ -83,7 +83,7 @@ int64_t grass_used(const int32_t *index, int64_t count);
 void grass_upload_index(struct method *method, struct grass_part *part, const int32_t *local,
                         struct tensor *index);
 
-/* dW of one matrix and micro-batch, in the workspace. */
+/* dW of one matrix, micro-batch and rank, in the workspace. */
 struct tensor grass_form_gradient(struct method *method, struct pass *pass,
                                   const struct grass_part *part, const struct tensor *dy,
                                   const struct tensor *x);
@@ -129,7 +129,8 @@ void grass_guard_unselected(struct method *method);
 void grass_move_unselected(struct method *method, struct pass *pass, struct grass_part *part,
                            const struct tensor *dy, const struct tensor *x);
 
-/* The refresh of a part, and the move of what it leaves, where dW has been formed already. */
+/* The refresh of a part, and the move of what it leaves, where dW of all ranks has been formed
+ * already. */
 void grass_refresh_formed(struct method *method, struct pass *pass, struct grass_part *part,
                           const struct tensor *dw);
 void grass_move_formed(struct method *method, struct pass *pass, struct grass_part *part,

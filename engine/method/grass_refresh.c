@@ -80,6 +80,7 @@ static void sketch_norms(struct method *method, struct pass *pass, const struct 
         op_matmul(pass->be,
                   &(struct matmul){ .c = &sketch, .a = &thin, .b = x, .transpose_a = true });
     }
+    comm_sum(method->comm, pass->be, &sketch);
     op_squared_norms(pass->be, norms, &sketch, part->side);
     memory_release(pass->memory, MEMORY_WORKSPACE, mark);
 }
@@ -109,6 +110,9 @@ static void choose(struct method *method, struct backend *be, struct grass_part 
     if (dw != NULL) {
         op_select(be, &args);
         op_gather(be, &part->gradient, dw, &part->next_index, part->side);
+        if (method->comm->rank > 0) {
+            op_zero(be, &part->gradient); /* dw is that of all ranks: one keeps it */
+        }
     }
     if (dw == NULL || part->offset != 0) {
         args.offset = part->offset;
@@ -154,6 +158,7 @@ void grass_refresh_part(struct method *method, struct pass *pass, struct grass_p
         choose(method, pass->be, part, NULL, &norms);
     } else {
         struct tensor dw = grass_form_gradient(method, pass, part, dy, x);
+        comm_sum(method->comm, pass->be, &dw);
         choose_from_gradient(method, pass, part, &dw);
     }
     memory_release(pass->memory, MEMORY_WORKSPACE, mark);

@@ -44,7 +44,10 @@ void grass_guard_unselected(struct method *method)
         }
         op_sum_squares(method->be, &grass->guard_sum, &grass->group[g].gradient, true);
     }
-    op_clip(method->be, &grass->guard, &grass->guard_sum, method->loss, 0.0f);
+    /* Of the losses too: what one rank finds, all must know. */
+    op_sum_squares(method->be, &grass->guard_sum, method->loss, true);
+    comm_sum(method->comm, method->be, &grass->guard_sum);
+    op_clip(method->be, &grass->guard, &grass->guard_sum, &grass->guard_sum, 0.0f);
 }
 
 void grass_move_formed(struct method *method, struct pass *pass, struct grass_part *part,
@@ -85,6 +88,7 @@ void grass_move_unselected(struct method *method, struct pass *pass, struct gras
 {
     struct memory_position mark = memory_mark(pass->memory, MEMORY_WORKSPACE);
     struct tensor dw = grass_form_gradient(method, pass, part, dy, x);
+    comm_sum(method->comm, pass->be, &dw);
     grass_move_formed(method, pass, part, &dw);
     memory_release(pass->memory, MEMORY_WORKSPACE, mark);
 }

@@ -10,6 +10,7 @@
 #ifndef WINDROW_ENGINE_METHOD_METHOD_H
 #define WINDROW_ENGINE_METHOD_METHOD_H
 
+#include "engine/comm/comm.h"
 #include "engine/method/selection.h"
 #include "engine/method/state.h"
 #include "engine/model/model.h"
@@ -108,7 +109,9 @@ struct method_ops {
     /* Keeps of the inputs what its weight gradients will want, if the recipe asks for that
      * (method.inputs); its context is the method. */
     const struct sampler_ops *inputs;
-    /* Shows every gradient that it keeps, for sums over ranks and for tests. */
+    /* Shows every gradient that it keeps, for sums over ranks and for tests. Until then each rank
+     * keeps that of its own tokens; what a choice of rows or a basis rests on is summed by the
+     * method as it comes (method->comm), so that all ranks choose the same. */
     void (*each_gradient)(struct method *method, const struct gradient_visitor *visitor);
     /* Adds the squares of what it keeps to sum (1). Called once, after the last micro-batch. */
     void (*add_squares)(struct method *method, struct tensor *sum);
@@ -133,6 +136,7 @@ struct method {
     struct backend *be;
     struct memory *memory;
     struct model *model;
+    struct comm *comm; /* the ranks that train with this one */
     const struct rule_ops *rule;
     struct method_settings settings;
     struct method_counters counters;

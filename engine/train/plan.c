@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "engine/base/xalloc.h"
+#include "engine/comm/comm.h"
 
 /* Watches a trainer: the peak of every phase, and what was alive at the highest. */
 struct watch {
@@ -45,11 +46,13 @@ static void on_phase(void *context, enum trainer_phase phase)
 struct rehearsal {
     struct trainer *trainer;
     const struct backend *be;
+    const struct comm *comm;
     struct batch batch[2]; /* the same twice: sizes do not depend on the data */
 };
 
 struct step_cost {
     struct op_count count[OP_FAMILY_COUNT];
+    double payload_bytes, wire_bytes;
     bool refreshed;
 };
 
@@ -59,9 +62,14 @@ static int measure_step(struct rehearsal *run, int64_t step, int64_t count, stru
 {
     struct step_result result;
     struct op_count before[OP_FAMILY_COUNT];
+    struct comm_counts sent = run->comm->counts;
     memcpy(before, run->be->count, sizeof before);
     int rc = trainer_step(run->trainer, step, run->batch, count, &result, err);
-    *cost = (struct step_cost){ .refreshed = rc == 0 && result.refreshed };
+    *cost = (struct step_cost){
+        .refreshed = rc == 0 && result.refreshed,
+        .payload_bytes = run->comm->counts.payload_bytes - sent.payload_bytes,
+        .wire_bytes = run->comm->counts.wire_bytes - sent.wire_bytes,
+    };
     for (int f = 0; f < OP_FAMILY_COUNT; f++) {
         const struct op_count *after = &run->be->count[f];
         cost->count[f].calls = after->calls - before[f].calls;
@@ -283,22 +291,35 @@ static struct backend *open_null(const struct recipe *recipe, struct error *err)
 int plan_make(const struct recipe *recipe, const struct model_config *config, struct plan *plan,
               struct error *err)
 {
+    return plan_make_ranks(recipe, config, 1, plan, err);
+}
+
+int plan_make_ranks(const struct recipe *recipe, const struct model_config *config, int ranks,
+                    struct plan *plan, struct error *err)
+{
     memset(plan, 0, sizeof *plan);
+    plan->ranks = ranks;
     struct watch watch = { .plan = plan, .phase = PHASE_IDLE };
     struct backend *be = open_null(recipe, err);
     if (be == NULL) {
         return -1;
     }
-    struct trainer *trainer = trainer_open(
-        &(struct trainer_options){
-            .recipe = recipe, .config = config, .be = be, .on_phase = on_phase, .context = &watch },
-        err);
+    struct comm *comm = comm_open_imaginary(0, ranks);
+    struct trainer *trainer = trainer_open(&(struct trainer_options){ .recipe = recipe,
+                                                                      .config = config,
+                                                                      .be = be,
+                                                                      .comm = comm,
+                                                                      .on_phase = on_phase,
+                                                                      .context = &watch },
+                                           err);
     if (trainer == NULL) {
+        comm_close(comm);
         backend_close(be);
         return -1;
     }
     watch.trainer = trainer;
-    int rc = plan_steps(&(struct rehearsal){ .trainer = trainer, .be = be }, plan, err);
+    int rc =
+        plan_steps(&(struct rehearsal){ .trainer = trainer, .be = be, .comm = comm }, plan, err);
     if (rc == 0 && recipe->train_sample_every > 0) {
         rc = plan_sample(trainer, recipe->data_sequence_length, err);
     }
@@ -315,6 +336,7 @@ int plan_make(const struct recipe *recipe, const struct model_config *config, st
         plan->trained = trainer_trained_count(trainer);
     }
     trainer_close(trainer);
+    comm_close(comm);
     backend_close(be);
     return rc;
 }

@@ -87,21 +87,30 @@ void trainer_feed(struct trainer *trainer, int index, const struct batch *batch,
     backend_feed(trainer->be, input->ids.data, trainer->packed, used);
 }
 
-/* Where only rows of the embedding have a gradient, the ids of all micro-batches decide which. */
+/* Where only rows of the embedding have a gradient, the ids of all micro-batches of all ranks
+ * decide which: in the order of ranks, so that every rank finds the same rows. */
 static int begin_dense(struct trainer *trainer, const struct batch *batches, int64_t count,
                        struct error *err)
 {
     int64_t tokens = trainer->recipe.batch_micro * trainer->recipe.data_sequence_length;
+    int64_t ranks = trainer->comm->ranks;
     struct tensor *ids = &trainer->dense.rows.ids;
-    if (trainer->dense.by_rows && count * tokens > tensor_count(ids)) {
+    if (!trainer->dense.by_rows) {
+        dense_begin_step(&trainer->dense, 0);
+        return 0;
+    }
+    if (ranks * count * tokens > tensor_count(ids)) {
         return fail(err, ERROR_RUNTIME, "%lld micro-batches, the recipe says %lld",
                     (long long)count, (long long)trainer->recipe.batch_accumulate);
     }
-    size_t bytes = (size_t)tokens * sizeof(int32_t);
-    for (int64_t i = 0; trainer->dense.by_rows && i < count; i++) {
-        backend_upload(trainer->be, (char *)ids->data + (size_t)i * bytes, batches[i].ids, bytes);
+    int32_t *mine = trainer->step_ids + tensor_count(ids);
+    for (int64_t i = 0; i < count && !trainer->be->facts.imaginary; i++) {
+        memcpy(mine + i * tokens, batches[i].ids, (size_t)tokens * sizeof *mine);
     }
-    dense_begin_step(&trainer->dense, count * tokens);
+    size_t bytes = (size_t)(count * tokens) * sizeof *mine;
+    comm_gather(trainer->comm, "token ids", mine, trainer->step_ids, bytes);
+    backend_upload(trainer->be, ids->data, trainer->step_ids, (size_t)ranks * bytes);
+    dense_begin_step(&trainer->dense, ranks * count * tokens);
     return 0;
 }
 
@@ -120,8 +129,9 @@ static void micro_batch(void *context)
     struct memory_position activations = memory_mark(memory, MEMORY_ACTIVATIONS);
     struct memory_position workspace = memory_mark(memory, MEMORY_WORKSPACE);
     struct pass pass = trainer_pass(trainer, micro->inputs, true);
-    struct tensor slots = dense_slots(&trainer->dense, trainer->method.micro * pass_tokens(&pass),
-                                      pass_tokens(&pass));
+    int64_t before = trainer->comm->rank * trainer->method.micro_count + trainer->method.micro;
+    struct tensor slots =
+        dense_slots(&trainer->dense, before * pass_tokens(&pass), pass_tokens(&pass));
     pass.slots = slots.rank > 0 ? &slots : NULL;
     struct model_forward forward;
     trainer_enter(trainer, PHASE_FORWARD);
@@ -161,7 +171,7 @@ static void run_micro_batch(struct trainer *trainer, int64_t index, int inputs)
      */
     same = same && (!trainer->dense.by_rows || index < 3);
     method->micro = index;
-    trainer->sampler.micro = index;
+    trainer->sampler.micro = index * trainer->comm->ranks + trainer->comm->rank;
     if (same) {
         int slot = (index == 0 ? 0 : 1 + inputs) + (trainer->input[inputs].whole ? 3 : 0);
         trainer_enter(trainer, PHASE_FORWARD);
@@ -209,16 +219,16 @@ static double learning_rate(const struct trainer *trainer, int64_t step)
 
 static void reduce_gradient(void *context, const char *parameter, struct tensor *gradient)
 {
-    (void)parameter;
     struct trainer *trainer = context;
-    trainer->comm->ops->all_reduce(trainer->comm, trainer->be, gradient);
+    gradient->name = parameter;
+    comm_sum(trainer->comm, trainer->be, gradient);
 }
 
 /* Sums loss and gradients over the ranks. */
 static void reduce(struct trainer *trainer)
 {
     struct gradient_visitor visitor = { .visit = reduce_gradient, .context = trainer };
-    trainer->comm->ops->all_reduce(trainer->comm, trainer->be, &trainer->loss);
+    comm_sum(trainer->comm, trainer->be, &trainer->loss);
     dense_each_gradient(&trainer->dense, &visitor);
     trainer->method.ops->each_gradient(&trainer->method, &visitor);
 }
@@ -260,6 +270,9 @@ static int read_back(struct trainer *trainer, struct step_result *result, struct
     if (trainer->be->failed) {
         return trainer_device_error(trainer, err);
     }
+    if (comm_check(trainer->comm, err) != 0) {
+        return -1;
+    }
     result->loss = answer[ANSWER_LOSS];
     result->grad_norm = answer[ANSWER_CONTROL + CONTROL_NORM];
     result->skipped = answer[ANSWER_CONTROL + CONTROL_SKIP] != 0.0f;
@@ -281,9 +294,12 @@ int trainer_step(struct trainer *trainer, int64_t step, const struct batch *batc
             return -1;
         }
         tokens += batches[i].trained_tokens;
-        result->positions += batches[i].rows * batches[i].sequence;
+        result->positions += trainer->comm->ranks * batches[i].rows * batches[i].sequence;
     }
-    result->tokens = trainer->comm->ops->sum_count(trainer->comm, tokens);
+    result->tokens = comm_sum_count(trainer->comm, tokens);
+    if (comm_check(trainer->comm, err) != 0) {
+        return -1;
+    }
     result->learning_rate = learning_rate(trainer, step);
     if (result->tokens == 0) {
         result->loss = NAN;

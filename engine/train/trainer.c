@@ -133,9 +133,13 @@ static int attach(struct trainer *trainer, struct error *err)
         return -1;
     }
     const struct recipe *recipe = &trainer->recipe;
-    int64_t micro = recipe->batch_micro * recipe->data_sequence_length;
-    if (dense_attach(&trainer->dense, method, recipe->batch_accumulate * micro, err) != 0) {
+    int64_t tokens = recipe->batch_accumulate * recipe->batch_micro * recipe->data_sequence_length;
+    int64_t of_all = trainer->comm->ranks * tokens;
+    if (dense_attach(&trainer->dense, method, of_all, err) != 0) {
         return -1;
+    }
+    if (trainer->dense.by_rows && trainer->step_ids == NULL) {
+        trainer->step_ids = xcalloc((size_t)(of_all + tokens), sizeof *trainer->step_ids);
     }
     trainer->dense_gradients.tensor = trainer->dense.gradient;
     return method->ops->attach(method, err);
@@ -167,6 +171,7 @@ static int find_parts(struct trainer *trainer, struct error *err)
     method->be = trainer->be;
     method->memory = trainer->memory;
     method->model = &trainer->model;
+    method->comm = trainer->comm;
     method->on_refresh = on_refresh;
     method->context = trainer;
     bool adds = method->ops->forward != NULL && !trainer->inference;
@@ -280,9 +285,7 @@ static int build(struct trainer *trainer, const struct trainer_options *options,
     if (options->inference && options->positions > positions) {
         positions = options->positions;
     }
-    trainer->comm = comm_open("single", err);
-    if (trainer->comm == NULL ||
-        model_init(&trainer->model, options->config, (enum dtype)recipe->precision_weights,
+    if (model_init(&trainer->model, options->config, (enum dtype)recipe->precision_weights,
                    positions, err) != 0) {
         return -1;
     }
@@ -315,6 +318,8 @@ struct trainer *trainer_open(const struct trainer_options *options, struct error
     recipe_init(&trainer->recipe);
     recipe_copy(&trainer->recipe, options->recipe);
     trainer->be = options->be;
+    trainer->alone = options->comm == NULL ? comm_open_single() : NULL;
+    trainer->comm = options->comm != NULL ? options->comm : trainer->alone;
     trainer->on_phase = options->on_phase;
     trainer->context = options->context;
     trainer->inference = options->inference;
@@ -339,9 +344,10 @@ void trainer_close(struct trainer *trainer)
     free(trainer->cache.values);
     free(trainer->item);
     free(trainer->packed);
+    free(trainer->step_ids);
     memory_close(trainer->memory);
     model_free(&trainer->model);
-    comm_close(trainer->comm);
+    comm_close(trainer->alone);
     recipe_free(&trainer->recipe);
     free(trainer);
 }

@@ -17,6 +17,7 @@
 #include "engine/recipe.h"
 #include "kernels/backend.h"
 
+struct comm;  /* engine/comm/comm.h */
 struct store; /* engine/activation/store.h */
 struct trainer;
 
@@ -40,6 +41,7 @@ struct trainer_options {
     const size_t *capacity; /* bytes per memory category from the plan; NULL: null backend */
     bool inference;         /* evaluates and generates only: no gradients, no states */
     int64_t positions;      /* inference: longest sequence (0: data.sequence_length) */
+    struct comm *comm;      /* the ranks that train together; outlives the trainer; NULL: one */
     struct store *store;    /* outlives the trainer; for activation.offload: of the plan's spans */
     void (*on_phase)(void *context, enum trainer_phase phase); /* may be NULL */
     void *context;
@@ -61,17 +63,17 @@ struct step_result {
     float loss;      /* sum of token losses / trained tokens; not finite if so */
     float grad_norm; /* before clipping */
     double learning_rate;
-    int64_t tokens;     /* trained */
-    int64_t positions;  /* processed: micro-batches * rows * S */
-    double flops;       /* that the operations asked for */
+    int64_t tokens;     /* trained, by all ranks */
+    int64_t positions;  /* processed, by all ranks: ranks * micro-batches * rows * S */
+    double flops;       /* that the operations asked for on this rank */
     bool refreshed;     /* rows (or a subspace, of some matrices) were chosen anew in this step */
     bool skipped;       /* nothing was changed */
     const char *reason; /* why it was skipped; a constant */
 };
 
 /* One optimizer step: step number `step` (from 1; decides schedule, refresh and random numbers) on
- * `count` micro-batches (recipe batch.accumulate). -1 only if the device failed or the batch holds
- * ids outside the vocabulary. */
+ * `count` micro-batches (recipe batch.accumulate) of this rank; all ranks do the same step. -1 only
+ * if the device or another rank failed or the batch holds ids outside the vocabulary. */
 int trainer_step(struct trainer *trainer, int64_t step, const struct batch *batches, int64_t count,
                  struct step_result *result, struct error *err);
 

@@ -37,6 +37,7 @@ struct trainer {
     bool offloads;
     struct input_sampler sampler; /* without ops: inputs are used whole */
     struct comm *comm;
+    struct comm *alone; /* the same, if the trainer opened it */
     void (*on_phase)(void *context, enum trainer_phase phase);
     void *context;
     bool inference;
@@ -44,9 +45,10 @@ struct trainer {
 
     /* Inputs of the micro-batch that runs, and of the next one if the device takes inputs ahead. */
     struct trainer_inputs input[2];
-    int inputs;      /* how many of them */
-    void *packed;    /* one of them on the host */
-    uint64_t layout; /* counts how often memory was laid out anew */
+    int inputs;        /* how many of them */
+    void *packed;      /* one of them on the host */
+    int32_t *step_ids; /* the ids of a step: of all ranks, then of this one; NULL: not asked for */
+    uint64_t layout;   /* counts how often memory was laid out anew */
     /* Scalars of a step, fp32: views of `answer`, which comes back to the host in one piece. */
     struct tensor loss, sum_squares, control;
     struct tensor answer;

@@ -54,7 +54,7 @@ function called(code)
 # Position of an engine room in the order of the arrows; 0: not a room.
 function room_order(name,    rooms, count, i)
 {
-    count = split("base memory data model optimizer activation method comm recipe train run", rooms, " ")
+    count = split("base memory comm data model optimizer activation method recipe train run", rooms, " ")
     for (i = 1; i <= count; i++) {
         if (rooms[i] == name) {
             return i

@@ -9,6 +9,7 @@
 
 #include <cmocka.h>
 
+#include "engine/base/file.h"
 #include "engine/base/xalloc.h"
 #include "recording.h"
 
@@ -44,7 +45,7 @@ static void test_values(void **state)
             double norm = 0;
             int count = 0;
             for (size_t i = 0; i < run.count; i++) {
-                double at = comparison_position(&run.point[i], (enum comparison_axis)axis);
+                double at = comparison_position(&run, &run.point[i], (enum comparison_axis)axis);
                 if (at > from && at <= to && isfinite(run.point[i].loss)) {
                     sum += (double)run.point[i].loss;
                     norm += run.point[i].norm_sum - (i > 0 ? run.point[i - 1].norm_sum : 0);
@@ -313,12 +314,93 @@ static void test_switching(void **state)
     workbench_close(&workbench);
 }
 
+/* Steps first .. last of `ms` each; a fork of `parent` from the step before the first. */
+static void make_run(struct comparison_run *run, const char *path, const char *parent,
+                     const int64_t steps[2], double ms)
+{
+    struct event event;
+    comparison_run_open(run, path, path_base(path));
+    if (parent) {
+        event_init(&event, EVENT_RESUME);
+        event.step = event.resume.from_step = steps[0] - 1;
+        event.resume.path = xasprintf("/runs/%s/checkpoints/step-000100", parent);
+        event.resume.reason = xstrdup("forked");
+        comparison_run_take(run, &event);
+        event_free(&event);
+    }
+    for (int64_t step = steps[0]; step <= steps[1]; step++) {
+        event_init(&event, EVENT_STEP);
+        event.step = step;
+        event.step_done.loss = 3.0f;
+        event.step_done.step_ms = ms;
+        event.step_done.tokens_total = step * 100;
+        comparison_run_take(run, &event);
+        event_free(&event);
+    }
+    comparison_run_settle(run, 0);
+}
+
+/* The time of a fork is that of its parent up to the fork and its own after it, through several
+ * generations; where the parent is not there it counts from the fork, and the note says so. */
+static void test_forks(void **state)
+{
+    (void)state;
+    struct comparison all = { .run = xcalloc(3, sizeof(struct comparison_run)), .count = 3 };
+    make_run(&all.run[0], "/runs/child", "mother", (const int64_t[]){ 101, 150 }, 2000);
+    make_run(&all.run[1], "/runs/mother", NULL, (const int64_t[]){ 1, 300 }, 1000);
+    make_run(&all.run[2], "/runs/grandchild", "child", (const int64_t[]){ 121, 130 }, 500);
+    comparison_finish(&all);
+    assert_string_equal(all.run[0].parent, "mother");
+    assert_near(comparison_end(&all.run[1], COMPARISON_SECONDS), 300);
+    assert_near(comparison_end(&all.run[0], COMPARISON_SECONDS), 100 + 50 * 2);
+    assert_near(comparison_end(&all.run[2], COMPARISON_SECONDS), 100 + 20 * 2 + 10 * 0.5);
+    assert_near(all.equal_seconds, 145);
+    assert_true(
+        isnan(comparison_value(&all.run[0], COMPARISON_LOSS, COMPARISON_SECONDS, 98, 100.5)));
+    assert_near(comparison_value(&all.run[0], COMPARISON_LOSS, COMPARISON_SECONDS, 100, 103), 3);
+    assert_near(comparison_end(&all.run[0], COMPARISON_TOKENS), 15000);
+    assert_string_equal(comparison_fork_note(&all, "abc").text, "a, c after its parent");
+    /* Without the mother. */
+    struct comparison_run mother = all.run[1];
+    all.run[1] = all.run[2];
+    all.count = 2;
+    comparison_finish(&all);
+    assert_near(comparison_end(&all.run[0], COMPARISON_SECONDS), 100);
+    assert_near(comparison_end(&all.run[1], COMPARISON_SECONDS), 40 + 5);
+    assert_string_equal(comparison_fork_note(&all, "ac").text,
+                        "c after its parent; a since its fork");
+    comparison_run_free(&mother);
+    comparison_free(&all);
+}
+
+/* A run that names itself as its parent, or a resumed one, is no fork. */
+static void test_no_forks(void **state)
+{
+    (void)state;
+    struct comparison all = { .run = xcalloc(2, sizeof(struct comparison_run)), .count = 2 };
+    make_run(&all.run[0], "/runs/odd", "odd", (const int64_t[]){ 11, 20 }, 1000);
+    make_run(&all.run[1], "/runs/plain", NULL, (const int64_t[]){ 1, 20 }, 1000);
+    struct event event;
+    event_init(&event, EVENT_RESUME);
+    event.resume.path = xstrdup("/runs/odd/checkpoints/step-000010");
+    event.resume.reason = xstrdup("resumed");
+    event.resume.from_step = 10;
+    comparison_run_take(&all.run[1], &event);
+    event_free(&event);
+    comparison_finish(&all);
+    assert_null(all.run[1].parent);
+    assert_near(comparison_end(&all.run[0], COMPARISON_SECONDS), 10);
+    assert_string_equal(comparison_fork_note(&all, "ab").text, "a since its fork");
+    comparison_free(&all);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_values),    cmocka_unit_test(test_choosing),
         cmocka_unit_test(test_fork),      cmocka_unit_test(test_reading_again),
         cmocka_unit_test(test_switching), cmocka_unit_test(test_prune),
+        cmocka_unit_test(test_forks),     cmocka_unit_test(test_no_forks),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

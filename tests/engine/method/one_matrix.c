@@ -41,10 +41,12 @@ void one_open(struct one_matrix *o, int64_t m, int64_t n, int64_t tokens, int64_
     o->settings = (struct rule_settings){
         .beta1 = 0.9f, .beta2 = 0.999f, .eps = 1e-12f, .seed = 5, .control = &o->control
     };
+    o->comm = comm_open_single();
     o->method = (struct method){ .ops = &galore_method,
                                  .be = o->be,
                                  .memory = o->memory,
                                  .model = &o->model,
+                                 .comm = o->comm,
                                  .rule = &adamw_rule };
     o->method.settings = (struct method_settings){ .rank = rank,
                                                    .interval = 1000,
@@ -60,6 +62,7 @@ void one_close(struct one_matrix *o)
     galore_method.detach(&o->method);
     assert_int_equal(backend_sync(o->be), 0);
     memory_close(o->memory);
+    comm_close(o->comm);
     backend_close(o->be);
 }
 

@@ -14,6 +14,7 @@
 
 struct one_matrix {
     struct backend *be;
+    struct comm *comm;
     struct memory *memory;
     struct parameter parameter;
     struct linear linear;

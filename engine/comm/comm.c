@@ -1,0 +1,110 @@
+/* What all engines share: counting, naming, latching. */
+#include "engine/comm/comm.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine/base/xalloc.h"
+
+void comm_close(struct comm *comm)
+{
+    if (comm != NULL) {
+        comm->ops->close(comm);
+        free(comm);
+    }
+}
+
+void comm_fail(struct comm *comm, const char *format, ...)
+{
+    if (comm->failed) {
+        return;
+    }
+    va_list args;
+    va_start(args, format);
+    vsnprintf(comm->error, sizeof comm->error, format, args);
+    va_end(args);
+    comm->failed = true;
+}
+
+int comm_check(const struct comm *comm, struct error *err)
+{
+    return comm->failed ? fail(err, ERROR_RUNTIME, "%s", comm->error) : 0;
+}
+
+void comm_on_wait(struct comm *comm, bool (*waiting)(void *context), void *context)
+{
+    if (comm->ops->on_wait != NULL) {
+        comm->ops->on_wait(comm, waiting, context);
+    }
+}
+
+/* Whether there is anything to do; notes what. */
+static bool begins(struct comm *comm, const char *verb, const char *what, double payload_bytes,
+                   double passes)
+{
+    if (comm->ranks == 1 || comm->failed) {
+        return false;
+    }
+    snprintf(comm->last, sizeof comm->last, "%s of %.90s", verb, what ? what : "a tensor");
+    comm->counts.calls++;
+    comm->counts.payload_bytes += payload_bytes;
+    comm->counts.wire_bytes += passes * payload_bytes * (comm->ranks - 1) / comm->ranks;
+    return true;
+}
+
+void comm_sum(struct comm *comm, struct backend *be, struct tensor *tensor)
+{
+    if (begins(comm, "sum", tensor->name, (double)tensor_bytes(tensor), 2.0)) {
+        comm->ops->sum(comm, be, tensor);
+    }
+}
+
+struct comm_share comm_share_of(const struct comm *comm, int rank, int64_t rows)
+{
+    int64_t share = comm_share_rows(comm, rows);
+    int64_t first = rank * share < rows ? rank * share : rows;
+    return (struct comm_share){ first, rows - first < share ? rows - first : share };
+}
+
+int64_t comm_share_rows(const struct comm *comm, int64_t rows)
+{
+    return (rows + comm->ranks - 1) / comm->ranks;
+}
+
+void comm_spread(struct comm *comm, struct backend *be, struct tensor *tensor)
+{
+    if (begins(comm, "spread", tensor->name, (double)tensor_bytes(tensor), 1.0)) {
+        comm->ops->spread(comm, be, tensor);
+    }
+}
+
+void comm_broadcast(struct comm *comm, const char *what, void *data, size_t bytes)
+{
+    if (begins(comm, "broadcast", what, (double)bytes, 1.0)) {
+        comm->ops->broadcast(comm, data, bytes);
+    }
+}
+
+void comm_gather(struct comm *comm, const char *what, const void *mine, void *all, size_t bytes)
+{
+    memset(all, 0, bytes * (size_t)comm->ranks);
+    memcpy((char *)all + bytes * (size_t)comm->rank, mine, bytes);
+    if (begins(comm, "gathering", what, (double)bytes * comm->ranks, 1.0)) {
+        comm->ops->gather(comm, mine, all, bytes);
+    }
+}
+
+int64_t comm_sum_count(struct comm *comm, int64_t count)
+{
+    int64_t *all = xcalloc((size_t)comm->ranks, sizeof *all);
+    int64_t sum = 0;
+    comm_gather(comm, "counts", &count, all, sizeof count);
+    for (int p = 0; p < comm->ranks; p++) {
+        sum += all[p];
+    }
+    free(all);
+    /* Ranks that nobody plays have as much as this one. */
+    return comm->imaginary ? count * comm->ranks : sum;
+}

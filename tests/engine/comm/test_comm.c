@@ -1,0 +1,207 @@
+/* Collectives of two to five ranks, against sums made by hand. */
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "loopback.h"
+
+/* What every rank of a case leaves; checked after all have ended, since cmocka's own way out of a
+ * test is not one of other threads. */
+struct result {
+    int64_t count;
+    enum dtype dtype;
+    int64_t columns;
+    float *sum[LOOPBACK_RANKS_MAX];
+    bool spread_right[LOOPBACK_RANKS_MAX];
+    int64_t counted[LOOPBACK_RANKS_MAX];
+    char word[LOOPBACK_RANKS_MAX][16];
+    double payload_bytes[LOOPBACK_RANKS_MAX];
+    double wire_bytes[LOOPBACK_RANKS_MAX];
+    bool failed[LOOPBACK_RANKS_MAX];
+    char error[LOOPBACK_RANKS_MAX][512];
+};
+
+/* Exact in bf16 and of very different sizes. */
+static float value_of(int rank, int64_t i)
+{
+    return (float)((i % 7) + 1) * (rank % 2 == 0 ? 1.0f : -0.5f) * (i % 3 == 0 ? 1024.0f : 1.0f);
+}
+
+static struct backend *open_cpu(void)
+{
+    char why[128];
+    return backend_open("cpu", 0, why, sizeof why);
+}
+
+static void sum_work(struct comm *comm, void *context)
+{
+    struct result *result = context;
+    struct backend *be = open_cpu();
+    size_t width = dtype_size(result->dtype);
+    char *data = calloc((size_t)result->count, width);
+    struct tensor tensor = { .data = data,
+                             .dtype = result->dtype,
+                             .rank = 1,
+                             .dim = { result->count, 1, 1, 1 },
+                             .name = "numbers" };
+    for (int64_t i = 0; i < result->count; i++) {
+        float value = value_of(comm->rank, i);
+        if (result->dtype == DTYPE_BF16) {
+            ((uint16_t *)(void *)data)[i] = bf16_from_float(value);
+        } else {
+            ((float *)(void *)data)[i] = value;
+        }
+    }
+    comm_sum(comm, be, &tensor);
+    for (int64_t i = 0; i < result->count; i++) {
+        result->sum[comm->rank][i] = result->dtype == DTYPE_BF16
+                                         ? bf16_to_float(((uint16_t *)(void *)data)[i])
+                                         : ((float *)(void *)data)[i];
+    }
+    result->payload_bytes[comm->rank] = comm->counts.payload_bytes;
+    result->wire_bytes[comm->rank] = comm->counts.wire_bytes;
+    result->counted[comm->rank] = comm_sum_count(comm, comm->rank + 1);
+    char word[16] = "";
+    snprintf(word, sizeof word, "from %d", comm->rank);
+    comm_broadcast(comm, "a word", word, sizeof word);
+    memcpy(result->word[comm->rank], word, sizeof word);
+    free(data);
+    backend_close(be);
+}
+
+static void check_sum(int ranks, int64_t count, enum dtype dtype)
+{
+    struct result *result = calloc(1, sizeof *result);
+    result->count = count;
+    result->dtype = dtype;
+    for (int p = 0; p < ranks; p++) {
+        result->sum[p] = calloc((size_t)count + 1, sizeof(float));
+    }
+    loopback_run(&(struct loopback_options){ .ranks = ranks, .silent_rank = -1 }, sum_work, result);
+    double bytes = (double)((size_t)count * dtype_size(dtype));
+    for (int p = 0; p < ranks; p++) {
+        for (int64_t i = 0; i < count; i++) {
+            float expected = 0.0f;
+            for (int q = 0; q < ranks; q++) {
+                expected += value_of(q, i);
+            }
+            expected = dtype == DTYPE_BF16 ? bf16_to_float(bf16_from_float(expected)) : expected;
+            assert_true(result->sum[p][i] == expected);
+        }
+        assert_true(result->payload_bytes[p] == bytes);
+        assert_true(fabs(result->wire_bytes[p] - 2.0 * bytes * (ranks - 1) / ranks) < 1.0);
+        assert_int_equal(result->counted[p], ranks * (ranks + 1) / 2);
+        assert_string_equal(result->word[p], "from 0");
+        free(result->sum[p]);
+    }
+    free(result);
+}
+
+static void test_sum(void **state)
+{
+    (void)state;
+    const int64_t counts[] = { 1, 2, 3, 1000, 1031 };
+    for (size_t i = 0; i < sizeof counts / sizeof counts[0]; i++) {
+        check_sum(2, counts[i], DTYPE_F32);
+        check_sum(5, counts[i], DTYPE_F32);
+        check_sum(3, counts[i], DTYPE_BF16);
+    }
+    check_sum(2, 3 * TRANSPORT_PART_BYTES / 4 + 5, DTYPE_F32); /* more than one block */
+    check_sum(3, 2 * TRANSPORT_PART_BYTES + 1, DTYPE_BF16);
+}
+
+static void spread_work(struct comm *comm, void *context)
+{
+    struct result *result = context;
+    struct backend *be = open_cpu();
+    int64_t rows = result->count;
+    float *data = calloc((size_t)(rows * result->columns), sizeof *data);
+    struct tensor tensor = {
+        .data = data, .dtype = DTYPE_F32, .rank = 2, .dim = { rows, result->columns, 1, 1 }
+    };
+    struct comm_share mine = comm_share_of(comm, comm->rank, rows);
+    for (int64_t i = mine.first * result->columns; i < (mine.first + mine.count) * result->columns;
+         i++) {
+        data[i] = (float)(i + 1);
+    }
+    comm_spread(comm, be, &tensor);
+    bool right = mine.count <= comm_share_rows(comm, rows);
+    for (int64_t i = 0; i < rows * result->columns; i++) {
+        right = right && data[i] == (float)(i + 1);
+    }
+    result->spread_right[comm->rank] = right;
+    free(data);
+    backend_close(be);
+}
+
+static void test_spread(void **state)
+{
+    (void)state;
+    const int64_t rows[] = { 1, 2, 4, 7, 12, 601 };
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        for (int ranks = 2; ranks <= 5; ranks++) {
+            struct result result = { .count = rows[i], .columns = i == 5 ? 1001 : 3 };
+            loopback_run(&(struct loopback_options){ .ranks = ranks, .silent_rank = -1 },
+                         spread_work, &result);
+            for (int p = 0; p < ranks; p++) {
+                assert_true(result.spread_right[p]);
+            }
+        }
+    }
+}
+
+static bool patience(void *context)
+{
+    int *left = context;
+    return --*left > 0;
+}
+
+static void lonely_work(struct comm *comm, void *context)
+{
+    struct result *result = context;
+    struct backend *be = open_cpu();
+    int left = 30;
+    float number = 1.0f;
+    struct tensor tensor = {
+        .data = &number, .dtype = DTYPE_F32, .rank = 1, .dim = { 1, 1, 1, 1 }, .name = "loss"
+    };
+    comm_on_wait(comm, patience, &left);
+    for (int i = 0; i < 4; i++) {
+        comm_sum(comm, be, &tensor);
+    }
+    struct error err = { 0 };
+    result->failed[comm->rank] = comm_check(comm, &err) != 0;
+    snprintf(result->error[comm->rank], sizeof result->error[0], "%.500s", err.message);
+    backend_close(be);
+}
+
+/* A rank that stays away: the others give up and name the collective. */
+static void test_silence(void **state)
+{
+    (void)state;
+    struct result *result = calloc(1, sizeof *result);
+    loopback_run(&(struct loopback_options){ .ranks = 3, .silent_rank = 1, .silent_at = 4 },
+                 lonely_work, result);
+    for (int p = 0; p < 3; p++) {
+        assert_true(result->failed[p]);
+        assert_non_null(strstr(result->error[p], "sum of loss"));
+    }
+    free(result);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_sum),
+        cmocka_unit_test(test_spread),
+        cmocka_unit_test(test_silence),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,315 @@
+/*
+ * Several ranks against one with the same global batch: the same losses and weights for every
+ * method, the same bits on all ranks, and the bytes that are exchanged.
+ */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "../comm/loopback.h"
+#include "engine/comm/comm.h"
+#include "small.h"
+
+enum { STEPS = 7, ROWS = 4, SEQUENCE = 12, MICRO_BATCHES = 2 };
+
+static const struct model_config config = { .family = "llama",
+                                            .model_type = "llama",
+                                            .hidden_size = 16,
+                                            .intermediate_size = 24,
+                                            .layers = 2,
+                                            .heads = 4,
+                                            .kv_heads = 2,
+                                            .head_size = 4,
+                                            .vocabulary = 37,
+                                            .max_positions = 64,
+                                            .rms_norm_eps = 1e-5,
+                                            .rope_theta = 10000.0,
+                                            .bos = -1,
+                                            .eos = -1,
+                                            .pad = -1,
+                                            .initializer_range = 0.1 };
+
+/* One case on all its ranks. Nothing is asserted on the threads of ranks. */
+struct rank_case {
+    const char *const *words;
+    int ranks;
+    struct batch batch[STEPS][MICRO_BATCHES]; /* of all ranks together: ROWS rows */
+    float loss[LOOPBACK_RANKS_MAX][STEPS];
+    char digest[LOOPBACK_RANKS_MAX][DIGEST_TEXT_SIZE];
+    float *weights[LOOPBACK_RANKS_MAX];
+    int64_t weight_count[LOOPBACK_RANKS_MAX];
+    double sent[LOOPBACK_RANKS_MAX];
+    struct plan plan;
+    bool whole[LOOPBACK_RANKS_MAX]; /* ended without an error, in planned memory */
+    char error[LOOPBACK_RANKS_MAX][256];
+};
+
+static int set_words(struct recipe *recipe, const struct rank_case *c, struct error *err)
+{
+    char micro[32];
+    snprintf(micro, sizeof micro, "batch.micro=%d", ROWS / c->ranks);
+    const char *const base[] = { "model.init=random",  "data.sequence_length=12",
+                                 "batch.accumulate=2", "train.steps=7",
+                                 "optimizer.lr=0.01",  "train.clip=0.5",
+                                 "device=cpu",         micro };
+    int rc = 0;
+    recipe_init(recipe);
+    for (size_t i = 0; rc == 0 && i < sizeof base / sizeof base[0]; i++) {
+        rc = recipe_set(recipe, base[i], err);
+    }
+    for (const char *const *word = c->words; rc == 0 && *word != NULL; word++) {
+        rc = recipe_set(recipe, *word, err);
+    }
+    return rc;
+}
+
+/* The rows of this rank: the blocks of ranks follow each other within a micro-batch. */
+static struct batch share_of(const struct comm *comm, const struct batch *all)
+{
+    int64_t rows = ROWS / comm->ranks;
+    int64_t first = comm->rank * rows * SEQUENCE;
+    struct batch share = *all;
+    share.rows = rows;
+    share.ids += first;
+    share.targets += first;
+    share.positions += first;
+    share.starts += first;
+    share.trained_tokens = 0;
+    for (int64_t i = 0; i < rows * SEQUENCE; i++) {
+        share.trained_tokens += share.targets[i] >= 0;
+    }
+    return share;
+}
+
+static float *read_weights(struct trainer *trainer, int64_t *count, struct error *err)
+{
+    float *out = NULL;
+    int64_t states = trainer_state_count(trainer);
+    *count = 0;
+    for (int64_t i = 0; i < states; i++) {
+        struct state_entry entry;
+        trainer_state_entry(trainer, i, &entry);
+        int64_t n = entry.dim[0] * entry.dim[1] * entry.dim[2] * entry.dim[3];
+        if (!entry.weight || entry.dtype != DTYPE_F32) {
+            continue;
+        }
+        out = realloc(out, (size_t)(*count + n) * sizeof *out);
+        if (trainer_state_read(trainer, i, 0, n, out + *count, err) != 0) {
+            break;
+        }
+        *count += n;
+    }
+    return out;
+}
+
+static int train(struct trainer *trainer, struct comm *comm, struct rank_case *c, struct error *err)
+{
+    for (int64_t step = 1; step <= STEPS; step++) {
+        struct batch batches[MICRO_BATCHES];
+        struct step_result result;
+        for (int i = 0; i < MICRO_BATCHES; i++) {
+            batches[i] = share_of(comm, &c->batch[step - 1][i]);
+        }
+        double before = comm->counts.payload_bytes;
+        if (trainer_step(trainer, step, batches, MICRO_BATCHES, &result, err) != 0) {
+            return -1;
+        }
+        c->sent[comm->rank] = comm->counts.payload_bytes - before;
+        c->loss[comm->rank][step - 1] = result.loss;
+    }
+    return 0;
+}
+
+static void rank_work(struct comm *comm, void *context)
+{
+    struct rank_case *c = context;
+    struct error err = { 0 };
+    struct recipe recipe;
+    char why[128];
+    struct plan plan;
+    struct backend *be = backend_open("cpu", 0, why, sizeof why);
+    int rc = set_words(&recipe, c, &err);
+    if (rc == 0) {
+        rc = plan_make_ranks(&recipe, &config, comm->ranks, &plan, &err);
+    }
+    struct trainer *trainer = NULL;
+    if (rc == 0) {
+        trainer = trainer_open(&(struct trainer_options){ .recipe = &recipe,
+                                                          .config = &config,
+                                                          .be = be,
+                                                          .comm = comm,
+                                                          .capacity = plan.bytes },
+                               &err);
+        rc = trainer != NULL ? train(trainer, comm, c, &err) : -1;
+    }
+    bool planned = true;
+    for (int m = 0; rc == 0 && m < MEMORY_CATEGORY_COUNT; m++) {
+        planned = planned &&
+                  memory_peak(trainer_memory(trainer), (enum memory_category)m) == plan.bytes[m];
+    }
+    if (rc == 0) {
+        c->weights[comm->rank] = read_weights(trainer, &c->weight_count[comm->rank], &err);
+        small_digest(trainer, c->digest[comm->rank]);
+    }
+    if (comm->rank == 0) {
+        c->plan = plan;
+    }
+    c->whole[comm->rank] = rc == 0 && planned;
+    snprintf(c->error[comm->rank], sizeof c->error[0], "%.200s%s", err.message,
+             planned ? "" : "plan != used");
+    trainer_close(trainer);
+    backend_close(be);
+    recipe_free(&recipe);
+}
+
+static struct rank_case *run_case(const char *const *words, int ranks)
+{
+    struct rank_case *c = calloc(1, sizeof *c);
+    struct dice dice = { .state = 11 };
+    struct error err = { 0 };
+    c->words = words;
+    c->ranks = ranks;
+    for (int s = 0; s < STEPS; s++) {
+        for (int i = 0; i < MICRO_BATCHES; i++) {
+            check(batch_init(&c->batch[s][i], ROWS, SEQUENCE, &err), &err);
+            small_batch(&dice, config.vocabulary, &c->batch[s][i]);
+        }
+    }
+    loopback_run(&(struct loopback_options){ .ranks = ranks, .silent_rank = -1 }, rank_work, c);
+    for (int p = 0; p < ranks; p++) {
+        if (!c->whole[p]) {
+            fail_msg("%s ...: rank %d of %d: %s", words[0], p, ranks, c->error[p]);
+        }
+    }
+    return c;
+}
+
+static void free_case(struct rank_case *c)
+{
+    for (int p = 0; p < c->ranks; p++) {
+        free(c->weights[p]);
+    }
+    for (int s = 0; s < STEPS; s++) {
+        for (int i = 0; i < MICRO_BATCHES; i++) {
+            batch_free(&c->batch[s][i]);
+        }
+    }
+    free(c);
+}
+
+/* The same on all ranks, and close to what one rank finds. */
+static void compare(const struct rank_case *one, const struct rank_case *many)
+{
+    double square = 0.0;
+    double difference = 0.0;
+    for (int p = 0; p < many->ranks; p++) {
+        assert_string_equal(many->digest[0], many->digest[p]);
+        for (int s = 0; s < STEPS; s++) {
+            float a = one->loss[0][s];
+            float b = many->loss[p][s];
+            if (!(fabsf(a - b) <= 1e-5f * fabsf(a))) {
+                fail_msg("%s, %d ranks, step %d: loss %.8g, of one rank %.8g", many->words[0],
+                         many->ranks, s + 1, (double)b, (double)a);
+            }
+        }
+    }
+    assert_int_equal(one->weight_count[0], many->weight_count[0]);
+    for (int64_t i = 0; i < one->weight_count[0]; i++) {
+        double a = (double)one->weights[0][i];
+        double d = (double)many->weights[0][i] - a;
+        square += a * a;
+        difference += d * d;
+    }
+    if (!(sqrt(difference) <= 1e-4 * sqrt(square))) {
+        fail_msg("%s, %d ranks: weights differ by %g of their norm", many->words[0], many->ranks,
+                 sqrt(difference / square));
+    }
+}
+
+/* ---- every method ---------------------------------------------------------------------------- */
+
+#define GRASS "method.name=grass", "method.rank=4", "method.interval=3"
+
+static const char *const *const cases[] = {
+    WORDS("method.name=full"),
+    WORDS("method.name=full", "method.embedding=rows"),
+    WORDS(GRASS),
+    WORDS(GRASS, "method.selection=norm"),
+    WORDS(GRASS, "method.selection=norm2", "method.unbiased=true"),
+    WORDS(GRASS, "method.selection=uniform", "method.carry=false"),
+    WORDS(GRASS, "method.side=in"),
+    WORDS(GRASS, "method.side=short"),
+    WORDS(GRASS, "method.sketch=8"),
+    WORDS(GRASS, "method.unselected_every=2"),
+    WORDS(GRASS, "method.head=rows", "method.embedding=rows"),
+    WORDS(GRASS, "method.stagger=true"),
+    WORDS("method.name=galore", "method.rank=4", "method.interval=3"),
+    WORDS("method.name=galore", "method.rank=4", "method.interval=3", "method.stagger=false"),
+    WORDS("method.name=lora", "method.rank=2"),
+};
+
+static void check_methods(int ranks)
+{
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct rank_case *one = run_case(cases[i], 1);
+        struct rank_case *many = run_case(cases[i], ranks);
+        compare(one, many);
+        free_case(one);
+        free_case(many);
+    }
+}
+
+static void test_two(void **state)
+{
+    (void)state;
+    check_methods(2);
+}
+
+static void test_four(void **state)
+{
+    (void)state;
+    check_methods(4);
+}
+
+/* ---- bytes ----------------------------------------------------------------------------------- */
+
+/* Gradients that exist between refreshes, in bytes of fp32, and the loss and the token count. */
+static void test_bytes(void **state)
+{
+    (void)state;
+    const double hidden = 16;
+    const double norms = 5 * hidden;
+    const double ends = 2 * 37 * hidden; /* embedding and head */
+    const double attention = (16 + 8 + 8 + 16) * hidden;
+    const double ffn = 3 * 24 * hidden;
+    /* Rows of each matrix: rank * dimension / hidden, (4 + 2 + 2 + 4) and (6 + 6) of the hidden
+     * size, and of down 4 of the intermediate size. */
+    const double selected = 12 * hidden + 12 * hidden + 4 * 24;
+    const double small = 4 + 2 * 8; /* the loss; counts of two ranks */
+    struct rank_case *full = run_case(cases[0], 2);
+    struct rank_case *grass =
+        run_case(WORDS("method.name=grass", "method.rank=4", "method.interval=100"), 2);
+    assert_true(full->sent[0] == 4 * (norms + ends + 2 * (attention + ffn)) + small);
+    assert_true(grass->sent[0] == 4 * (norms + ends + 2 * selected) + small);
+    for (int p = 0; p < 2; p++) {
+        assert_true(full->sent[p] == full->plan.step_payload_bytes);
+        assert_true(grass->sent[p] == grass->plan.step_payload_bytes);
+    }
+    assert_true(full->plan.refresh_payload_bytes == 0.0);
+    /* A refresh sums every matrix in full besides. */
+    assert_true(grass->plan.refresh_payload_bytes - grass->plan.step_payload_bytes ==
+                4 * 2 * (attention + ffn));
+    free_case(full);
+    free_case(grass);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_two),
+        cmocka_unit_test(test_four),
+        cmocka_unit_test(test_bytes),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
