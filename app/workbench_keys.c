@@ -360,6 +360,11 @@ void workbench_action(struct workbench *workbench, enum action action)
 void workbench_key(struct workbench *workbench, uint32_t key)
 {
     workbench->dirty = true;
+    enum action anywhere = keymap_find(IN_ALL, key);
+    if (anywhere == ACTION_SUSPEND || anywhere == ACTION_REPAINT) {
+        global_key(workbench, anywhere); /* under questions and fields, too */
+        return;
+    }
     if (overlay_key(workbench, key)) {
         return;
     }
