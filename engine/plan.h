@@ -91,6 +91,26 @@ int64_t card_usable_bytes(const struct card *card);
 double plan_step_seconds(const struct plan *plan, const struct recipe *recipe,
                          const struct card *card);
 
+/* Seconds of a step on a device that is here, and what offloading would do to them. */
+struct plan_measured {
+    int64_t layers;
+    double step_seconds;      /* nothing leaves; no refresh */
+    double offloaded_seconds; /* as the recipe says */
+    double stall_seconds;     /* of those, waiting for the disk */
+    double copy_seconds;      /* of those, copying between tensors and buffers */
+    double written_bytes;     /* to the disk, in a step */
+    double read_bytes;
+    double write_rate; /* bytes a second of the disk, checksums included; 0: none is used */
+    double read_rate;
+    double copy_rate; /* of memory, where the host copies; else 0 */
+};
+
+/* Trains a few steps of one and of three blocks on `be`, and measures the disk under `directory`
+ * where activation.offload=ssd. A few seconds for small models; takes what those blocks take. */
+int plan_measure(const struct recipe *recipe, const struct model_config *config,
+                 const struct plan *plan, struct backend *be, const char *directory,
+                 struct plan_measured *out, struct error *err);
+
 /* ---- what to change ----------------------------------------------------------------------- */
 
 /* Changes of the recipe that make it fit, cheapest first: each is one or more key=value words.

@@ -8,7 +8,10 @@
 #include "app/commands/common.h"
 #include "app/commands/output.h"
 #include "app/text.h"
+#include "engine/base/file.h"
+#include "engine/device.h"
 #include "engine/inspect.h"
+#include "engine/run.h"
 
 enum { PLAN_SHOWN_TENSORS = 10 };
 
@@ -27,6 +30,8 @@ struct plan_report {
     struct plan_change trade[PLAN_TRADES_MAX];
     size_t trade_count;
     struct plan_fastest fastest;
+    bool measured; /* --measure */
+    struct plan_measured times;
 };
 
 static bool phase_runs(const struct plan *plan, int phase)
@@ -177,6 +182,37 @@ static void print_fastest(const struct plan_report *report)
                 text_count(tokens_per_second(report, f->step_seconds)).text, f->assignments);
 }
 
+/* Gigabytes an hour, of a step's bytes. */
+static double hourly(const struct plan_measured *t, double bytes)
+{
+    return t->offloaded_seconds > 0.0 ? bytes * 3600.0 / t->offloaded_seconds : 0.0;
+}
+
+/* What was timed here, and what offloading makes of it. */
+static void print_measured(const struct plan_report *report)
+{
+    const struct plan_measured *t = &report->times;
+    if (!report->measured) {
+        return;
+    }
+    output_data("\na step is predicted to take %s here (measured with one and three blocks)\n",
+                text_duration(t->step_seconds).text);
+    if (report->plan.offload_spans == 0) {
+        return;
+    }
+    double slower = t->step_seconds > 0.0 ? t->offloaded_seconds / t->step_seconds - 1.0 : 0.0;
+    output_data("offloading makes it %s, %.1f %% slower: %s waiting for the disk, %s copying\n",
+                text_duration(t->offloaded_seconds).text, 100.0 * slower,
+                text_duration(t->stall_seconds).text, text_duration(t->copy_seconds).text);
+    if (t->write_rate > 0.0) {
+        output_data("a step writes %s and reads %s; the disk was measured at %s/s and %s/s; in an "
+                    "hour %s are written\n",
+                    text_bytes(t->written_bytes).text, text_bytes(t->read_bytes).text,
+                    text_bytes(t->write_rate).text, text_bytes(t->read_rate).text,
+                    text_bytes(hourly(t, t->written_bytes)).text);
+    }
+}
+
 static void print_report(const struct plan_report *report)
 {
     const struct recipe *r = report->recipe;
@@ -211,6 +247,7 @@ static void print_report(const struct plan_report *report)
     }
     print_trade(report);
     print_fastest(report);
+    print_measured(report);
 }
 
 static void json_categories(cJSON *object, const char *key,
@@ -271,6 +308,24 @@ static void json_search(cJSON *root, const struct plan_report *report)
     }
 }
 
+static void json_measured(cJSON *root, const struct plan_report *report)
+{
+    const struct plan_measured *t = &report->times;
+    if (!report->measured) {
+        return;
+    }
+    cJSON *item = json_add_object(root, "measured");
+    json_add_number(item, "step_seconds", t->step_seconds);
+    json_add_number(item, "offloaded_step_seconds", t->offloaded_seconds);
+    json_add_number(item, "stall_seconds", t->stall_seconds);
+    json_add_number(item, "copy_seconds", t->copy_seconds);
+    json_add_number(item, "written_bytes", t->written_bytes);
+    json_add_number(item, "read_bytes", t->read_bytes);
+    json_add_number(item, "write_bytes_per_second", t->write_rate);
+    json_add_number(item, "read_bytes_per_second", t->read_rate);
+    json_add_number(item, "written_bytes_per_hour", hourly(t, t->written_bytes));
+}
+
 static void json_report(const struct plan_report *report)
 {
     const struct plan *plan = &report->plan;
@@ -305,6 +360,7 @@ static void json_report(const struct plan_report *report)
     json_add_bool(root, "fits", report->fits);
     json_largest(root, plan);
     json_search(root, report);
+    json_measured(root, report);
     output_json(root);
 }
 
@@ -359,6 +415,25 @@ static int search(struct plan_report *report, const struct model_config *config,
                        : -1;
 }
 
+/* Times a few steps on the recipe's device. */
+static int measure(struct plan_report *report, const struct model_config *config, struct error *err)
+{
+    const char *given = report->recipe->activation_offload_dir;
+    char *root = given[0] != '\0' ? xstrdup(given) : run_root();
+    bool ssd = strcmp(report->recipe->activation_offload, "ssd") == 0;
+    int result = ssd && given[0] == '\0' ? file_make_directories(root, err) : 0;
+    struct backend *be = result == 0 ? device_open(report->recipe, NULL, err) : NULL;
+    result = be != NULL ? plan_measure(report->recipe, config, &report->plan, be, root,
+                                       &report->times, err)
+                        : -1;
+    if (be != NULL) {
+        device_close(be);
+    }
+    report->measured = result == 0;
+    free(root);
+    return result;
+}
+
 static int make_report(struct plan_report *report, const struct arguments *arguments,
                        struct recipe *recipe, struct error *err)
 {
@@ -381,6 +456,9 @@ static int make_report(struct plan_report *report, const struct arguments *argum
         report->fits =
             report->limit_bytes == 0 || report->plan.total_bytes <= (size_t)report->limit_bytes;
         result = search(report, &material.config, option_given(arguments, "limit"), err);
+    }
+    if (result == 0 && option_given(arguments, "measure")) {
+        result = measure(report, &material.config, err);
     }
     material_close(&material);
     return result;

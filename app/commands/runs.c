@@ -90,7 +90,9 @@ struct gathered {
     cJSON *checkpoints;
     cJSON *settings;
     cJSON *messages;
-    cJSON *stop; /* NULL: none */
+    cJSON *stop;           /* NULL: none */
+    int64_t offload_steps; /* those that wrote activations to a disk */
+    double offload_written, offload_read, offload_stall_ms;
 };
 
 /* Whether the checkpoint of a step is still there: older ones are removed as a run goes on. */
@@ -107,6 +109,13 @@ static void gather_event(struct gathered *g, const char *run, const struct event
     cJSON *item;
     double step = event->step == EVENT_UNKNOWN ? 0 : (double)event->step;
     switch (event->kind) {
+    case EVENT_STEP:
+        g->offload_steps += event->step_done.offload_written_bytes > 0 ? 1 : 0;
+        g->offload_written += fmax(0.0, (double)event->step_done.offload_written_bytes);
+        g->offload_read += fmax(0.0, (double)event->step_done.offload_read_bytes);
+        g->offload_stall_ms +=
+            event->step_done.offload_stall_ms > 0.0 ? event->step_done.offload_stall_ms : 0.0;
+        break;
     case EVENT_EVALUATION:
         item = json_append_object(g->evaluations);
         json_add_number(item, "step", step);
@@ -174,8 +183,10 @@ static void take_event(void *context, struct event *event)
 
 static int gather(const char *run, struct gathered *g, struct error *err)
 {
-    *g = (struct gathered){ cJSON_CreateArray(), cJSON_CreateArray(), cJSON_CreateArray(),
-                            cJSON_CreateArray(), NULL };
+    *g = (struct gathered){ .evaluations = cJSON_CreateArray(),
+                            .checkpoints = cJSON_CreateArray(),
+                            .settings = cJSON_CreateArray(),
+                            .messages = cJSON_CreateArray() };
     return event_file_read(run, take_event, &(struct gathering){ g, run }, err);
 }
 
@@ -206,6 +217,11 @@ static void print_show(const struct run_summary *run, const struct gathered *g, 
                 (long long)run->total_steps, text_loss((double)run->loss).text);
     if (run->peak_bytes > 0) {
         output_data("memory       %s at the peak\n", text_bytes((double)run->peak_bytes).text);
+    }
+    if (g->offload_steps > 0) {
+        output_data("offloaded    %s written, %s read, %.1f ms a step waiting for the disk\n",
+                    text_bytes(g->offload_written).text, text_bytes(g->offload_read).text,
+                    g->offload_stall_ms / (double)g->offload_steps);
     }
     cJSON_ArrayForEach (item, g->evaluations) {
         output_data("evaluation   step %g: loss %s, perplexity %s\n", member(item, "step"),
@@ -239,6 +255,13 @@ static void json_show(const struct run_summary *run, struct gathered *g, const c
     cJSON_AddItemToObject(root, "checkpoints", cJSON_Duplicate(g->checkpoints, 1));
     cJSON_AddItemToObject(root, "settings", cJSON_Duplicate(g->settings, 1));
     cJSON_AddItemToObject(root, "messages", cJSON_Duplicate(g->messages, 1));
+    if (g->offload_steps > 0) {
+        cJSON *offload = json_add_object(root, "offload");
+        json_add_number(offload, "written_bytes", g->offload_written);
+        json_add_number(offload, "read_bytes", g->offload_read);
+        json_add_number(offload, "stall_ms_per_step",
+                        g->offload_stall_ms / (double)g->offload_steps);
+    }
     if (g->stop != NULL) {
         cJSON_AddItemToObject(root, "stop", cJSON_Duplicate(g->stop, 1));
     }

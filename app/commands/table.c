@@ -20,6 +20,9 @@ static const struct option plan_options[] = {
     { "limit", "BYTES",
       "what it has to fit into (24GiB); shows the cheapest changes that fit, what each change "
       "saves and costs, and the fastest way that fits" },
+    { "measure", NULL,
+      "time a few blocks on this device, and the disk of offloaded activations, to predict the "
+      "time of a step" },
     { "gpus", "N", "GPUs to plan for" },
     { "link", "NAME", "what joins them: nvlink, pcie5, pcie4 or bytes a second" },
     { 0 },

@@ -82,6 +82,13 @@ static void total_lines(const struct workbench *workbench, struct canvas *canvas
                       text_bytes((double)history->plan.total_bytes).text, bounded ? " of " : "",
                       bounded ? text_bytes((double)history->plan.limit_bytes).text : "");
     }
+    const struct event_step *last = &history->last_step;
+    if (last->offload_written_bytes > 0) {
+        canvas_printf(canvas, line.x, line.y++, line.width, STYLE_TEXT,
+                      "to the disk   %s a step, waits %.1f ms",
+                      text_bytes((double)last->offload_written_bytes).text,
+                      fmax(0.0, last->offload_stall_ms));
+    }
     struct device_use use = device_use(history);
     bool whole = use.total > 0 && line.width > 34;
     if (use.used > 0) {

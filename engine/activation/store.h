@@ -98,8 +98,15 @@ void store_count(struct store *store, struct store_counts *counts);
 /* How the file is written: "io_uring, direct", "pwrite, buffered" ...; "host memory". */
 const char *store_how(const struct store *store);
 
-/* Writes and reads `bytes` in a file without a name in `directory`, a second at most; bytes a
- * second of the slower direction. */
-int store_measure(const char *directory, size_t bytes, double *bytes_per_second, struct error *err);
+/* Bytes a second: to the file and back, checksums included, and from memory to memory. */
+struct store_rates {
+    double write;
+    double read;
+    double copy;
+};
+
+/* Writes and reads `bytes` in a file without a name in `directory`, a second or two at most. */
+int store_measure(const char *directory, size_t bytes, struct store_rates *rates,
+                  struct error *err);
 
 #endif

@@ -42,13 +42,14 @@ static int choose_resident(struct run *run, const char *directory, struct error 
     int64_t layers = run->material.config.layers;
     int64_t stay = 0;
     size_t bytes = plan->offload_span_bytes;
-    double rate = 0.0;
+    struct store_rates rates;
     if (strcmp(run->recipe.activation_offload, "ssd") == 0 && bytes > 0 &&
         run->ceiling_flops > 0.0) {
-        if (store_measure(directory, bytes < MEASURE_BYTES_MAX ? bytes : MEASURE_BYTES_MAX, &rate,
+        if (store_measure(directory, bytes < MEASURE_BYTES_MAX ? bytes : MEASURE_BYTES_MAX, &rates,
                           err) != 0) {
             return -1;
         }
+        double rate = rates.write < rates.read ? rates.write : rates.read;
         double micro_s = plan->step_flops / (double)run->recipe.batch_accumulate /
                          (EFFICIENCY * run->ceiling_flops);
         stay = offload_resident(layers, (double)bytes, micro_s / 3.0 / (double)layers, rate);
