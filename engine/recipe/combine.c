@@ -171,3 +171,8 @@ int combine_check(const struct recipe *recipe, struct error *err)
     }
     return 0;
 }
+
+const char *combine_sentence(size_t index)
+{
+    return index < sizeof combinations / sizeof combinations[0] ? combinations[index].why : NULL;
+}

@@ -11,4 +11,7 @@
 /* 0, or -1 with the sentence and the hint of the first line that refuses the recipe. */
 int combine_check(const struct recipe *recipe, struct error *err);
 
+/* The sentences of the table, one by one; NULL past the last. */
+const char *combine_sentence(size_t index);
+
 #endif

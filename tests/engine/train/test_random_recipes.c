@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "engine/activation/store.h"
 #include "engine/base/xalloc.h"
 #include "engine/train/trainer_parts.h"
 #include "small.h"
@@ -20,6 +21,7 @@ struct scenario {
     struct plan plan;
     struct backend *be;
     struct trainer *trainer;
+    struct store *store; /* NULL: nothing is offloaded */
     struct batch batch[5];
     int64_t steps; /* taken */
 };
@@ -105,6 +107,7 @@ static void draw_recipe(struct scenario *s)
     static const char *const samples[] = { "none", "crs", "wta-crs", "rad" };
     static const char *const keeps[] = { "0.01", "0.3", "0.7", "1" };
     static const char *const recomputes[] = { "none", "norms", "ffn", "block" };
+    static const char *const offloads[] = { "none", "host", "ssd" };
     struct recipe *r = &s->recipe;
     recipe_init(r);
     draw_method(s);
@@ -117,6 +120,9 @@ static void draw_recipe(struct scenario *s)
     bool thin = strcmp(r->method_name, "grass") == 0 && r->method_side == METHOD_SIDE_IN &&
                 !recomputes_any && strcmp(r->activation_sample, "none") == 0;
     set(r, "method.inputs", thin ? "columns" : "whole");
+    set(r, "activation.offload", one_of(&s->dice, offloads, 3));
+    set(r, "activation.offload_dir", "/tmp");
+    set_number(r, "activation.resident", dice_roll(&s->dice, 2));
     set_number(r, "batch.micro", 1 + dice_roll(&s->dice, 3));
     set_number(r, "batch.accumulate", 1 + dice_roll(&s->dice, 5));
     set_number(r, "train.steps", 10);
@@ -146,6 +152,23 @@ static void draw_recipe(struct scenario *s)
     draw_frozen(s);
 }
 
+static struct store *open_store(const struct scenario *s)
+{
+    struct error err = { 0 };
+    bool ssd = strcmp(s->recipe.activation_offload, "ssd") == 0;
+    if (s->plan.offload_spans == 0) {
+        return NULL;
+    }
+    struct store *store =
+        store_open(&(struct store_options){ .kind = ssd ? STORE_SSD : STORE_HOST,
+                                            .directory = "/tmp",
+                                            .span_bytes = s->plan.offload_span_bytes,
+                                            .spans = s->plan.offload_spans },
+                   &err);
+    check(store == NULL ? -1 : 0, &err);
+    return store;
+}
+
 static void scenario_open(struct scenario *s, int number, struct backend *be)
 {
     struct error err = { 0 };
@@ -153,8 +176,18 @@ static void scenario_open(struct scenario *s, int number, struct backend *be)
     s->dice.state = (uint64_t)number << 32;
     small_config(&s->dice, &s->config);
     draw_recipe(s);
+    if (strcmp(s->recipe.activation_offload, "none") != 0) {
+        s->config.layers += 3; /* so many stay on the device */
+    }
     check(plan_make(&s->recipe, &s->config, &s->plan, &err), &err);
-    s->trainer = small_trainer(&s->recipe, &s->config, &s->plan, be);
+    s->store = open_store(s);
+    s->trainer = trainer_open(&(struct trainer_options){ .recipe = &s->recipe,
+                                                         .config = &s->config,
+                                                         .be = be,
+                                                         .capacity = s->plan.bytes,
+                                                         .store = s->store },
+                              &err);
+    check(s->trainer == NULL ? -1 : 0, &err);
     for (int64_t i = 0; i < s->recipe.batch_accumulate; i++) {
         check(batch_init(&s->batch[i], s->recipe.batch_micro, s->recipe.data_sequence_length, &err),
               &err);
@@ -165,6 +198,7 @@ static void scenario_open(struct scenario *s, int number, struct backend *be)
 static void scenario_close(struct scenario *s)
 {
     trainer_close(s->trainer);
+    store_close(s->store);
     for (int64_t i = 0; i < s->recipe.batch_accumulate; i++) {
         batch_free(&s->batch[i]);
     }
@@ -263,7 +297,9 @@ static void test_planned_is_used(void **state)
         take_steps(&s, STEPS);
         look(&s);
         compare(&s);
-        if (number % 2 == 0 && !s.trainer->method.ops->adapters) {
+        /* Selected inputs that are moved away have places that fit one rank. */
+        bool fixed = s.store != NULL && s.recipe.method_inputs == METHOD_INPUTS_COLUMNS;
+        if (number % 2 == 0 && !s.trainer->method.ops->adapters && !fixed) {
             change_rank(&s);
             take_steps(&s, STEPS);
             look(&s);

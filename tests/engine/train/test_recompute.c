@@ -242,6 +242,32 @@ static void test_workspace(void **state)
     assert_true(most >= want && most < want + want / 50);
 }
 
+/* Looking at the model keeps nothing for a backward, under every policy. */
+static void test_looking_keeps_nothing(void **state)
+{
+    (void)state;
+    static const char *const names[] = { "none", "norms", "ffn", "block" };
+    size_t kept[4];
+    for (int i = 0; i < 4; i++) {
+        struct fixture f;
+        char word[64];
+        snprintf(word, sizeof word, "activation.recompute=%s", names[i]);
+        fixture_open(&f, "untied",
+                     WORDS("method.name=full", word, "data.validation=0.1", "train.eval_every=5"));
+        kept[i] = f.plan.phase_bytes[PHASE_EVALUATE][MEMORY_ACTIVATIONS];
+        double loss;
+        int64_t tokens;
+        struct error err = { 0 };
+        size_t before = memory_live(trainer_memory(f.trainer), MEMORY_ACTIVATIONS);
+        memory_reset_peak(trainer_memory(f.trainer));
+        check(trainer_evaluate(f.trainer, &f.batch, &loss, &tokens, &err), &err);
+        assert_int_equal(memory_peak(trainer_memory(f.trainer), MEMORY_ACTIVATIONS), before);
+        assert_int_equal(kept[i], kept[0]);
+        assert_true(kept[i] < f.plan.phase_bytes[PHASE_FORWARD][MEMORY_ACTIVATIONS]);
+        fixture_close(&f);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -249,6 +275,7 @@ int main(void)
         cmocka_unit_test(test_counts),
         cmocka_unit_test(test_bytes),
         cmocka_unit_test(test_workspace),
+        cmocka_unit_test(test_looking_keeps_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

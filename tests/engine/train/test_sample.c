@@ -272,6 +272,99 @@ static void test_unbiased(void **state)
     free(exact);
 }
 
+/* Gradients by number. */
+struct listed {
+    float *value[64];
+    int64_t columns[64];
+    int64_t rows[64];
+    int64_t count;
+};
+
+static void list_one(void *context, const char *name, struct tensor *gradient)
+{
+    (void)name;
+    struct listed *listed = context;
+    size_t bytes = (size_t)tensor_count(gradient) * sizeof(float);
+    assert_true(listed->count < 64 && gradient->dtype == DTYPE_F32);
+    listed->value[listed->count] = malloc(bytes);
+    memcpy(listed->value[listed->count], gradient->data, bytes);
+    listed->rows[listed->count] = tensor_rows(gradient);
+    listed->columns[listed->count++] = tensor_columns(gradient);
+}
+
+static void list_free(struct listed *listed)
+{
+    while (listed->count > 0) {
+        free(listed->value[--listed->count]);
+    }
+}
+
+/* Sampling thins out what weight gradients of matrices read, and nothing else: the backward passes
+ * on exact gradients, so that those of norms and embedding have the same bits. */
+static void test_others_are_exact(void **state)
+{
+    (void)state;
+    struct run exact;
+    struct listed all = { 0 };
+    struct gradient_visitor visitor = { .visit = list_one, .context = &all };
+    run_open(&exact, WORDS("method.name=full"));
+    run_draw_batches(&exact);
+    run_step(&exact, 1);
+    dense_each_gradient(&exact.trainer->dense, &visitor);
+    for (int s = 0; s < 3; s++) {
+        char word[64];
+        struct run r;
+        struct listed same = { 0 };
+        snprintf(word, sizeof word, "activation.sample=%s", samplers[s]);
+        run_open(&r, WORDS("method.name=full", word, "activation.keep=0.3"));
+        run_draw_batches(&r);
+        run_step(&r, 1);
+        visitor.context = &same;
+        dense_each_gradient(&r.trainer->dense, &visitor);
+        assert_int_equal(same.count, all.count);
+        for (int64_t i = 0; i < all.count; i++) {
+            assert_memory_equal(same.value[i], all.value[i],
+                                (size_t)(all.rows[i] * all.columns[i]) * sizeof(float));
+        }
+        list_free(&same);
+        run_close(&r);
+    }
+    list_free(&all);
+    run_close(&exact);
+}
+
+/* One sample of k columns serves all tokens of a micro-batch: a gradient has no more columns than
+ * the micro-batches drew. */
+static void test_columns_of_rad(void **state)
+{
+    (void)state;
+    struct run r;
+    struct listed listed = { 0 };
+    struct gradient_visitor visitor = { .visit = list_one, .context = &listed };
+    run_open(&r, WORDS("method.name=full", "activation.sample=rad", "activation.keep=0.2"));
+    run_draw_batches(&r);
+    run_step(&r, 1);
+    r.trainer->method.ops->each_gradient(&r.trainer->method, &visitor);
+    int64_t thin = 0;
+    for (int64_t i = 0; i < listed.count; i++) {
+        int64_t filled = 0;
+        for (int64_t c = 0; c < listed.columns[i]; c++) {
+            bool any = false;
+            for (int64_t row = 0; row < listed.rows[i]; row++) {
+                any = any || listed.value[i][row * listed.columns[i] + c] != 0.0f;
+            }
+            filled += any;
+        }
+        bool sampled = filled < listed.columns[i];
+        int64_t most = MICRO * (int64_t)ceil(0.2 * (double)listed.columns[i]);
+        assert_true(!sampled || filled <= most);
+        thin += sampled;
+    }
+    assert_true(thin >= listed.count / 2); /* not the inputs of o, which attention keeps anyway */
+    list_free(&listed);
+    run_close(&r);
+}
+
 /* ---- draws ------------------------------------------------------------------------------------
  */
 
@@ -359,8 +452,9 @@ int main(void)
 {
     omp_set_num_threads(1); /* many tiny steps */
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_all_is_exact), cmocka_unit_test(test_recomputed),
-        cmocka_unit_test(test_unbiased),     cmocka_unit_test(test_resumed),
+        cmocka_unit_test(test_all_is_exact),   cmocka_unit_test(test_recomputed),
+        cmocka_unit_test(test_unbiased),       cmocka_unit_test(test_others_are_exact),
+        cmocka_unit_test(test_columns_of_rad), cmocka_unit_test(test_resumed),
         cmocka_unit_test(test_costs),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
