@@ -3,6 +3,8 @@
 
 #include <string.h>
 
+#include "engine/model/model.h"
+
 enum { PREFETCHED = 2 }; /* spans that are on their way beside the one in use */
 
 int64_t offload_spans(int64_t layers, int64_t resident)
@@ -113,6 +115,33 @@ static bool shares_place(void *context, int64_t layer)
 {
     const struct offload *offload = context;
     return layer >= OFFLOAD_SLOTS && layer < sharing(offload);
+}
+
+static bool train_alike(const struct linear *a, const struct linear *b)
+{
+    bool alike = a->idle == b->idle;
+    for (int i = 0; i < a->part_count; i++) {
+        alike = alike && a->part[i].parameter->idle == b->part[i].parameter->idle;
+    }
+    return alike;
+}
+
+int offload_check(const struct model *model, struct error *err)
+{
+    const struct block *first = &model->block[model->first_trained];
+    for (int64_t i = model->first_trained; i < model->config.layers; i++) {
+        const struct block *block = &model->block[i];
+        if (!train_alike(block->qkv, first->qkv) || !train_alike(block->o, first->o) ||
+            !train_alike(block->gate_up, first->gate_up) ||
+            !train_alike(block->down, first->down)) {
+            fail(err, ERROR_USAGE,
+                 "activation.offload needs blocks that train alike: method.targets or "
+                 "method.frozen leaves other matrices of layer %lld than of layer %lld",
+                 (long long)i, (long long)model->first_trained);
+            return hint(err, "use patterns without numbers of layers, or activation.offload=none");
+        }
+    }
+    return 0;
 }
 
 void offload_init(struct offload *offload, int64_t layers, int64_t resident, struct store *store)

@@ -41,6 +41,11 @@ struct offload {
 /* Spans that are put away in a micro-batch: blocks 0 .. this - 1. 0 for models too shallow. */
 int64_t offload_spans(int64_t layers, int64_t resident);
 
+struct model;
+/* Spans have one layout only if all blocks with a backward keep the same: refuses targets and
+ * frozen patterns that tell them apart. */
+int offload_check(const struct model *model, struct error *err);
+
 /* Makes the mover of a pass. The store, if any, has offload_spans spans. */
 void offload_init(struct offload *offload, int64_t layers, int64_t resident, struct store *store);
 

@@ -245,6 +245,9 @@ static int prepare_offload(struct trainer *trainer, struct store *store, struct 
     if (!trainer->offloads) {
         return 0;
     }
+    if (offload_check(&trainer->model, err) != 0) {
+        return -1;
+    }
     if (store == NULL && !trainer->be->facts.imaginary) {
         return fail(err, ERROR_RUNTIME, "activation.offload=%s without a place to put them",
                     recipe->activation_offload);

@@ -174,6 +174,35 @@ static void test_refusals(void **state)
     refuse("method.alpha_pattern=q_proj=-1", "number above 0", "");
 }
 
+/* Blocks that take turns in the same places must keep the same values; whole lower blocks may be
+ * frozen, which keep none. */
+static void test_offloading_wants_blocks_alike(void **state)
+{
+    (void)state;
+    static const char *const words[] = { "method.targets=layers.0.*.down_proj",
+                                         "method.frozen=layers.4.mlp",
+                                         "method.frozen=layers.2.self_attn.k_proj",
+                                         "method.targets=q_proj,v_proj",
+                                         "method.frozen=embed_tokens,layers.0" };
+    for (int i = 0; i < 5; i++) {
+        struct fixture f;
+        struct plan plan;
+        struct error err = { 0 };
+        fixture_open(&f, "untied", WORDS("method.name=grass", "method.rank=8"));
+        f.config.layers = 6;
+        check(recipe_set(&f.recipe, words[i], &err), &err);
+        check(plan_make(&f.recipe, &f.config, &plan, &err), &err);
+        check(recipe_set(&f.recipe, "activation.offload=host", &err), &err);
+        assert_int_equal(plan_make(&f.recipe, &f.config, &plan, &err), i < 3 ? -1 : 0);
+        if (i < 3) {
+            assert_int_equal(err.code, ERROR_USAGE);
+            assert_non_null(strstr(err.message, "train alike"));
+            assert_non_null(strstr(err.hint, "numbers of layers"));
+        }
+        fixture_close(&f);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -181,6 +210,7 @@ int main(void)
         cmocka_unit_test(test_lower_blocks_cost_nothing),
         cmocka_unit_test(test_same_loss),
         cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_offloading_wants_blocks_alike),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -328,6 +328,27 @@ static void test_warmup_of_a_layer(void **state)
     fixture_close(&f);
 }
 
+/* A step that chooses, or that moves other rows with a learning rate of its own, is never replayed
+ * from a record of another. */
+static void test_replay(void **state)
+{
+    (void)state;
+    struct fixture f;
+    int64_t step = 0;
+    int replayed = 0;
+    fixture_open(&f, "untied", WORDS(STAGGERED, "method.interval=20", "method.unselected_every=3"));
+    struct method *method = &f.trainer->method;
+    while (step < 24) {
+        fixture_step(&f, &step);
+        method->ops->begin_step(method, step + 1);
+        bool same = !grass_of(&f)->refreshing && step % 3 != 0;
+        assert_int_equal(method->ops->replayable(method), same);
+        replayed += same;
+    }
+    assert_true(replayed > 4);
+    fixture_close(&f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -340,6 +361,7 @@ int main(void)
         cmocka_unit_test(test_bad_state),
         cmocka_unit_test(test_live_changes),
         cmocka_unit_test(test_warmup_of_a_layer),
+        cmocka_unit_test(test_replay),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
