@@ -1,7 +1,7 @@
 /*
  * The loop: waits for the terminal, the run and the planner, feeds the workbench with what comes,
- * does what it asks for, and draws when something changed: at once after a key, else at most four
- * times a second. While nothing happens it sleeps without end.
+ * does what it asks for, and draws when something changed: at once after a key, else at most as
+ * often as the settings say. While nothing happens it sleeps without end.
  */
 #include <errno.h>
 #include <math.h>
@@ -14,8 +14,6 @@
 #include "app/loop_parts.h"
 #include "app/workbench_main.h"
 #include "engine/base/clock.h"
-
-static const double frame_seconds = 0.25;
 
 /* ---- waiting ------------------------------------------------------------------------------------
  */
@@ -122,7 +120,8 @@ static bool wants_frame(const struct loop *loop)
 /* After a key at once; the rest of a frame as soon as the terminal takes it. */
 static double frame_time(const struct loop *loop)
 {
-    return loop->pressed || loop->unfinished ? 0 : loop->last_frame + frame_seconds;
+    return loop->pressed || loop->unfinished ? 0
+                                             : loop->last_frame + 1.0 / (double)loop->settings.rate;
 }
 
 /* Milliseconds until something is due; -1: nothing is. */

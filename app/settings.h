@@ -18,6 +18,7 @@ struct settings {
     char *recipe;  /* a file or a preset; "": the embedded default */
     int glyphs;    /* 0: what the terminal can show; else 1 + enum glyph_set */
     int smoothing; /* of the loss, an index of workbench_smoothings */
+    int64_t rate;  /* frames a second */
     int axis;      /* of the loss: 0 logarithmic, 1 linear */
     int theme;     /* enum theme_name */
     bool mouse;

@@ -100,7 +100,7 @@ static void draw_timeline(const struct workbench *workbench, struct canvas *canv
     const struct event_plan *plan = &workbench->history.plan;
     struct rect inside =
         widget_box(canvas, area, "one step, planned bytes by phase",
-                   "W weights  G gradients  O optimizer  A activations  T work", true);
+                   "W weights G gradients O optimizer A activations T workspace", true);
     struct rect before = canvas_clip(canvas, inside);
     struct rect chart = { inside.x + 10, inside.y + 1, inside.width - 11, inside.height - 3 };
     struct span span[EVENT_PHASE_COUNT];
