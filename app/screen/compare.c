@@ -161,6 +161,20 @@ static const char *run_name_of(const struct compare *compare, int row)
     return slash ? slash + 1 : other->path;
 }
 
+enum { COLUMNS = 7 };
+static const char *const column_names[COLUMNS] = { "steps", "=tokens", "=time", "eval",
+                                                   "tok/s", "memory",  "time" };
+static const int column_widths[COLUMNS] = { 7, 8, 8, 8, 8, 10, 10 };
+
+static void draw_headings(struct canvas *canvas, struct rect row, int names)
+{
+    int x = row.x + names;
+    for (size_t i = 0; i < COLUMNS && x + column_widths[i] <= row.x + row.width; i++) {
+        canvas_text_right(canvas, x, row.y, column_widths[i] - 1, STYLE_DIM, column_names[i]);
+        x += column_widths[i];
+    }
+}
+
 static void draw_numbers_row(struct canvas *canvas, struct rect row, int names,
                              const struct comparison_run *run)
 {
@@ -173,16 +187,12 @@ static void draw_numbers_row(struct canvas *canvas, struct rect row, int names,
         text_bytes((double)(run->peak_total_bytes > 0 ? run->peak_total_bytes : -1)),
         text_duration(comparison_end(run, COMPARISON_SECONDS)),
     };
-    static const int widths[] = { 7, 8, 8, 8, 8, 10, 10 };
     int x = row.x + names;
-    for (size_t i = 0; i < sizeof(widths) / sizeof(widths[0]); i++) {
-        if (x + widths[i] > row.x + row.width) {
-            break;
-        }
+    for (size_t i = 0; i < COLUMNS && x + column_widths[i] <= row.x + row.width; i++) {
         bool unknown = strcmp(cells[i].text, "nan") == 0;
-        canvas_text_right(canvas, x, row.y, widths[i] - 1, STYLE_TEXT,
+        canvas_text_right(canvas, x, row.y, column_widths[i] - 1, STYLE_TEXT,
                           unknown ? "-" : cells[i].text);
-        x += widths[i];
+        x += column_widths[i];
     }
 }
 
@@ -224,9 +234,7 @@ static void draw_numbers(const struct workbench *workbench, struct canvas *canva
     struct rect line = { inside.x + 1, inside.y, inside.width - 2, 1 };
     int names = inside.width > 100 ? 44 : inside.width - 2 - 49;
     names = names < 16 ? 16 : names;
-    canvas_printf(canvas, line.x + names, line.y, line.width - names, STYLE_DIM,
-                  "%6s %7s %7s %7s %7s %9s %9s", "steps", "=tokens", "=time", "eval", "tok/s",
-                  "memory", "time");
+    draw_headings(canvas, line, names);
     for (int row = 0; row <= compare->count; row++) {
         line.y++;
         canvas_printf(canvas, line.x, line.y, names - 1, STYLE_TEXT, "%c %c %s",
