@@ -257,6 +257,13 @@ static void resume_run(struct loop *loop, const char *path)
 
 void loop_do_home(struct loop *loop, const struct effect *effect)
 {
+    if (!loop->catalog_open && effect->kind != EFFECT_RESUME) {
+        struct error err = { 0 };
+        fail(&err, ERROR_USAGE, "the presets were not found, so there is nothing to choose from");
+        hint(&err, "WINDROW_PRESETS names their folder");
+        loop_notice(loop, true, &err);
+        return;
+    }
     switch (effect->kind) {
     case EFFECT_START:
         start_run(loop, effect->choice);
