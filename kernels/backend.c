@@ -6,7 +6,7 @@
 
 #include "kernels/backend_ops.h"
 #include "kernels/backend_private.h"
-#include "kernels/ops.h"
+#include "kernels/call.h"
 
 struct backend *backend_open(const char *name, int index, char *why, size_t why_size)
 {
@@ -186,7 +186,7 @@ static void record(struct backend *be, int slot, void (*work)(void *context), vo
         be->ops->forget(be, slot);
         be->record[slot].ready = false;
     }
-    bool good = be->ops->capture_begin(be);
+    bool good = be->ops->capture_begin(be, slot);
     if (good) {
         work(context);
         good = be->ops->capture_end(be, slot);
@@ -227,6 +227,51 @@ void backend_replay(struct backend *be, int slot, uint64_t key, void (*work)(voi
         r->key = key;
         record(be, slot, work, context);
     }
+}
+
+/* ---- times ----------------------------------------------------------------------------------- */
+
+void backend_time_begin(struct backend *be)
+{
+    be->times = (struct backend_times){ .on = !be->facts.imaginary, .part = -1 };
+    if (be->ops->time_begin != NULL) {
+        be->ops->time_begin(be);
+    }
+}
+
+void backend_time_part(struct backend *be, int part)
+{
+    struct backend_times *t = &be->times;
+    if (be->failed || !t->on || part < 0 || part >= BACKEND_PARTS) {
+        return;
+    }
+    if (be->ops->time_part != NULL) {
+        be->ops->time_part(be, part);
+        return;
+    }
+    double now = call_clock_s();
+    if (t->part >= 0) {
+        t->ms[t->part] += 1e3 * (now - t->since_s);
+    }
+    t->part = part;
+    t->since_s = now;
+}
+
+bool backend_time_read(struct backend *be, double ms[BACKEND_PARTS])
+{
+    struct backend_times *t = &be->times;
+    double found[BACKEND_PARTS] = { 0 };
+    bool good = t->on && !be->failed;
+    t->on = false;
+    if (good && be->ops->time_read != NULL) {
+        good = be->ops->time_read(be, found);
+    } else if (good) {
+        memcpy(found, t->ms, sizeof found);
+    }
+    if (good) {
+        memcpy(ms, found, sizeof found);
+    }
+    return good;
 }
 
 /* ---- memory and choices ---------------------------------------------------------------------- */

@@ -90,6 +90,15 @@ struct backend_record {
     struct op_count count[OP_FAMILY_COUNT];
 };
 
+/* Parts of a step whose times are told apart (backend_time_part). */
+enum { BACKEND_PARTS = 8 };
+struct backend_times {
+    bool on;
+    int part; /* -1: none began yet */
+    double since_s;
+    double ms[BACKEND_PARTS];
+};
+
 /* Which kernels compute attention, where there is a choice: auto takes cuDNN where it can be had
  * and does what is asked for, else our own. */
 enum attention_kernels { ATTENTION_AUTO, ATTENTION_OWN, ATTENTION_CUDNN };
@@ -109,7 +118,8 @@ struct backend {
     struct backend_tally tally;
     struct backend_scratch scratch;
     struct backend_record record[REPLAY_SLOTS];
-    const struct call *call; /* the operation under way, or NULL (kernels/call.h) */
+    struct backend_times times; /* where the host's clock tells */
+    const struct call *call;    /* the operation under way, or NULL (kernels/call.h) */
     bool timing;
     bool replays_off; /* nothing is recorded: every operation is asked for each time */
     bool failed;
@@ -165,6 +175,16 @@ void backend_fetch(struct backend *be, void *host, const void *device, size_t by
 void backend_replay(struct backend *be, int slot, uint64_t key, void (*work)(void *context),
                     void *context);
 void backend_forget_replays(struct backend *be);
+
+/* Where time goes, as the device sees it: between backend_time_begin and backend_time_read, all
+ * that is asked for after backend_time_part(part) counts to that part (0 <= part < BACKEND_PARTS),
+ * in recorded work too, until the next one. The last part of all is not counted: its beginning is
+ * the end. Nothing is waited for; read after a wait that came later than the last part
+ * (backend_sync or a download). False, and nothing in `ms`, if there is no telling (on the null
+ * backend, always). */
+void backend_time_begin(struct backend *be);
+void backend_time_part(struct backend *be, int part);
+bool backend_time_read(struct backend *be, double ms[BACKEND_PARTS]);
 
 /* Kernels take their scratch from there from now on; take NULL: from the backend itself. Memory of
  * its own that the backend held for it is given back. */

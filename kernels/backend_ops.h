@@ -39,11 +39,15 @@ struct backend_ops {
     void (*feed)(struct backend *be, void *device, const void *host, size_t bytes);
     void (*join)(struct backend *be);
     void (*fetch)(struct backend *be, void *host, const void *device, size_t bytes);
-    bool (*capture_begin)(struct backend *be);
+    bool (*capture_begin)(struct backend *be, int slot);
     bool (*capture_end)(struct backend *be, int slot);
     void (*launch)(struct backend *be, int slot);
     void (*forget)(struct backend *be, int slot);
     void (*enter)(struct backend *be); /* before each operation */
+    /* ms[] is zeroed before. All three, or none: then it is the host's clock that tells. */
+    void (*time_begin)(struct backend *be);
+    void (*time_part)(struct backend *be, int part);
+    bool (*time_read)(struct backend *be, double ms[BACKEND_PARTS]);
     void (*drop_scratch)(struct backend *be);
     int (*memory)(struct backend *be, size_t *free_bytes, size_t *total_bytes);
     char *(*tuning_export)(struct backend *be);

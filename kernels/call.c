@@ -7,7 +7,7 @@
 
 enum { SHAPE_TEXT = 96, TENSOR_TEXT = 256 };
 
-static double clock_seconds(void)
+double call_clock_s(void)
 {
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
@@ -207,7 +207,7 @@ bool call_start(struct call *c)
     }
     if (c->be->timing) {
         (void)c->be->ops->sync(c->be);
-        c->started_s = clock_seconds();
+        c->started_s = call_clock_s();
     }
     c->be->call = c;
     return true;
@@ -233,7 +233,7 @@ void call_finish(struct call *c, enum op_family family, double flops)
     struct op_count *count = &c->be->count[family];
     if (c->be->timing) {
         (void)c->be->ops->sync(c->be);
-        count->seconds += clock_seconds() - c->started_s;
+        count->seconds += call_clock_s() - c->started_s;
     }
     count->calls++;
     count->flops += flops;

@@ -77,6 +77,9 @@ bool call_start(struct call *c);
 enum { CALL_TEXT = 320 };
 void call_describe(const struct backend *be, char text[CALL_TEXT]);
 
+/* Seconds of the host's clock, from some moment on. */
+double call_clock_s(void);
+
 void call_finish(struct call *c, enum op_family family, double flops);
 
 #ifdef __cplusplus

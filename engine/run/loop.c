@@ -162,8 +162,6 @@ static int do_step(struct run *run, struct step_result *result, struct error *er
 {
     const struct recipe *recipe = &run->effective;
     double began = clock_monotonic();
-    memset(run->phase_s, 0, sizeof run->phase_s);
-    run->phase_began_s = began;
     for (int64_t i = 0; i < recipe->batch_accumulate; i++) {
         dataset_fill(run->material.dataset, DATA_TRAIN, run->state.rows + i * recipe->batch_micro,
                      &run->batch[i]);

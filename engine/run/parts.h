@@ -80,9 +80,6 @@ struct run {
     double began_s;        /* clock_monotonic of the first step of this process */
     double seconds_before; /* state.seconds at that time */
     int64_t steps_here;    /* done by this process */
-    double phase_s[PHASE_COUNT];
-    enum trainer_phase phase;
-    double phase_began_s;
     double evaluated_loss; /* of the evaluation at evaluated_step */
     int64_t evaluated_step;
     struct telemetry telemetry;

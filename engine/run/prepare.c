@@ -416,15 +416,6 @@ static int make_plan(struct run *run, struct error *err)
 
 /* ---- the trainer ---------------------------------------------------------------------------- */
 
-static void on_phase(void *context, enum trainer_phase phase)
-{
-    struct run *run = context;
-    double now = clock_monotonic();
-    run->phase_s[run->phase] += now - run->phase_began_s;
-    run->phase = phase;
-    run->phase_began_s = now;
-}
-
 /* The weights that the run begins with; they are compared with config.json before memory is taken
  * by what config.json says. An adapter is merged into them, unless it goes on training. */
 static struct weights_source *open_weights(const struct run *run, struct adapter **adapter,
@@ -458,14 +449,13 @@ int run_build(struct run *run, const char *checkpoint, struct error *err)
         return -1;
     }
     trainer_close(run->trainer);
-    struct trainer_options options = { .recipe = &run->effective,
-                                       .config = &run->material.config,
-                                       .be = run->be,
-                                       .capacity = run->plan.bytes,
-                                       .store = run->store,
-                                       .on_phase = on_phase,
-                                       .context = run };
-    run->phase = PHASE_IDLE;
+    struct trainer_options options = {
+        .recipe = &run->effective,
+        .config = &run->material.config,
+        .be = run->be,
+        .capacity = run->plan.bytes,
+        .store = run->store,
+    };
     run->trainer = trainer_open(&options, err);
     int result = run->trainer ? 0 : -1;
     if (result == 0 && checkpoint) {

@@ -144,11 +144,6 @@ void run_report_plan(struct run *run)
     run_emit(run, &event);
 }
 
-static double phase_ms(const struct run *run, enum trainer_phase phase)
-{
-    return 1e3 * run->phase_s[phase];
-}
-
 void run_report_step(struct run *run, const struct step_result *result, double data_s, double all_s)
 {
     struct trainer_counters counters;
@@ -171,10 +166,10 @@ void run_report_step(struct run *run, const struct step_result *result, double d
     if (run->ceiling_flops > 0.0 && all_s > 0.0) {
         step->mfu = flops / all_s / run->ceiling_flops;
     }
-    step->forward_ms = phase_ms(run, PHASE_FORWARD);
-    step->backward_ms = phase_ms(run, PHASE_BACKWARD);
-    step->update_ms = phase_ms(run, PHASE_UPDATE);
-    step->refresh_ms = selects ? phase_ms(run, PHASE_REFRESH) : (double)NAN;
+    step->forward_ms = result->phase_ms[PHASE_FORWARD];
+    step->backward_ms = result->phase_ms[PHASE_BACKWARD];
+    step->update_ms = result->phase_ms[PHASE_UPDATE];
+    step->refresh_ms = selects ? result->phase_ms[PHASE_REFRESH] : (double)NAN;
     step->data_ms = 1e3 * data_s;
     step->rank = selects ? run->effective.method_rank : EVENT_UNKNOWN;
     step->refreshed = result->refreshed;

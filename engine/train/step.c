@@ -284,10 +284,24 @@ static int read_back(struct trainer *trainer, struct step_result *result, struct
     return 0;
 }
 
+/* After a wait. */
+static void read_times(struct trainer *trainer, double phase_ms[PHASE_COUNT])
+{
+    _Static_assert((int)PHASE_COUNT <= (int)BACKEND_PARTS, "the backend tells parts apart");
+    double ms[BACKEND_PARTS];
+    bool told = backend_time_read(trainer->be, ms);
+    for (int phase = 0; phase < PHASE_COUNT; phase++) {
+        phase_ms[phase] = told ? ms[phase] : (double)NAN;
+    }
+}
+
 int trainer_step(struct trainer *trainer, int64_t step, const struct batch *batches, int64_t count,
                  struct step_result *result, struct error *err)
 {
     memset(result, 0, sizeof *result);
+    for (int phase = 0; phase < PHASE_COUNT; phase++) {
+        result->phase_ms[phase] = (double)NAN;
+    }
     int64_t tokens = 0;
     for (int64_t i = 0; i < count; i++) {
         if (trainer_check_batch(trainer, &batches[i], err) != 0) {
@@ -316,6 +330,7 @@ int trainer_step(struct trainer *trainer, int64_t step, const struct batch *batc
     method->lr = result->learning_rate;
     method->rule_settings = &settings;
     method->loss = &trainer->loss;
+    backend_time_begin(trainer->be);
     method->ops->begin_step(method, step);
     op_zero(trainer->be, &trainer->loss);
     if (begin_dense(trainer, batches, count, err) != 0) {
@@ -327,7 +342,9 @@ int trainer_step(struct trainer *trainer, int64_t step, const struct batch *batc
     reduce(trainer);
     update(trainer, result->learning_rate, &settings);
     method->rule_settings = NULL;
+    backend_time_part(trainer->be, PHASE_IDLE); /* the end of the last part, before the wait */
     int rc = read_back(trainer, result, err);
+    read_times(trainer, result->phase_ms);
     result->flops = backend_total(trainer->be).flops - flops;
     trainer_enter(trainer, PHASE_IDLE);
     return rc;

@@ -14,6 +14,7 @@ const char *const trainer_phase_names[PHASE_COUNT] = {
 void trainer_enter(struct trainer *trainer, enum trainer_phase phase)
 {
     trainer->phase = phase;
+    backend_time_part(trainer->be, (int)phase);
     if (trainer->on_phase != NULL) {
         trainer->on_phase(trainer->context, phase);
     }

@@ -1,8 +1,8 @@
 /*
  * The trainer: a model, a method, an optimizer rule and an activation policy on one backend.
  *
- * No thread, no file, no clock: the plan runs it on the null backend, the run process on a real
- * one, tests on both. Sizes depend on the recipe, never on the data.
+ * No thread, no file, no clock but the backend's: the plan runs it on the null backend, the run
+ * process on a real one, tests on both. Sizes depend on the recipe, never on the data.
  */
 #ifndef WINDROW_ENGINE_TRAIN_TRAINER_H
 #define WINDROW_ENGINE_TRAIN_TRAINER_H
@@ -63,9 +63,10 @@ struct step_result {
     float loss;      /* sum of token losses / trained tokens; not finite if so */
     float grad_norm; /* before clipping */
     double learning_rate;
-    int64_t tokens;     /* trained, by all ranks */
-    int64_t positions;  /* processed, by all ranks: ranks * micro-batches * rows * S */
-    double flops;       /* that the operations asked for on this rank */
+    int64_t tokens;               /* trained, by all ranks */
+    int64_t positions;            /* processed, by all ranks: ranks * micro-batches * rows * S */
+    double flops;                 /* that the operations asked for on this rank */
+    double phase_ms[PHASE_COUNT]; /* times of the device; NaN where it cannot tell */
     bool refreshed;     /* rows (or a subspace, of some matrices) were chosen anew in this step */
     bool skipped;       /* nothing was changed */
     const char *reason; /* why it was skipped; a constant */

@@ -28,6 +28,8 @@ struct fetched {
     size_t bytes;
 };
 
+struct marks; /* marks.cu */
+
 /* What backend.state points to. */
 struct cuda_state {
     int index;
@@ -49,6 +51,7 @@ struct cuda_state {
     int staged_last; /* the chunk in use */
     struct fetched fetched[FETCHED_MAX];
     int fetched_count;
+    struct marks *marks;
     const char *last_op;
     char last_written[96]; /* name of the tensor that it writes */
     bool wait_for_each;    /* KERNELS_SYNC */
@@ -89,7 +92,7 @@ void cuda_download(struct backend *be, void *host, const void *device, size_t by
 void cuda_feed(struct backend *be, void *device, const void *host, size_t bytes);
 void cuda_join(struct backend *be);
 void cuda_fetch(struct backend *be, void *host, const void *device, size_t bytes);
-bool cuda_capture_begin(struct backend *be);
+bool cuda_capture_begin(struct backend *be, int slot);
 bool cuda_capture_end(struct backend *be, int slot);
 void cuda_launch(struct backend *be, int slot);
 void cuda_forget(struct backend *be, int slot);
@@ -99,5 +102,17 @@ int cuda_memory(struct backend *be, size_t *free_bytes, size_t *total_bytes);
 bool cuda_may_transfer(struct backend *be);
 /* Pinned memory goes back to the host. */
 void cuda_drop_staged(struct cuda_state *state);
+
+/* ---- marks.cu: entries of the table for times, and what records have to do with them ---------- */
+
+void cuda_time_begin(struct backend *be);
+void cuda_time_part(struct backend *be, int part);
+bool cuda_time_read(struct backend *be, double ms[BACKEND_PARTS]);
+bool marks_open(struct cuda_state *state);
+void marks_close(struct cuda_state *state);
+/* Slot `slot` begins to be recorded; -1: nothing is recorded any more. */
+void marks_record(struct backend *be, int slot);
+/* Before a replay, and after it. */
+void marks_replay(struct backend *be, int slot, bool begin);
 
 #endif

@@ -21,6 +21,7 @@ static void cuda_close(struct backend *be)
     cublaslt_close(state->products);
     cuda_drop_scratch(be);
     cuda_drop_staged(state);
+    marks_close(state);
     if (state->moves != NULL) {
         cudaStreamDestroy(state->moves);
     }
@@ -93,6 +94,9 @@ static const struct backend_ops cuda_ops = {
     .launch = cuda_launch,
     .forget = cuda_forget,
     .enter = cuda_enter,
+    .time_begin = cuda_time_begin,
+    .time_part = cuda_time_part,
+    .time_read = cuda_time_read,
     .drop_scratch = cuda_drop_scratch,
     .memory = cuda_memory,
     .tuning_export = cuda_tuning_export,
@@ -252,7 +256,7 @@ extern "C" struct backend *backend_cuda_open(int index, char *why, size_t why_si
     state->last_op = "none";
     state->wait_for_each = getenv("KERNELS_SYNC") != NULL;
     be->replays_off = state->wait_for_each;
-    if (!make_streams(state)) {
+    if (!marks_open(state) || !make_streams(state)) {
         snprintf(why, why_size, "cuda:%d gives no stream: %s", index,
                  cudaGetErrorString(cudaGetLastError()));
         cuda_close(be);

@@ -313,7 +313,7 @@ void cuda_join(struct backend *be)
 
 /* ---- recording ------------------------------------------------------------------------------- */
 
-bool cuda_capture_begin(struct backend *be)
+bool cuda_capture_begin(struct backend *be, int slot)
 {
     struct cuda_state *state = cuda_state_of(be);
     if (cudaStreamBeginCapture(state->stream, cudaStreamCaptureModeThreadLocal) != cudaSuccess) {
@@ -322,6 +322,7 @@ bool cuda_capture_begin(struct backend *be)
     }
     state->recording = true;
     state->record_broken = false;
+    marks_record(be, slot);
     return true;
 }
 
@@ -332,6 +333,7 @@ bool cuda_capture_end(struct backend *be, int slot)
     cudaError_t status = cudaStreamEndCapture(state->stream, &graph);
     bool good = status == cudaSuccess && graph != NULL && !state->record_broken;
     state->recording = false;
+    marks_record(be, -1);
     if (good) {
         be->tally.allocations++;
         good = cudaGraphInstantiate(&state->record[slot], graph, 0) == cudaSuccess;
@@ -349,7 +351,9 @@ bool cuda_capture_end(struct backend *be, int slot)
 void cuda_launch(struct backend *be, int slot)
 {
     struct cuda_state *state = cuda_state_of(be);
+    marks_replay(be, slot, true);
     cudaGraphLaunch(state->record[slot], state->stream);
+    marks_replay(be, slot, false);
     cuda_check(be, "recorded micro-batch");
 }
 

@@ -283,6 +283,37 @@ static bool faults(const void *address)
     return WIFSIGNALED(status);
 }
 
+/* Time goes to the part that began last; the null backend has none. */
+static void test_times(void **state)
+{
+    struct backend *be = *state;
+    double ms[BACKEND_PARTS] = { 0 };
+    char why[256] = "";
+    assert_false(backend_time_read(be, ms));
+    backend_time_begin(be);
+    backend_time_part(be, 1);
+    usleep(3000);
+    backend_time_part(be, 4);
+    usleep(1000);
+    backend_time_part(be, 1);
+    usleep(3000);
+    backend_time_part(be, 0);
+    usleep(3000);
+    assert_true(backend_time_read(be, ms));
+    assert_true(ms[1] >= 6.0);
+    assert_true(ms[4] >= 1.0);
+    for (int part = 0; part < BACKEND_PARTS; part++) {
+        assert_true(part == 1 || part == 4 || !(ms[part] > 0.0));
+    }
+    assert_false(backend_time_read(be, ms));
+    struct backend *null = backend_open("null", 0, why, sizeof why);
+    backend_time_begin(null);
+    backend_time_part(null, 1);
+    backend_time_part(null, 0);
+    assert_false(backend_time_read(null, ms));
+    backend_close(null);
+}
+
 static void test_null_memory(void **state)
 {
     (void)state;
@@ -435,6 +466,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_overlap_is_refused, host_setup, host_teardown),
         cmocka_unit_test(test_first_error_stays),
         cmocka_unit_test_setup_teardown(test_counts, host_setup, host_teardown),
+        cmocka_unit_test_setup_teardown(test_times, host_setup, host_teardown),
         cmocka_unit_test(test_null_memory),
         cmocka_unit_test(test_null_operations),
         cmocka_unit_test_setup_teardown(test_table_is_complete, host_setup, host_teardown),

@@ -6,12 +6,14 @@
  *   SIMT_FAIL_RUN=N      the N-th piece of queued work faults; a later wait says so, for ever
  *   SIMT_MEMORY=BYTES    the size of the device
  *   SIMT_FEEDS=eager     streams other than the first run as early as they may
+ *   SIMT_CLOCK=work      events tell the time by the work of their stream: a piece is a millisecond
  */
 #include "simt/simt.h"
 
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <time.h>
 #if defined(__SANITIZE_ADDRESS__)
 #include <sanitizer/asan_interface.h>
 #else
@@ -32,6 +34,8 @@ struct simt_event {
     struct simt_stream *stream; /* recorded there last */
     long recorded;              /* times asked for */
     long done;
+    double time_ms;
+    bool timed;
 };
 
 enum piece_kind { PIECE_RUN, PIECE_RECORD, PIECE_WAIT };
@@ -43,7 +47,8 @@ struct piece {
     void *state;
     size_t bytes;
     struct simt_event *event;
-    long number; /* of the event's recording */
+    long number;   /* of the event's recording */
+    bool external; /* recorded by a node of a graph */
     struct piece *next;
 };
 
@@ -56,6 +61,7 @@ struct simt_stream {
     struct pieces waiting;
     struct simt_graph *recording; /* NULL: none */
     bool eager;
+    long runs; /* pieces of work done */
 };
 
 struct simt_graph {
@@ -130,6 +136,17 @@ static void drop_first(struct pieces *list)
     free(p);
 }
 
+static double clock_ms(const struct simt_stream *stream)
+{
+    const char *name = getenv("SIMT_CLOCK");
+    struct timespec now;
+    if (name != NULL && strcmp(name, "work") == 0) {
+        return (double)stream->runs;
+    }
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return 1e3 * (double)now.tv_sec + 1e-6 * (double)now.tv_nsec;
+}
+
 static void step(struct simt_stream *stream);
 
 static void wait_for(const struct simt_event *event, long number)
@@ -146,11 +163,13 @@ static void step(struct simt_stream *stream)
     if (p->kind == PIECE_WAIT) {
         wait_for(p->event, p->number);
     } else if (p->kind == PIECE_RECORD) {
-        p->event->done = p->number;
+        p->event->done = p->number > p->event->done ? p->number : p->event->done;
+        p->event->time_ms = clock_ms(stream);
     } else if (device.fault == cudaSuccess && ++device.runs == wanted("SIMT_FAIL_RUN")) {
         device.fault = cudaErrorIllegalAddress;
     } else if (device.fault == cudaSuccess) {
         p->run(p->state);
+        stream->runs++;
     }
     drop_first(&stream->waiting);
 }
@@ -165,7 +184,7 @@ static void drain(struct simt_stream *stream)
 static void queue(struct simt_stream *stream, const struct piece *piece)
 {
     if (stream->recording != NULL) {
-        if (piece->kind != PIECE_RUN) {
+        if (piece->kind != PIECE_RUN && !piece->external) {
             device.error = cudaErrorStreamCaptureUnsupported;
             return;
         }
@@ -183,7 +202,7 @@ extern "C" void simt_queue(struct simt_stream *stream, void (*run)(void *), cons
 {
     struct inside alone;
     struct piece piece = {
-        PIECE_RUN, run, const_cast<void *>(state), bytes, NULL, 0, NULL,
+        PIECE_RUN, run, const_cast<void *>(state), bytes, NULL, 0, false, NULL,
     };
     if (stream == NULL) {
         void *copy = must(malloc(bytes));
@@ -334,15 +353,15 @@ enum cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, uns
 {
     struct inside alone;
     (void)flags;
-    struct piece piece = { PIECE_WAIT, NULL, NULL, 0, event, event->recorded, NULL };
+    struct piece piece = { PIECE_WAIT, NULL, NULL, 0, event, event->recorded, false, NULL };
     queue(stream, &piece);
     return cudaSuccess;
 }
 
 enum cudaError_t cudaEventCreateWithFlags(cudaEvent_t *event, unsigned flags)
 {
-    (void)flags;
     *event = (cudaEvent_t)must(calloc(1, sizeof **event));
+    (*event)->timed = (flags & cudaEventDisableTiming) == 0;
     return cudaSuccess;
 }
 
@@ -354,6 +373,7 @@ enum cudaError_t cudaEventDestroy(cudaEvent_t event)
     return cudaSuccess;
 }
 
+<<<<<<< HEAD
 enum cudaError_t cudaEventSynchronize(cudaEvent_t event)
 {
     struct inside alone;
@@ -362,11 +382,35 @@ enum cudaError_t cudaEventSynchronize(cudaEvent_t event)
 }
 
 enum cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream)
+=======
+enum cudaError_t cudaEventRecordWithFlags(cudaEvent_t event, cudaStream_t stream, unsigned flags)
+>>>>>>> f829a76 (Times of the phases by events in the stream, in recorded work too)
 {
     struct inside alone;
     event->stream = stream;
-    struct piece piece = { PIECE_RECORD, NULL, NULL, 0, event, ++event->recorded, NULL };
+    struct piece piece = {
+        PIECE_RECORD, NULL, NULL, 0, event, ++event->recorded, flags == cudaEventRecordExternal,
+        NULL,
+    };
     queue(stream, &piece);
+    return cudaSuccess;
+}
+
+enum cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream)
+{
+    return cudaEventRecordWithFlags(event, stream, 0);
+}
+
+/* Of events that the device has reached. */
+enum cudaError_t cudaEventElapsedTime(float *ms, cudaEvent_t from, cudaEvent_t to)
+{
+    bool reached =
+        from->done > 0 && from->done == from->recorded && to->done > 0 && to->done == to->recorded;
+    if (!from->timed || !to->timed || !reached) {
+        device.error = cudaErrorIllegalAddress;
+        return device.error;
+    }
+    *ms = (float)(to->time_ms - from->time_ms);
     return cudaSuccess;
 }
 

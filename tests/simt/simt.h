@@ -148,7 +148,11 @@ enum {
     cudaFuncAttributeMaxDynamicSharedMemorySize = 8,
     cudaStreamNonBlocking = 1,
     cudaEventDisableTiming = 2,
+<<<<<<< HEAD
     cudaHostRegisterDefault = 0
+=======
+    cudaEventRecordExternal = 1
+>>>>>>> f829a76 (Times of the phases by events in the stream, in recorded work too)
 };
 enum cudaStreamCaptureMode { cudaStreamCaptureModeThreadLocal = 1 };
 typedef struct simt_stream *cudaStream_t;
@@ -178,6 +182,8 @@ enum cudaError_t cudaEventCreateWithFlags(cudaEvent_t *event, unsigned flags);
 enum cudaError_t cudaEventDestroy(cudaEvent_t event);
 enum cudaError_t cudaEventSynchronize(cudaEvent_t event);
 enum cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream);
+enum cudaError_t cudaEventRecordWithFlags(cudaEvent_t event, cudaStream_t stream, unsigned flags);
+enum cudaError_t cudaEventElapsedTime(float *ms, cudaEvent_t from, cudaEvent_t to);
 enum cudaError_t cudaStreamBeginCapture(cudaStream_t stream, enum cudaStreamCaptureMode mode);
 enum cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t *graph);
 enum cudaError_t cudaGraphInstantiate(cudaGraphExec_t *exec, cudaGraph_t graph,

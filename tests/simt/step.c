@@ -1,8 +1,16 @@
 /*
+<<<<<<< HEAD
  * Training steps on the emulated device: the same bits whether micro-batches are recorded or not,
  * whether inputs are copied as early or as late as the streams allow, and whether activations stay
  * or leave the device, also across refreshes and a live change of the rank; one wait a step (two
  * where rows are chosen); no memory taken after the second step; exactly the planned memory used.
+=======
+ * Training steps on the emulated device: the same bits whether micro-batches are recorded or not
+ * and whether inputs are copied as early or as late as the streams allow, also across refreshes and
+ * a live change of the rank; one wait a step (two where rows are chosen); no memory taken after the
+ * second step; exactly the planned memory used; the same times of the phases, where a piece of work
+ * is a millisecond.
+>>>>>>> f829a76 (Times of the phases by events in the stream, in recorded work too)
  */
 #include <stdlib.h>
 #include <string.h>
@@ -47,6 +55,7 @@ struct outcome {
     struct backend_tally before[STEPS]; /* each step */
     struct backend_tally after[STEPS];
     bool refreshed[STEPS];
+    double phase_ms[STEPS][PHASE_COUNT];
     double flops;
 };
 
@@ -112,6 +121,7 @@ static void train(const struct recipe *wanted, const struct way *way, struct out
     struct model_config config = config_of(way);
     recipe_init(&recipe);
     recipe_copy(&recipe, wanted);
+    setenv("SIMT_CLOCK", "work", 1);
     setenv("SIMT_FEEDS", way->eager ? "eager" : "late", 1);
     simt_reverse(way->reverse);
     struct backend *be = backend_open("cuda", 0, why, sizeof why);
@@ -138,6 +148,7 @@ static void train(const struct recipe *wanted, const struct way *way, struct out
         out->after[s] = be->tally;
         out->loss[s] = result.loss;
         out->refreshed[s] = result.refreshed;
+        memcpy(out->phase_ms[s], result.phase_ms, sizeof result.phase_ms);
     }
     out->flops = backend_total(be).flops;
     check_memory(trainer, &plan);
@@ -157,6 +168,19 @@ static void check_same(const struct outcome *a, const struct outcome *b)
     assert_memory_equal(a->loss, b->loss, sizeof a->loss);
     assert_string_equal(a->digest, b->digest);
     assert_true(a->flops == b->flops); /* replays are counted like the operations themselves */
+}
+
+/* Work of each phase: as much whether it is recorded or not. */
+static void check_times(const struct outcome *a, const struct outcome *b)
+{
+    for (int s = 0; s < STEPS; s++) {
+        for (int phase = 0; phase < PHASE_COUNT; phase++) {
+            double ms = a->phase_ms[s][phase];
+            bool some = phase == PHASE_FORWARD || phase == PHASE_BACKWARD || phase == PHASE_UPDATE;
+            assert_float_equal(b->phase_ms[s][phase], ms, 1e-3);
+            assert_true(some ? ms > 5.0 : phase == PHASE_REFRESH || !(ms > 0.0));
+        }
+    }
 }
 
 static void check_tally(const struct outcome *o, const struct way *way)
@@ -190,7 +214,11 @@ static void train_all_ways(const char *const *words, bool change)
         memset(&other, 0, sizeof other);
         train(&recipe, &ways[i], &other);
         check_same(&plain, &other);
+        check_times(&plain, &other);
         check_tally(&other, &ways[i]);
+        for (int s = 0; s < STEPS && strcmp(recipe.method_name, "grass") == 0; s++) {
+            assert_int_equal(other.phase_ms[s][PHASE_REFRESH] > 0.0, other.refreshed[s]);
+        }
         assert_int_equal(other.after[STEPS - 1].replays > 0, ways[i].record);
     }
     recipe_free(&recipe);
@@ -200,7 +228,7 @@ static void test_full(void **state)
 {
     (void)state;
     train_all_ways(WORDS("method.name=full"), false);
-    train_all_ways(WORDS("method.name=full", "batch.accumulate=3", "precision.weights=bf16"),
+    train_all_ways(WORDS("method.name=full", "batch.accumulate=6", "precision.weights=bf16"),
                    false);
 }
 
