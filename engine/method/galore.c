@@ -156,6 +156,18 @@ static void accumulate(struct method *method, struct pass *pass, struct galore_p
     memory_release(pass->memory, MEMORY_WORKSPACE, mark);
 }
 
+/* Bases lie on the device; a step that chooses one needs the host. */
+static bool galore_replayable(const struct method *method)
+{
+    const struct galore *galore = method->state;
+    for (int64_t i = 0; i < galore->part_count; i++) {
+        if (galore->part[i].refreshing) {
+            return false;
+        }
+    }
+    return true;
+}
+
 static void galore_weight_gradient(struct method *method, struct pass *pass,
                                    const struct linear *linear, const struct tensor *dy,
                                    const struct tensor *x)
@@ -354,6 +366,7 @@ const struct method_ops galore_method = {
     .attach = galore_attach,
     .detach = galore_detach,
     .begin_step = galore_begin_step,
+    .replayable = galore_replayable,
     .weight_gradient = galore_weight_gradient,
     .each_gradient = galore_each_gradient,
     .add_squares = galore_add_squares,

@@ -96,6 +96,7 @@ static void inputs_weight_gradient(const struct input_sampler *sampler, struct p
 }
 
 const struct sampler_ops grass_inputs = { .name = "selected columns",
+                                          .replayable = true,
                                           .applies = inputs_apply,
                                           .whole = inputs_whole,
                                           .take = inputs_take,

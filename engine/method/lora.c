@@ -279,6 +279,13 @@ static void gradient_of_b(struct method *method, struct pass *pass, struct lora_
     }
 }
 
+/* Adapters lie where they lie, and nothing is ever chosen. */
+static bool lora_replayable(const struct method *method)
+{
+    (void)method;
+    return true;
+}
+
 static void lora_weight_gradient(struct method *method, struct pass *pass,
                                  const struct linear *linear, const struct tensor *dy,
                                  const struct tensor *x)
@@ -499,6 +506,7 @@ const struct method_ops lora_method = {
     .begin_step = lora_begin_step,
     .forward = lora_forward,
     .input_gradient = lora_input_gradient,
+    .replayable = lora_replayable,
     .weight_gradient = lora_weight_gradient,
     .each_gradient = lora_each_gradient,
     .add_squares = lora_add_squares,

@@ -71,6 +71,8 @@ struct pass;
 struct linear;
 struct sampler_ops {
     const char *name;
+    bool replayable; /* nothing is drawn by a key of the step; what `whole` depends on is the
+                        method's own, which then cannot be replayed */
     /* False: the layer's input is kept whole. NULL: none is. */
     bool (*applies)(const struct input_sampler *sampler, const struct linear *linear);
     /* True: the layer's weight gradient of this micro-batch sees whole inputs, which the backward

@@ -165,7 +165,8 @@ static void run_micro_batch(struct trainer *trainer, int64_t index, int inputs)
 {
     struct method *method = &trainer->method;
     struct micro_batch micro = { .trainer = trainer, .inputs = inputs };
-    bool same = !trainer->offloads && trainer->sampler.ops == NULL && trainer->policy->replayable &&
+    bool drawn = trainer->sampler.ops != NULL && !trainer->sampler.ops->replayable;
+    bool same = !trainer->offloads && !drawn && trainer->policy->replayable &&
                 method->ops->replayable != NULL && method->ops->replayable(method);
     /* The rows of the embedding's gradient lie elsewhere for each micro-batch: three are recorded.
      */

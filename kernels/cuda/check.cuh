@@ -103,7 +103,8 @@ bool cuda_may_transfer(struct backend *be);
 /* Pinned memory goes back to the host. */
 void cuda_drop_staged(struct cuda_state *state);
 
-/* ---- marks.cu: entries of the table for times, and what records have to do with them ---------- */
+/* ---- marks.cu: entries of the table for times, and what records have to do with them ----------
+ */
 
 void cuda_time_begin(struct backend *be);
 void cuda_time_part(struct backend *be, int part);

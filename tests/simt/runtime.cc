@@ -373,7 +373,6 @@ enum cudaError_t cudaEventDestroy(cudaEvent_t event)
     return cudaSuccess;
 }
 
-<<<<<<< HEAD
 enum cudaError_t cudaEventSynchronize(cudaEvent_t event)
 {
     struct inside alone;
@@ -381,10 +380,7 @@ enum cudaError_t cudaEventSynchronize(cudaEvent_t event)
     return device.fault;
 }
 
-enum cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream)
-=======
 enum cudaError_t cudaEventRecordWithFlags(cudaEvent_t event, cudaStream_t stream, unsigned flags)
->>>>>>> f829a76 (Times of the phases by events in the stream, in recorded work too)
 {
     struct inside alone;
     event->stream = stream;
@@ -404,6 +400,7 @@ enum cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream)
 /* Of events that the device has reached. */
 enum cudaError_t cudaEventElapsedTime(float *ms, cudaEvent_t from, cudaEvent_t to)
 {
+    struct inside alone;
     bool reached =
         from->done > 0 && from->done == from->recorded && to->done > 0 && to->done == to->recorded;
     if (!from->timed || !to->timed || !reached) {

@@ -148,11 +148,8 @@ enum {
     cudaFuncAttributeMaxDynamicSharedMemorySize = 8,
     cudaStreamNonBlocking = 1,
     cudaEventDisableTiming = 2,
-<<<<<<< HEAD
-    cudaHostRegisterDefault = 0
-=======
+    cudaHostRegisterDefault = 0,
     cudaEventRecordExternal = 1
->>>>>>> f829a76 (Times of the phases by events in the stream, in recorded work too)
 };
 enum cudaStreamCaptureMode { cudaStreamCaptureModeThreadLocal = 1 };
 typedef struct simt_stream *cudaStream_t;
