@@ -35,7 +35,9 @@ begin() {
     columns=$1 lines=$2
     shift 2
     t kill-server 2>/dev/null
-    t new-session -d -s journey -x "$columns" -y "$lines" "$program $*"
+    rm -f "$work/code"
+    # The shell keeps the exit code: tmux does not always know it.
+    t new-session -d -s journey -x "$columns" -y "$lines" "$program $*; echo \$? >$work/code"
 }
 
 die() {
@@ -61,12 +63,12 @@ say() { t send-keys -t journey -l -- "$1"; }
 # ended CODE: the program is gone with that exit code.
 ended() {
     tries=300
-    until [ "$(t display-message -p -t journey '#{pane_dead}')" = 1 ]; do
+    until [ -s "$work/code" ]; do
         tries=$((tries - 1))
         [ "$tries" -gt 0 ] || die "it did not end"
         sleep .1
     done
-    code=$(t display-message -p -t journey '#{pane_dead_status}')
+    code=$(cat "$work/code")
     [ "$code" = "$1" ] || die "it ended with $code instead of $1"
 }
 
