@@ -68,6 +68,13 @@ static enum verdict judge(const struct answers *answers)
     if (answers->count == 1) {
         return VERDICT_MORE;
     }
+    if (answers->held[1] == 'O') {
+        /* ESC O final: an arrow, Home, End or F1 that came in pieces. */
+        uint32_t last = answers->held[answers->count - 1];
+        return answers->count == 2                                      ? VERDICT_MORE
+               : last < 0x80 && memchr("ABCDHFP", (int)last, 7) != NULL ? VERDICT_WHOLE
+                                                                        : VERDICT_KEYS;
+    }
     return answers->held[1] == '['   ? control_sequence(answers)
            : answers->held[1] == ']' ? system_command(answers)
                                      : VERDICT_KEYS;
@@ -168,7 +175,7 @@ static void read_whole(struct answers *answers, struct answer *answer)
         return;
     }
     inner_text(answers, answers->count - 1, text);
-    uint32_t key = key_of(text, final);
+    uint32_t key = answers->held[1] == 'O' && final == 'P' ? INPUT_F1 : key_of(text, final);
     if (key != 0) {
         give(answers, key);
     } else if (final == 'n' && (strcmp(text, "0") == 0 || strcmp(text, "3") == 0)) {

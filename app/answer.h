@@ -8,7 +8,7 @@
  *     ESC [ 0 n                        the terminal has taken all that was sent before
  *     ESC ] 11 ; rgb:RR/GG/BB ST       its background (1 to 4 digits each; ST is ESC \ or BEL)
  *     ESC [ < button ; x ; y M or m    the mouse
- *     ESC [ ... final                  keys that came in pieces; everything else is ignored
+ *     ESC [ ... final, ESC O final     keys that came in pieces; everything else is ignored
  *
  * (ECMA-48 5.4 for the form of control sequences; ctlseqs.txt of xterm for these.)
  */

@@ -83,6 +83,11 @@ static void test_keys(void **state)
     check_keys("\x1b]", "^]");
     check_keys("\x1b]x", "^]x"); /* Esc, then later */
     check_keys("\x1b[A", "<up>");
+    check_keys("\x1bOA", "<up>");
+    check_keys("\x1bOP", "<f1>");
+    check_keys("\x1bO", "^O");
+    check_keys("\x1bOx", "^Ox");
+    check_keys("\x1bO\x1b[0nx", "^Ox");
     check_keys("a\x1b[1~b", "a<home>b");
     check_keys("\x1b[[A", "<f1>");
     /* Nothing of what is not understood is taken for keys. */
