@@ -18,7 +18,7 @@ CMAKE   ?= cmake
 BUILD_NEEDS := pkg-config=pkg-config-program libncurses-dev=ncursesw libcjson-dev=libcjson \
                libsentencepiece-dev=sentencepiece 'libdnnl-dev=<dnnl.h>' libxxhash-dev=libxxhash \
                liburing-dev=liburing liblapack-dev=lapack
-TEST_NEEDS  := $(BUILD_NEEDS) libcmocka-dev=cmocka libvterm-dev=vterm tmux=@tmux
+TEST_NEEDS  := $(BUILD_NEEDS) libcmocka-dev=cmocka libvterm-dev=vterm libopenmpi-dev=ompi-c openmpi-bin=ompi-c tmux=@tmux
 
 .PHONY: build run test bench dist install torture format clean deps deps-test
 .DEFAULT_GOAL := build

@@ -8,7 +8,8 @@ static const struct option train_options[] = {
       "the run directory (may exist if empty); default: under the state directory" },
     { "accept-change", "KEY", "with --resume: let a key change that must not differ silently" },
     { "attach", NULL, "open the dashboard too; leaving it does not end the run" },
-    { "gpus", "N", "GPUs to train on" },
+    { "gpus", "N",
+      "train with N processes, each with a GPU of its own (or a part of the processor)" },
     { 0 },
 };
 static const struct option fork_options[] = {

@@ -7,6 +7,7 @@
 #include "app/commands/common.h"
 #include "app/commands/output.h"
 #include "app/commands/progress.h"
+#include "app/commands/ranks.h"
 #include "app/workbench_main.h"
 #include "engine/base/text.h"
 #include "engine/run.h"
@@ -14,15 +15,21 @@
 /* What `make run` trains where nobody watches, and what the launcher starts with. */
 static const char default_recipe[] = "stories";
 
-static int refuse_gpus(const struct arguments *arguments, struct error *err)
+enum { RANKS_MAX = 1024 };
+
+/* With --gpus N this process becomes the one that starts N others; each of them sees no --gpus. */
+static int start_ranks(const struct arguments *arguments, struct error *err)
 {
-    const char *count = option_text(arguments, "gpus");
-    if (count == NULL) {
-        return 0;
+    int64_t count = 1;
+    if (option_integer(arguments, "gpus", 1, RANKS_MAX, &count, err) == -1) {
+        return -1;
     }
-    fail(err, ERROR_USAGE, "--gpus %s: training on several GPUs is not built yet", count);
-    return hint(err, "What exists: one process on the device that the key `device` names (%s)",
-                "windrow doctor lists them");
+    if (count > 1 && option_given(arguments, "attach")) {
+        fail(err, ERROR_USAGE, "--gpus starts several processes, --attach a dashboard beside one");
+        return hint(err, "windrow train ... --gpus %d in one terminal, windrow attach in another",
+                    (int)count);
+    }
+    return count > 1 ? ranks_start(arguments, (int)count, err) : 0;
 }
 
 /* Values of an option that may be given several times; the caller frees the list. */
@@ -71,7 +78,7 @@ static int check_words(const struct arguments *arguments, struct error *err)
              "windrow train needs a recipe: windrow train RECIPE [key=value ...]");
         return hint(err, "windrow presets lists those that come with the program");
     }
-    return refuse_gpus(arguments, err);
+    return start_ranks(arguments, err);
 }
 
 static int need_terminal(const char *what, struct error *err)

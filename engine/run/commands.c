@@ -131,7 +131,7 @@ static int judge(const struct run *run, const struct server_command *command, st
         return -1;
     }
     change->to = field_text(change->field, &change->recipe);
-    return plan_make(&change->effective, config, &change->plan, err);
+    return plan_make_ranks(&change->effective, config, run->comm->ranks, &change->plan, err);
 }
 
 /* Refuses what does not fit, with the largest rank that does. */
@@ -167,6 +167,7 @@ static int apply(struct run *run, const struct server_command *command, struct c
 {
     bool rank = change->recipe.method_rank != run->recipe.method_rank;
     bool moved = memcmp(change->plan.bytes, run->plan.bytes, sizeof run->plan.bytes) != 0;
+    run_order_settings(run, &change->effective);
     if (trainer_apply(run->trainer, &change->effective, change->plan.bytes, err) != 0) {
         /* What is refused has changed nothing; else the trainer's memory may be gone. */
         run->broken = err->code != ERROR_USAGE;

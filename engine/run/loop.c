@@ -131,6 +131,7 @@ static int go_back(struct run *run, struct error *err)
         }
     }
     path = path ? path : run->resume_path;
+    run_order_back(run, path);
     int result = run_build(run, path, err);
     if (result == 0) {
         run->state.skipped_in_row = 0;
@@ -158,22 +159,34 @@ static int check_finite(struct run *run, struct error *err)
 
 /* ---- a step --------------------------------------------------------------------------------- */
 
-static int do_step(struct run *run, struct step_result *result, struct error *err)
+/* Block j * ranks + p of the sequence is micro-batch j of rank p. */
+int run_step(struct run *run, struct step_result *result, struct error *err)
 {
     const struct recipe *recipe = &run->effective;
-    double began = clock_monotonic();
+    int64_t ranks = run->comm->ranks;
     for (int64_t i = 0; i < recipe->batch_accumulate; i++) {
-        dataset_fill(run->material.dataset, DATA_TRAIN, run->state.rows + i * recipe->batch_micro,
-                     &run->batch[i]);
+        int64_t block = i * ranks + run->comm->rank;
+        dataset_fill(run->material.dataset, DATA_TRAIN,
+                     run->state.rows + block * recipe->batch_micro, &run->batch[i]);
     }
-    double filled = clock_monotonic();
+    run->filled_s = clock_monotonic();
     if (trainer_step(run->trainer, run->state.step + 1, run->batch, recipe->batch_accumulate,
                      result, err) != 0) {
         return -1;
     }
-    double ended = clock_monotonic();
     run->state.step++;
-    run->state.rows += recipe->batch_accumulate * recipe->batch_micro;
+    run->state.rows += ranks * recipe->batch_accumulate * recipe->batch_micro;
+    return 0;
+}
+
+static int do_step(struct run *run, struct step_result *result, struct error *err)
+{
+    double began = clock_monotonic();
+    run_order_step(run);
+    if (run_step(run, result, err) != 0) {
+        return -1;
+    }
+    double ended = clock_monotonic();
     run->state.tokens_total += result->positions;
     run->state.seconds = run->seconds_before + ended - run->began_s;
     if (result->skipped) {
@@ -184,7 +197,7 @@ static int do_step(struct run *run, struct step_result *result, struct error *er
         run->state.loss = result->loss;
     }
     run->steps_here++;
-    run_report_step(run, result, filled - began, ended - began);
+    run_report_step(run, result, run->filled_s - began, ended - began);
     return 0;
 }
 

@@ -58,7 +58,8 @@ static int choose_resident(struct run *run, const char *directory, struct error 
     }
     run->recipe.activation_resident = stay;
     run->effective.activation_resident = stay;
-    if (plan_make(&run->effective, &run->material.config, &run->plan, err) != 0) {
+    if (plan_make_ranks(&run->effective, &run->material.config, run->comm->ranks, &run->plan,
+                        err) != 0) {
         return -1;
     }
     return plan_check(&run->plan, &run->effective, &run->material.config, run->limit_bytes, err);

@@ -9,11 +9,14 @@
  *   report.c    events
  *   loop.c      steps, evaluations, samples, going back
  *   commands.c  the safe point: commands and signals
+ *   ranks.c     several ranks: orders of the first to the others
  */
 #ifndef WINDROW_ENGINE_RUN_PARTS_H
 #define WINDROW_ENGINE_RUN_PARTS_H
 
 #include "engine/activation/store.h"
+#include "engine/comm/comm.h"
+#include "engine/device.h"
 #include "engine/inspect.h"
 #include "engine/run.h"
 #include "engine/run/checkpoint.h"
@@ -57,7 +60,10 @@ struct run {
     struct recipe effective; /* the same with epochs counted out as train.steps */
     struct material material;
     struct plan plan;
-    int64_t limit_bytes; /* 0: none */
+    int64_t limit_bytes;     /* 0: none */
+    struct comm *comm;       /* the ranks that train together */
+    double impatient_s;      /* clock since when, told to end, it waits for another rank; or 0 */
+    char impatient_for[128]; /* in which collective */
     struct backend *be;
     double ceiling_flops;          /* a second, of a large matrix product; 0: unknown */
     struct store *store;           /* of offloaded activations; NULL: none leave */
@@ -77,6 +83,7 @@ struct run {
     bool finished; /* resumed, but there is nothing left to do */
 
     struct buffer backlog; /* events that could not be written yet */
+    double filled_s;       /* clock_monotonic when the rows of the step under way were there */
     double began_s;        /* clock_monotonic of the first step of this process */
     double seconds_before; /* state.seconds at that time */
     int64_t steps_here;    /* done by this process */
@@ -126,7 +133,7 @@ int run_check_rank(const struct recipe *recipe, const struct model_config *confi
                    struct error *err);
 
 /* Steps that the recipe asks for on so many training rows. */
-int64_t run_count_steps(const struct recipe *recipe, int64_t rows);
+int64_t run_count_steps(const struct recipe *recipe, int64_t rows, int ranks);
 
 /* ---- state.c -------------------------------------------------------------------------------- */
 
@@ -164,8 +171,35 @@ void run_report_state(struct run *run, const char *state);
 void run_report_resume(struct run *run, const char *path, int64_t from_step, const char *reason);
 void run_report_stop(struct run *run, const char *reason, int64_t status);
 
+/* ---- ranks.c -------------------------------------------------------------------------------- */
+
+/* Whether this is not rank 0: then it writes and prints nothing, and obeys. */
+bool run_follows(const struct run *run);
+
+/* Joins those that were started with this process. */
+int run_join_ranks(struct run *run, struct error *err);
+/* Gives the others the recipe, checkpoint and state that rank 0 has resolved. */
+int run_share_start(struct run *run, struct error *err);
+/* Refuses ranks that differ in program, files or kind of device. */
+int run_check_ranks(struct run *run, struct error *err);
+
+/* The device of this rank: of several on a host, each takes a GPU of its own. */
+struct backend *run_open_device(struct run *run, const struct device_listener *listener,
+                                struct error *err);
+
+/* Orders of rank 0; of a single rank nothing. */
+void run_order_step(struct run *run);
+void run_order_settings(struct run *run, const struct recipe *effective);
+void run_order_back(struct run *run, const char *checkpoint);
+void run_order_stop(struct run *run);
+
+/* Obeys until told to stop. */
+int run_follow(struct run *run, struct error *err);
+
 /* ---- loop.c --------------------------------------------------------------------------------- */
 
+/* Takes the next rows and trains one step on them. */
+int run_step(struct run *run, struct step_result *result, struct error *err);
 /* Trains to the last step, a stop or a failure. */
 int run_loop(struct run *run, struct error *err);
 /* Writes a text from `prompt` (NULL: train.sample_prompt) into the stream. */

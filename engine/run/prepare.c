@@ -252,12 +252,12 @@ int run_check_rank(const struct recipe *recipe, const struct model_config *confi
     return 0;
 }
 
-int64_t run_count_steps(const struct recipe *recipe, int64_t rows)
+int64_t run_count_steps(const struct recipe *recipe, int64_t rows, int ranks)
 {
     if (recipe->train_steps > 0) {
         return recipe->train_steps;
     }
-    double a_step = (double)recipe->batch_micro * (double)recipe->batch_accumulate;
+    double a_step = (double)recipe->batch_micro * (double)recipe->batch_accumulate * (double)ranks;
     double steps = ceil(recipe->train_epochs * (double)rows / a_step - 1e-9);
     return steps < 1.0 ? 1 : steps > 1e15 ? (int64_t)1e15 : (int64_t)steps;
 }
@@ -343,8 +343,8 @@ static int open_material(struct run *run, struct error *err)
     }
     run->state.digests = found;
     recipe_copy(&run->effective, &run->recipe);
-    run->effective.train_steps =
-        run_count_steps(&run->recipe, dataset_facts(run->material.dataset)->rows[DATA_TRAIN]);
+    run->effective.train_steps = run_count_steps(
+        &run->recipe, dataset_facts(run->material.dataset)->rows[DATA_TRAIN], run->comm->ranks);
     return 0;
 }
 
@@ -394,7 +394,7 @@ static void device_notice(void *context, const char *text)
 static int make_plan(struct run *run, struct error *err)
 {
     const struct model_config *config = &run->material.config;
-    run->be = device_open(&run->recipe, &(struct device_listener){ device_notice, run }, err);
+    run->be = run_open_device(run, &(struct device_listener){ device_notice, run }, err);
     if (!run->be) {
         return -1;
     }
@@ -404,14 +404,14 @@ static int make_plan(struct run *run, struct error *err)
             0) {
         return -1;
     }
-    if (plan_make(&run->effective, config, &run->plan, err) != 0) {
+    if (plan_make_ranks(&run->effective, config, run->comm->ranks, &run->plan, err) != 0) {
         return -1;
     }
     run->limit_bytes = plan_limit(&run->effective, run->be);
     if (plan_check(&run->plan, &run->effective, config, run->limit_bytes, err) != 0) {
         return -1;
     }
-    return check_disk(run, err);
+    return run_follows(run) ? 0 : check_disk(run, err);
 }
 
 /* ---- the trainer ---------------------------------------------------------------------------- */
@@ -453,6 +453,7 @@ int run_build(struct run *run, const char *checkpoint, struct error *err)
         .recipe = &run->effective,
         .config = &run->material.config,
         .be = run->be,
+        .comm = run->comm,
         .capacity = run->plan.bytes,
         .store = run->store,
     };
@@ -512,6 +513,22 @@ static int open_directory(struct run *run, struct error *err)
     return write_recipe(run, err);
 }
 
+/* What is to be trained, and from where on; the other ranks are told. */
+static int resolve(struct run *run, struct error *err)
+{
+    if (run_follows(run)) {
+        return 0;
+    }
+    if (run->options->resume) {
+        return open_resumed(run, err);
+    }
+    if (run->options->fork) {
+        return open_forked(run, err);
+    }
+    recipe_copy(&run->recipe, run->options->recipe);
+    return 0;
+}
+
 int run_prepare(struct run *run, struct error *err)
 {
     run->state.loss = NAN;
@@ -520,18 +537,8 @@ int run_prepare(struct run *run, struct error *err)
     run->pin = -1;
     recipe_init(&run->recipe);
     recipe_init(&run->effective);
-    if (run->options->resume) {
-        if (open_resumed(run, err) != 0) {
-            return -1;
-        }
-    } else if (run->options->fork) {
-        if (open_forked(run, err) != 0) {
-            return -1;
-        }
-    } else {
-        recipe_copy(&run->recipe, run->options->recipe);
-    }
-    if (recipe_check(&run->recipe, err) != 0 || open_material(run, err) != 0) {
+    if (resolve(run, err) != 0 || run_share_start(run, err) != 0 ||
+        recipe_check(&run->recipe, err) != 0 || open_material(run, err) != 0) {
         return -1;
     }
     if (run->resume_path && run->state.step >= run->effective.train_steps) {
@@ -547,7 +554,10 @@ int run_prepare(struct run *run, struct error *err)
     }
     run->seconds_before = run->state.seconds;
     run->telemetry_s = 0.0;
-    return open_directory(run, err);
+    if (run_check_ranks(run, err) != 0) {
+        return -1;
+    }
+    return run_follows(run) ? 0 : open_directory(run, err);
 }
 
 void run_release(struct run *run)
@@ -570,6 +580,7 @@ void run_release(struct run *run)
     if (run->directory.path) {
         run_directory_close(&run->directory);
     }
+    comm_close(run->comm);
     buffer_free(&run->backlog);
     checkpoint_unpin(run->pin);
     free(run->resume_path);

@@ -19,7 +19,7 @@ void run_notice(struct run *run, const char *format, ...)
     va_start(args, format);
     vsnprintf(line, sizeof line, format, args);
     va_end(args);
-    if (run->options->on_notice) {
+    if (run->options->on_notice && !run_follows(run)) {
         run->options->on_notice(run->options->context, line);
     }
 }
@@ -47,6 +47,10 @@ static void append(struct run *run, const char *line, size_t size)
 
 void run_emit(struct run *run, struct event *event)
 {
+    if (run_follows(run)) {
+        event_free(event);
+        return;
+    }
     struct buffer line = { 0 };
     event->time = clock_wall();
     event_write(event, &line);

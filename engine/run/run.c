@@ -84,8 +84,12 @@ static int end_well(struct run *run, struct error *err)
 
 static int train(struct run *run, struct error *err)
 {
+    if (run_follows(run)) {
+        return run_follow(run, err) == 0 ? 0 : (int)err->code;
+    }
     begin(run);
     if (run_loop(run, err) == 0) {
+        run_order_stop(run);
         return end_well(run, err);
     }
     int code = err->code == ERROR_NONE ? ERROR_RUNTIME : (int)err->code;
@@ -100,6 +104,9 @@ int run_train(const struct run_options *options, struct error *err)
     int code;
     umask(077);
     run_catch_signals();
+    if (run_join_ranks(&run, err) != 0) {
+        return ERROR_RUNTIME;
+    }
     if (run_prepare(&run, err) != 0) {
         code = err->code == ERROR_NONE ? ERROR_RUNTIME : (int)err->code;
     } else if (run.finished) {
@@ -109,6 +116,9 @@ int run_train(const struct run_options *options, struct error *err)
         code = 0;
     } else {
         code = train(&run, err);
+    }
+    if (code != 0 && code < 128) { /* the others are not waited for */
+        comm_fail(run.comm, "rank %d ended with an error", run.comm->rank);
     }
     run_release(&run);
     return code;

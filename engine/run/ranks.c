@@ -1,0 +1,306 @@
+/*
+ * A run of several ranks: rank 0 leads, the others follow.
+ *
+ * Rank 0 alone resolves what to train, prints, writes the run directory, hears commands and
+ * signals, evaluates and writes texts. What concerns the others it tells them between steps, as
+ * orders; they do nothing of their own accord. So there is no second set of decisions that could
+ * come out otherwise.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "engine/base/clock.h"
+#include "engine/base/json.h"
+#include "engine/base/text.h"
+#include "engine/base/xalloc.h"
+#include "engine/comm/world.h"
+#include "engine/recipe/load.h"
+#include "engine/run/parts.h"
+
+enum order_kind { ORDER_STEP, ORDER_SETTINGS, ORDER_GO_BACK, ORDER_STOP };
+
+struct order {
+    int64_t kind;
+    int64_t step; /* done so far, with ORDER_STEP */
+    int64_t rows; /* taken so far, likewise */
+    int64_t text_bytes;
+};
+
+bool run_follows(const struct run *run)
+{
+    return run->comm->rank > 0;
+}
+
+/* Sends (rank 0) or takes (the others) a text; what is taken is xmalloc'd. */
+static char *share_text(struct run *run, const char *what, const char *text)
+{
+    int64_t bytes = text ? (int64_t)strlen(text) : 0;
+    comm_broadcast(run->comm, what, &bytes, sizeof bytes);
+    char *copy = xcalloc((size_t)(run->comm->failed ? 0 : bytes) + 1, 1);
+    if (!run_follows(run) && text) {
+        memcpy(copy, text, (size_t)bytes);
+    }
+    comm_broadcast(run->comm, what, copy, (size_t)bytes);
+    return copy;
+}
+
+/* ---- waiting for others --------------------------------------------------------------------- */
+
+/* Once this process has been told to end, as mpirun does when another rank is lost, it does not
+ * wait long for anybody: a rank that is merely slow comes within this time. */
+#define PATIENCE_S 2.0
+
+static bool waits_on(void *context)
+{
+    struct run *run = context;
+    if (run_signal() == 0) {
+        run->impatient_s = 0.0;
+        return true;
+    }
+    double now = clock_monotonic();
+    if (run->impatient_s == 0.0 || strcmp(run->impatient_for, run->comm->last) != 0) {
+        run->impatient_s = now;
+        snprintf(run->impatient_for, sizeof run->impatient_for, "%s", run->comm->last);
+    }
+    return now - run->impatient_s < PATIENCE_S;
+}
+
+int run_join_ranks(struct run *run, struct error *err)
+{
+    run->comm = world_open(err);
+    if (run->comm == NULL) {
+        return -1;
+    }
+    comm_on_wait(run->comm, waits_on, run);
+    return 0;
+}
+
+/* ---- before the first step ------------------------------------------------------------------ */
+
+/* A rank that was started with other words than rank 0 was not meant to be part of this run. */
+static int check_own_recipe(const struct run *run, struct error *err)
+{
+    int result = 0;
+    for (const struct field *field = recipe_fields; field->key && result == 0; field++) {
+        char *own = field_text(field, run->options->recipe);
+        char *first = field_text(field, &run->recipe);
+        if (strcmp(own, first) != 0) {
+            fail(err, ERROR_USAGE,
+                 "rank %d was started with another recipe than rank 0: %s is %s, not %s",
+                 run->comm->rank, field->key, text_show(own).text, text_show(first).text);
+            result = hint(err, "start all ranks with the same words");
+        }
+        free(own);
+        free(first);
+    }
+    return result;
+}
+
+int run_share_start(struct run *run, struct error *err)
+{
+    if (run->comm->ranks == 1) {
+        return 0;
+    }
+    char *mine = run_follows(run) ? NULL : recipe_json(&run->recipe);
+    char *recipe = share_text(run, "the recipe", mine);
+    char *path = share_text(run, "the checkpoint", run->resume_path);
+    comm_broadcast(run->comm, "the state", &run->state, sizeof run->state);
+    int result = comm_check(run->comm, err);
+    if (result == 0 && run_follows(run)) {
+        cJSON *root = json_parse(recipe, strlen(recipe), "the recipe of rank 0", 1, err);
+        recipe_init(&run->recipe);
+        result = root ? recipe_parse(&run->recipe, root, "the recipe of rank 0", err) : -1;
+        cJSON_Delete(root);
+        run->resume_path = path[0] ? xstrdup(path) : NULL;
+        run->begin_step = run->state.step;
+        bool new = !run->options->resume && !run->options->fork;
+        if (result == 0 && new) {
+            result = check_own_recipe(run, err);
+        }
+    }
+    free(mine);
+    free(recipe);
+    free(path);
+    return result;
+}
+
+/* What has to be the same on all ranks, as text. */
+struct passport {
+    char host[64];
+    char version[32];
+    char data[DIGEST_TEXT_SIZE];
+    char tokenizer[DIGEST_TEXT_SIZE];
+    char model[DIGEST_TEXT_SIZE];
+    char device[16];
+};
+
+static int compare(const struct passport *first, const struct passport *other, int rank,
+                   struct error *err)
+{
+    const struct {
+        const char *what;
+        const char *here;
+        const char *there;
+    } rows[] = {
+        { "version of windrow", first->version, other->version },
+        { "training data", first->data, other->data },
+        { "tokenizer", first->tokenizer, other->tokenizer },
+        { "model", first->model, other->model },
+        { "kind of device", first->device, other->device },
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        if (strcmp(rows[i].here, rows[i].there) != 0) {
+            fail(err, ERROR_DATA, "rank %d on %s has another %s than rank 0 on %s: %s, not %s",
+                 rank, other->host, rows[i].what, first->host, rows[i].there, rows[i].here);
+            return hint(err, "all ranks need the same program and the same files");
+        }
+    }
+    return 0;
+}
+
+int run_check_ranks(struct run *run, struct error *err)
+{
+    if (run->comm->ranks == 1) {
+        return 0;
+    }
+    struct passport mine = { .version = WINDROW_VERSION };
+    const struct run_digests *digests = &run->state.digests;
+    gethostname(mine.host, sizeof mine.host - 1);
+    snprintf(mine.data, sizeof mine.data, "%s", digests->data);
+    snprintf(mine.tokenizer, sizeof mine.tokenizer, "%s", digests->tokenizer);
+    snprintf(mine.model, sizeof mine.model, "%s", digests->model);
+    snprintf(mine.device, sizeof mine.device, "%s", device_is_cuda(run->be) ? "cuda" : "cpu");
+    struct passport *all = xcalloc((size_t)run->comm->ranks, sizeof *all);
+    comm_gather(run->comm, "what each rank trains on", &mine, all, sizeof mine);
+    int result = comm_check(run->comm, err);
+    for (int p = 1; result == 0 && p < run->comm->ranks; p++) {
+        result = compare(&all[0], &all[p], p, err);
+    }
+    free(all);
+    return result;
+}
+
+struct backend *run_open_device(struct run *run, const struct device_listener *listener,
+                                struct error *err)
+{
+    const char *named = run->recipe.device;
+    bool any = strcmp(named, "cuda") == 0 || strcmp(named, "auto") == 0;
+    int there = backend_device_count("cuda");
+    struct recipe recipe;
+    struct backend *be = NULL;
+    recipe_init(&recipe);
+    recipe_copy(&recipe, &run->recipe);
+    if (run->comm->ranks > 1 && any && there > 0) {
+        char word[32];
+        snprintf(word, sizeof word, "device=cuda:%d", run->comm->local_rank);
+        if (run->comm->local_rank >= there) {
+            fail(err, ERROR_FIT, "rank %d is number %d of its host, which has %d GPU%s",
+                 run->comm->rank, run->comm->local_rank + 1, there, there == 1 ? "" : "s");
+            hint(err, "start as many ranks on each host as it has GPUs, or set device=cpu");
+        } else if (recipe_set(&recipe, word, err) == 0) {
+            be = device_open(&recipe, listener, err);
+        }
+    } else {
+        be = device_open(&recipe, listener, err);
+    }
+    recipe_free(&recipe);
+    return be;
+}
+
+/* ---- orders --------------------------------------------------------------------------------- */
+
+static void give_order(struct run *run, struct order order, const char *text)
+{
+    if (run->comm->ranks == 1 || run_follows(run)) {
+        return;
+    }
+    order.text_bytes = text ? (int64_t)strlen(text) : 0;
+    comm_broadcast(run->comm, "an order", &order, sizeof order);
+    if (text) {
+        free(share_text(run, "an order's text", text));
+    }
+}
+
+void run_order_step(struct run *run)
+{
+    give_order(
+        run, (struct order){ .kind = ORDER_STEP, .step = run->state.step, .rows = run->state.rows },
+        NULL);
+}
+
+void run_order_settings(struct run *run, const struct recipe *effective)
+{
+    char *text = run->comm->ranks > 1 ? recipe_json(effective) : NULL;
+    give_order(run, (struct order){ .kind = ORDER_SETTINGS }, text);
+    free(text);
+}
+
+void run_order_back(struct run *run, const char *checkpoint)
+{
+    give_order(run, (struct order){ .kind = ORDER_GO_BACK }, checkpoint ? checkpoint : "");
+}
+
+void run_order_stop(struct run *run)
+{
+    give_order(run, (struct order){ .kind = ORDER_STOP }, NULL);
+}
+
+/* ---- following ------------------------------------------------------------------------------ */
+
+static int take_settings(struct run *run, const char *text, struct error *err)
+{
+    struct plan plan;
+    recipe_free(&run->effective);
+    recipe_init(&run->effective);
+    cJSON *root = json_parse(text, strlen(text), "the settings of rank 0", 1, err);
+    int result = root ? recipe_parse(&run->effective, root, "the settings of rank 0", err) : -1;
+    cJSON_Delete(root);
+    if (result == 0) {
+        result =
+            plan_make_ranks(&run->effective, &run->material.config, run->comm->ranks, &plan, err);
+    }
+    if (result == 0) {
+        result = trainer_apply(run->trainer, &run->effective, plan.bytes, err);
+    }
+    if (result == 0) {
+        run->plan = plan;
+    }
+    return result;
+}
+
+static int obey(struct run *run, const struct order *order, const char *text, struct error *err)
+{
+    struct step_result ignored;
+    switch ((enum order_kind)order->kind) {
+    case ORDER_STEP:
+        run->state.step = order->step;
+        run->state.rows = order->rows;
+        return run_step(run, &ignored, err);
+    case ORDER_SETTINGS:
+        return take_settings(run, text, err);
+    case ORDER_GO_BACK:
+        return run_build(run, text[0] ? text : NULL, err);
+    case ORDER_STOP:
+        break;
+    }
+    return 0;
+}
+
+int run_follow(struct run *run, struct error *err)
+{
+    struct order order = { .kind = ORDER_STEP };
+    int result = 0;
+    while (result == 0 && order.kind != ORDER_STOP) {
+        comm_broadcast(run->comm, "an order", &order, sizeof order);
+        bool has_text = order.kind == ORDER_SETTINGS || order.kind == ORDER_GO_BACK;
+        char *text = has_text ? share_text(run, "an order's text", NULL) : NULL;
+        result = comm_check(run->comm, err);
+        if (result == 0) {
+            result = obey(run, &order, text, err);
+        }
+        free(text);
+    }
+    return result;
+}
