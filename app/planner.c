@@ -11,6 +11,7 @@
 
 #include "app/text.h"
 #include "engine/base/xalloc.h"
+#include "engine/device.h"
 #include "engine/inspect.h"
 
 struct planner {
@@ -34,28 +35,6 @@ void planner_refusal(const struct error *err, const int choice[LAUNCHER_LISTS],
     *plan = refusal;
     snprintf(plan->message, sizeof(plan->message), "%.250s", err->message);
     snprintf(plan->hint, sizeof(plan->hint), "%.250s", err->hint);
-}
-
-static int64_t device_limit(const struct recipe *recipe, char *device, size_t size)
-{
-    char why[128];
-    int index = 0;
-    const char *name = "cpu";
-    if (strncmp(recipe->device, "cuda", 4) == 0) {
-        name = "cuda";
-        index = recipe->device[4] == ':' ? (int)strtol(recipe->device + 5, NULL, 10) : 0;
-    }
-    struct backend *be = backend_open(name, index, why, sizeof(why));
-    snprintf(device, size, "%s", name);
-    if (!be) {
-        return recipe->memory_limit;
-    }
-    int64_t limit = plan_limit(recipe, be);
-    if (strcmp(name, "cuda") == 0) {
-        snprintf(device, size, "%.62s", be->facts.device);
-    }
-    backend_close(be);
-    return limit;
 }
 
 static void fill(const struct recipe *recipe, const struct plan *made, struct launcher_plan *plan)
@@ -115,7 +94,10 @@ static void make(struct recipe *recipe, struct launcher_plan *plan)
         return;
     }
     fill(recipe, &made, plan);
-    plan->limit_bytes = device_limit(recipe, plan->device, sizeof(plan->device));
+    struct device_room room;
+    device_look(recipe, &room);
+    plan->limit_bytes = room.usable_bytes;
+    snprintf(plan->device, sizeof(plan->device), "%.62s", room.cuda ? room.name : "cpu");
     plan->ok = plan->limit_bytes <= 0 || plan->total_bytes <= plan->limit_bytes;
     if (!plan->ok) {
         /* The cheapest change takes many plans to find: only for what the cursor rests on. */

@@ -57,6 +57,9 @@ struct event_start {
     int64_t total_steps;
     char *device;
     int64_t threads;
+    /* Of a GPU: its memory; what the driver's context and the libraries take beside the plan, as it
+     * was measured; what other programs and the driver held before. */
+    int64_t device_total_bytes, context_bytes, others_bytes;
     char *version;
     int64_t pid;
 };
@@ -100,7 +103,7 @@ struct event_memory {
     int64_t bytes[MEMORY_CATEGORY_COUNT];
     int64_t peak_bytes[MEMORY_CATEGORY_COUNT];
     int64_t planned_bytes[MEMORY_CATEGORY_COUNT];
-    /* On an NVIDIA device what NVML tells of all its processes and the driver, absent without it;
+    /* On an NVIDIA device what NVML, or else CUDA, tells of all its processes and the driver;
      * elsewhere what the regions take. */
     int64_t device_used_bytes;
     int64_t host_bytes;

@@ -11,6 +11,13 @@
 
 enum { PLAN_LARGEST_COUNT = 32 };
 
+/* An estimate of what the driver's context and the libraries take of a GPU beside the plan; a run
+ * measures it. With kernels loaded at their first use, programs of CUDA 12 and 13 were reported to
+ * hold 256 MiB (GeForce RTX 3090, github.com/invoke-ai/InvokeAI issue 9413) and 426 MiB (RTX 6000
+ * Ada, github.com/unslothai/unsloth-zoo pull request 1053) before their first tensor; cuBLASLt's
+ * kernels and ours are the rest. */
+#define PLAN_CONTEXT_BYTES ((int64_t)512 << 20)
+
 struct plan {
     size_t bytes[MEMORY_CATEGORY_COUNT]; /* capacity of each category: its own peak */
     size_t total_bytes;                  /* their sum: what a run takes from the device */
@@ -53,9 +60,6 @@ bool plan_takes_cuda(const struct recipe *recipe);
 /* Capacities for a trainer that only evaluates and generates (options->inference). */
 int plan_inference(const struct trainer_options *wanted, size_t capacity[MEMORY_CATEGORY_COUNT],
                    struct error *err);
-
-/* What memory.limit, or else the device, allows; 0: unlimited or unknown. */
-int64_t plan_limit(const struct recipe *recipe, const struct backend *be);
 
 /* 0 if total_bytes fits `limit_bytes` (0: no limit); else ERROR_FIT with the numbers and the
  * largest category, and the cheapest change that fits as hint. */

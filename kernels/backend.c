@@ -291,6 +291,26 @@ int backend_memory(struct backend *be, size_t *free_bytes, size_t *total_bytes)
     return be->ops->memory != NULL ? be->ops->memory(be, free_bytes, total_bytes) : -1;
 }
 
+/* A context takes 256 MiB to half a gigabyte on the cards of today, and a second opening in one
+ * process finds it there already. */
+void backend_measure_context(struct backend *be)
+{
+    const size_t least = (size_t)16 << 20;
+    const size_t most = (size_t)2 << 30;
+    size_t free_bytes = 0;
+    size_t total_bytes = 0;
+    size_t before = be->facts.found_free_bytes;
+    size_t known = (size_t)be->tally.held_bytes;
+    be->facts.context_bytes = 0;
+    if (before == 0 || backend_memory(be, &free_bytes, &total_bytes) != 0) {
+        return;
+    }
+    known += free_bytes;
+    if (before > known + least && before < known + most) {
+        be->facts.context_bytes = before - known;
+    }
+}
+
 char *backend_tuning_export(struct backend *be)
 {
     return be->ops->tuning_export != NULL ? be->ops->tuning_export(be) : NULL;
@@ -316,4 +336,27 @@ void backend_tuning_name(struct backend *be, char *name, size_t size)
 int backend_device_count(const char *name)
 {
     return strcmp(name, "cuda") == 0 ? backend_cuda_count() : strcmp(name, "cpu") == 0 ? 1 : 0;
+}
+
+int backend_find(const char *name, int index, char *why, size_t why_size)
+{
+    char bus_id[BUS_ID_SIZE];
+    if (strcmp(name, "cuda") == 0) {
+        return backend_cuda_find(index, bus_id, why, why_size);
+    }
+    if (strcmp(name, "cpu") != 0 || index != 0) {
+        snprintf(why, why_size, "there is no %s:%d", name, index);
+        return -1;
+    }
+    return 0;
+}
+
+int backend_look(const char *name, int index, size_t *used_bytes, size_t *total_bytes)
+{
+    char bus_id[BUS_ID_SIZE];
+    char why[256];
+    if (strcmp(name, "cuda") != 0 || backend_cuda_find(index, bus_id, why, sizeof why) != 0) {
+        return -1;
+    }
+    return backend_bus_memory(bus_id, used_bytes, total_bytes);
 }

@@ -55,11 +55,15 @@ struct op_count {
 };
 
 struct backend_facts {
-    char device[128];     /* "AMD EPYC ..., 2 threads", "NVIDIA H100 ..." */
-    int threads;          /* 0 where it has no meaning */
-    char bus_id[32];      /* of a device on a PCI bus, "0000:65:00.0"; else "" */
-    size_t memory_bytes;  /* of the device; 0: unknown or unlimited */
-    size_t context_bytes; /* taken by the driver's context and the libraries before any tensor */
+    char device[128];    /* "AMD EPYC ..., 2 threads", "NVIDIA H100 ..." */
+    int threads;         /* 0 where it has no meaning */
+    char bus_id[32];     /* of a device on a PCI bus, "0000:65:00.0"; else "" */
+    size_t memory_bytes; /* of the device; 0: unknown or unlimited */
+    /* Of a GPU, before this process had a context there; both 0: nobody could tell. What is in use
+     * then is other programs' and the driver's own. */
+    size_t found_free_bytes;
+    size_t found_used_bytes;
+    size_t context_bytes; /* see backend_measure_context; 0: unknown */
     bool host_accessible; /* tensors can be read by the host directly */
     bool imaginary;       /* the null backend: nothing is computed, uploads need no contents */
     bool asynchronous;    /* operations return before they are done; inputs can be fed ahead */
@@ -71,6 +75,7 @@ struct backend_tally {
     int64_t allocations; /* of device memory, pinned host memory and recorded graphs */
     int64_t captures;
     int64_t replays;
+    int64_t held_bytes; /* device memory that was taken and not given back */
 };
 
 /* Where kernels get memory for the inside of one operation from: `take` returns room for `bytes`
@@ -123,7 +128,8 @@ struct backend {
     bool timing;
     bool replays_off; /* nothing is recorded: every operation is asked for each time */
     bool failed;
-    char error[512]; /* the first error, a sentence; empty while all is well */
+    bool failed_unnamed; /* the error tells between which operations something failed, not which */
+    char error[512];     /* the first error, a sentence; empty while all is well */
 };
 
 /* Opens the backend `name` ("cpu", "null", "cuda"), device number `index`. Returns NULL and writes
@@ -194,6 +200,12 @@ void backend_set_scratch(struct backend *be, void *(*take)(void *context, size_t
 /* Bytes free and in all on the device, as its driver tells. -1 if there is no telling. */
 int backend_memory(struct backend *be, size_t *free_bytes, size_t *total_bytes);
 
+/* Finds out again what the driver's context and the libraries take of the device (facts): what is
+ * free less than before the context was made, without what is held. Libraries load their kernels at
+ * first use, so it grows; what another program takes meanwhile is counted too, and a figure that no
+ * context can have is none. */
+void backend_measure_context(struct backend *be);
+
 /* Choices among kernels that were made by time, as text for the next process on the same device.
  * Export: malloc'd; NULL if there are none. Import: -1 with a sentence in `why` if the text is
  * damaged or comes from another device or library; nothing is taken then. */
@@ -205,6 +217,13 @@ void backend_tuning_name(struct backend *be, char *name, size_t size);
 
 /* How many devices of this kind ("cpu", "cuda") can be seen, without opening any. */
 int backend_device_count(const char *name);
+
+/* Whether there is a device `index` of this kind, without opening it. 0, or -1 with a sentence. */
+int backend_find(const char *name, int index, char *why, size_t why_size);
+
+/* Bytes in use by everybody and in all on a GPU, without opening it: as NVML tells, in
+ * milliseconds. -1 if there is no telling. */
+int backend_look(const char *name, int index, size_t *used_bytes, size_t *total_bytes);
 
 void backend_clear_counts(struct backend *be);
 /* Sum over all families. */

@@ -20,6 +20,7 @@ struct plan_report {
     const struct recipe *recipe;
     struct plan plan;
     char *model;
+    struct device_room room;
     int64_t limit_bytes; /* 0: none known */
     bool fits;
     struct plan_change change[PLAN_CHANGES_MAX];
@@ -80,6 +81,23 @@ static void print_memory(const struct plan *plan)
     output_data("\n%s taken from the device; at most %s alive at one time\n",
                 text_bytes((double)plan->total_bytes).text,
                 text_bytes((double)plan->peak_bytes).text);
+}
+
+/* What a GPU holds beside the plan. */
+static void print_room(const struct device_room *room)
+{
+    if (!room->cuda) {
+        return;
+    }
+    output_data("about %s more for CUDA's context and libraries: an estimate, which a run "
+                "measures\n",
+                text_bytes((double)PLAN_CONTEXT_BYTES).text);
+    if (room->total_bytes > 0) {
+        output_data("%s has %s free of %s now; other programs and the driver hold %s\n", room->name,
+                    text_bytes((double)room->free_bytes).text,
+                    text_bytes((double)room->total_bytes).text,
+                    text_bytes((double)room->others_bytes).text);
+    }
 }
 
 static void print_work(const struct plan *plan)
@@ -230,6 +248,7 @@ static void print_report(const struct plan_report *report)
     }
     free(keys);
     print_memory(&report->plan);
+    print_room(&report->room);
     print_work(&report->plan);
     print_largest(&report->plan);
     output_data("\n");
@@ -326,6 +345,19 @@ static void json_measured(cJSON *root, const struct plan_report *report)
     json_add_number(item, "written_bytes_per_hour", hourly(t, t->written_bytes));
 }
 
+static void json_room(cJSON *root, const struct device_room *room)
+{
+    if (!room->cuda) {
+        return;
+    }
+    json_add_number(root, "context_bytes_estimate", (double)PLAN_CONTEXT_BYTES);
+    if (room->total_bytes > 0) {
+        json_add_number(root, "device_total_bytes", (double)room->total_bytes);
+        json_add_number(root, "device_free_bytes", (double)room->free_bytes);
+        json_add_number(root, "others_bytes", (double)room->others_bytes);
+    }
+}
+
 static void json_report(const struct plan_report *report)
 {
     const struct plan *plan = &report->plan;
@@ -357,6 +389,7 @@ static void json_report(const struct plan_report *report)
     if (report->limit_bytes > 0) {
         json_add_number(root, "limit_bytes", (double)report->limit_bytes);
     }
+    json_room(root, &report->room);
     json_add_bool(root, "fits", report->fits);
     json_largest(root, plan);
     json_search(root, report);
@@ -380,18 +413,6 @@ static int take_options(struct recipe *recipe, const struct arguments *arguments
     int result = recipe_set(recipe, assignment, err);
     free(assignment);
     return result == -1 ? fail_within(err, "--limit") : 0;
-}
-
-/* What the device of the recipe has, or memory.limit. */
-static int64_t find_limit(const struct recipe *recipe)
-{
-    char why[256];
-    struct backend *be = backend_open("cpu", 0, why, sizeof why);
-    int64_t limit = be == NULL ? recipe->memory_limit : plan_limit(recipe, be);
-    if (be != NULL) {
-        backend_close(be);
-    }
-    return limit;
 }
 
 /* Looks for what fits, and for the fastest that does where --limit asks for it. */
@@ -452,7 +473,8 @@ static int make_report(struct plan_report *report, const struct arguments *argum
         result = plan_make(recipe, &material.config, &report->plan, err);
     }
     if (result == 0) {
-        report->limit_bytes = find_limit(recipe);
+        device_look(recipe, &report->room);
+        report->limit_bytes = report->room.usable_bytes;
         report->fits =
             report->limit_bytes == 0 || report->plan.total_bytes <= (size_t)report->limit_bytes;
         result = search(report, &material.config, option_given(arguments, "limit"), err);

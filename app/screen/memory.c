@@ -47,7 +47,8 @@ struct device_use {
     int64_t used;
     int64_t total;
     int64_t host;
-    int64_t ours; /* all regions, which are taken whole before the first step */
+    int64_t ours;    /* all regions, which are taken whole before the first step */
+    int64_t context; /* the driver's context and the libraries, as measured */
 };
 
 static struct device_use device_use(const struct history *history)
@@ -65,7 +66,37 @@ static struct device_use device_use(const struct history *history)
         use.host = use.host > 0 ? use.host : memory->host_bytes;
     }
     use.ours = history->planned ? history->plan.total_bytes : 0;
+    use.context = history->started ? history->start.start.context_bytes : 0;
     return use;
+}
+
+static void byte_line(struct canvas *canvas, struct rect line, const char *name, int64_t bytes,
+                      const char *what)
+{
+    canvas_printf(canvas, line.x, line.y, line.width, STYLE_DIM, "  %-12s%s%s", name,
+                  text_bytes((double)bytes).text, line.width > 40 ? what : "");
+}
+
+/* What lies between the plan and what the device or the process has in use. */
+static struct rect gap_lines(struct canvas *canvas, struct rect line, const struct device_use *use)
+{
+    int64_t gap = use->used > use->ours ? use->used - use->ours : 0; /* unknown is less */
+    if (use->ours <= 0) {
+        return line;
+    }
+    if (gap > 0 && use->context > 0 && use->context <= gap) {
+        byte_line(canvas, line, "context", use->context, ": CUDA and its libraries");
+        line.y++;
+        byte_line(canvas, line, "others", gap - use->context, ": other programs, the driver");
+        line.y++;
+    } else if (gap > 0) {
+        byte_line(canvas, line, "not ours", gap, ": driver, libraries, other programs");
+        line.y++;
+    } else if (use->host > use->ours) {
+        byte_line(canvas, line, "unplanned", use->host - use->ours, ": program, data, libraries");
+        line.y++;
+    }
+    return line;
 }
 
 static void total_lines(const struct workbench *workbench, struct canvas *canvas, struct rect line)
@@ -100,15 +131,7 @@ static void total_lines(const struct workbench *workbench, struct canvas *canvas
         canvas_printf(canvas, line.x, line.y++, line.width, STYLE_TEXT, "process       %s",
                       text_bytes((double)use.host).text);
     }
-    if (use.used > use.ours && use.ours > 0) {
-        canvas_printf(canvas, line.x, line.y++, line.width, STYLE_DIM, "  not ours    %s%s",
-                      text_bytes((double)(use.used - use.ours)).text,
-                      line.width > 40 ? ": driver, libraries, other programs" : "");
-    } else if (use.host > use.ours && use.ours > 0) {
-        canvas_printf(canvas, line.x, line.y++, line.width, STYLE_DIM, "  unplanned   %s%s",
-                      text_bytes((double)(use.host - use.ours)).text,
-                      line.width > 40 ? ": program, data, libraries" : "");
-    }
+    line = gap_lines(canvas, line, &use);
     if (use.total > use.used && use.used > 0) {
         canvas_printf(canvas, line.x, line.y++, line.width, STYLE_DIM, "  free        %s",
                       text_bytes((double)(use.total - use.used)).text);

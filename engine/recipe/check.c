@@ -173,18 +173,9 @@ static int check_device(const struct recipe *recipe, struct error *err)
                     text_show(device).text);
     }
     char why[256] = "";
-    struct backend *be = backend_open("cuda", (int)index, why, sizeof why);
-    if (!be) {
+    if (backend_find("cuda", (int)index, why, sizeof why) != 0) {
         fail(err, ERROR_USAGE, "device=%s cannot be used: %s", device, why);
         return hint(err, "use device=cpu, or device=auto");
-    }
-    struct backend_options options = recipe_backend_options(recipe);
-    int result = backend_configure(be, &options, why, sizeof why);
-    backend_close(be);
-    if (result != 0) {
-        fail(err, ERROR_USAGE, "kernel.attention=%s cannot be had: %s", recipe->kernel_attention,
-             why);
-        return hint(err, "use kernel.attention=auto, which takes what there is");
     }
     return 0;
 }

@@ -58,5 +58,6 @@ double run_measure_ceiling(struct backend *be, enum dtype dtype)
             break;
         }
     }
+    backend_set_scratch(be, NULL, NULL); /* what the products worked in goes back */
     return best;
 }

@@ -28,6 +28,9 @@ static struct tensor *add(struct side_by_side *s, enum dtype dtype, int64_t rows
         .dim = { rows, columns, 1, 1 }, .rank = 2, .dtype = dtype, .name = "check"
     };
     t->data = backend_alloc(s->be, tensor_bytes(t));
+    if (t->data == NULL) {
+        backend_fail(s->be, "out of memory: there is no room for %zu bytes", tensor_bytes(t));
+    }
     op_random_normal(s->be, t, 1.0f,
                      (struct random_key){ .purpose = RANDOM_TEST, .tensor = (uint32_t)s->count });
     s->count++;

@@ -59,7 +59,7 @@ static int evaluate(struct run *run, struct error *err)
         hide_repeated(&run->look, i * micro, rows);
         if (run->look.trained_tokens > 0 &&
             trainer_evaluate(run->trainer, &run->look, &part, &count, err) != 0) {
-            return -1;
+            return fail_within(err, "evaluation after step %lld", (long long)run->state.step);
         }
         loss += part;
         tokens += count;
@@ -172,7 +172,7 @@ int run_step(struct run *run, struct step_result *result, struct error *err)
     run->filled_s = clock_monotonic();
     if (trainer_step(run->trainer, run->state.step + 1, run->batch, recipe->batch_accumulate,
                      result, err) != 0) {
-        return -1;
+        return fail_within(err, "step %lld", (long long)(run->state.step + 1));
     }
     run->state.step++;
     run->state.rows += ranks * recipe->batch_accumulate * recipe->batch_micro;
@@ -216,6 +216,17 @@ static void report_around(struct run *run, const struct step_result *result)
     }
 }
 
+/* A sample or a save that fails is told, and training goes on; without a device it cannot. */
+static int may_go_on(const struct run *run, const char *what, const struct error *why,
+                     struct error *err)
+{
+    if (!run->be->failed) {
+        return 0;
+    }
+    *err = *why;
+    return fail_within(err, "%s after step %lld", what, (long long)run->state.step);
+}
+
 /* What is due after a step, in the order that lets a checkpoint know its evaluation. */
 static int do_due(struct run *run, struct error *err)
 {
@@ -231,11 +242,16 @@ static int do_due(struct run *run, struct error *err)
         struct error why = { 0 };
         if (run_sample(run, NULL, &why) != 0) {
             run_warn(run, &why);
+            if (may_go_on(run, "sample", &why, err) != 0) {
+                return -1;
+            }
         }
     }
     if (recipe->train_save_every > 0 && (last || due(step, recipe->train_save_every))) {
         struct error why = { 0 };
-        run_save(run, &why);
+        if (run_save(run, &why) != 0 && may_go_on(run, "checkpoint", &why, err) != 0) {
+            return -1;
+        }
     }
     return 0;
 }

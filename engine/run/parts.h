@@ -1,7 +1,9 @@
 /*
  * What a running run holds, and the files that work on it:
  *   run.c       from options to an exit code
- *   prepare.c   recipe, model, data, plan, backend, trainer; resuming
+ *   prepare.c   recipe, model, data, trainer; resuming
+ *   planning.c  device and plan, and whether there is room
+ *   room.c      what a device has room for (engine/device.h)
  *   state.c     what a checkpoint remembers beside tensors
  *   restore.c   the state of a checkpoint, into the trainer
  *   offload.c   the place of offloaded activations
@@ -118,6 +120,14 @@ void run_report_offload(struct run *run, struct event_step *step);
 
 /* Puts tensors and counters of a checkpoint into the trainer. */
 int run_restore(struct run *run, const char *path, struct error *err);
+
+/* ---- planning.c ----------------------------------------------------------------------------- */
+
+/* Opens the device and plans for it. -1 if device or disk have no room, or there is no device. */
+int run_make_plan(struct run *run, struct error *err);
+/* The refusal where memory was not to be had after all: other programs may have taken what was free
+ * when the plan was made, and what is free may be in pieces. Always -1. */
+int run_refuse_memory(const struct run *run, struct error *err);
 
 /* ---- prepare.c ------------------------------------------------------------------------------ */
 

@@ -348,72 +348,6 @@ static int open_material(struct run *run, struct error *err)
     return 0;
 }
 
-/* ---- device and plan ------------------------------------------------------------------------ */
-
-/* Checkpoints of this run that lie on the disk already: a save may give up the oldest of them. */
-static int64_t held_checkpoints(const struct run *run)
-{
-    struct checkpoint_list list;
-    struct error ignored;
-    if (!run->resuming || checkpoint_list_read(run->directory.path, &list, &ignored) != 0) {
-        return 0;
-    }
-    int64_t count = (int64_t)list.count;
-    checkpoint_list_free(&list);
-    return count;
-}
-
-/* A run that cannot hold two checkpoints would lose the old one while it writes the new. */
-static int check_disk(const struct run *run, struct error *err)
-{
-    char *root = run_root();
-    const char *place = run->resuming             ? run->directory.path
-                        : run->options->directory ? run->options->directory
-                                                  : root;
-    int64_t held = held_checkpoints(run);
-    int64_t missing = held < 2 ? 2 - held : 0;
-    int64_t need = missing * run_need_bytes(run) + CHECKPOINT_SPARE_BYTES;
-    int64_t have = file_free_bytes(place);
-    int result = 0;
-    if (run->recipe.train_save_every > 0 && have >= 0 && have < need) {
-        fail(err, ERROR_FIT,
-             "checkpoints and events take %lld bytes more, the disk of %s has %lld free",
-             (long long)need, text_show(place).text, (long long)have);
-        result = hint(err, "free space, name another place with --run-dir, or set "
-                           "train.save_every=0 to save none");
-    }
-    free(root);
-    return result;
-}
-
-static void device_notice(void *context, const char *text)
-{
-    run_notice(context, "%s", text);
-}
-
-static int make_plan(struct run *run, struct error *err)
-{
-    const struct model_config *config = &run->material.config;
-    run->be = run_open_device(run, &(struct device_listener){ device_notice, run }, err);
-    if (!run->be) {
-        return -1;
-    }
-    /* The plan is that of the device that was found. */
-    if (strcmp(run->recipe.device, "auto") == 0 &&
-        recipe_set(&run->effective, device_is_cuda(run->be) ? "device=cuda" : "device=cpu", err) !=
-            0) {
-        return -1;
-    }
-    if (plan_make_ranks(&run->effective, config, run->comm->ranks, &run->plan, err) != 0) {
-        return -1;
-    }
-    run->limit_bytes = plan_limit(&run->effective, run->be);
-    if (plan_check(&run->plan, &run->effective, config, run->limit_bytes, err) != 0) {
-        return -1;
-    }
-    return run_follows(run) ? 0 : check_disk(run, err);
-}
-
 /* ---- the trainer ---------------------------------------------------------------------------- */
 
 /* The weights that the run begins with; they are compared with config.json before memory is taken
@@ -459,6 +393,9 @@ int run_build(struct run *run, const char *checkpoint, struct error *err)
     };
     run->trainer = trainer_open(&options, err);
     int result = run->trainer ? 0 : -1;
+    if (result != 0 && err->code == ERROR_FIT && device_is_cuda(run->be)) {
+        run_refuse_memory(run, err);
+    }
     if (result == 0 && checkpoint) {
         result = run_restore(run, checkpoint, err);
     }
@@ -545,7 +482,7 @@ int run_prepare(struct run *run, struct error *err)
         run->finished = true;
         return 0;
     }
-    if (make_plan(run, err) != 0 || make_batches(run, err) != 0) {
+    if (run_make_plan(run, err) != 0 || make_batches(run, err) != 0) {
         return -1;
     }
     run->ceiling_flops = run_measure_ceiling(run->be, (enum dtype)run->recipe.precision_weights);

@@ -8,6 +8,7 @@
 
 #include "engine/base/clock.h"
 #include "engine/base/file.h"
+#include "engine/device.h"
 #include "engine/run/parts.h"
 
 enum { BACKLOG_LIMIT = 16 << 20 };
@@ -75,6 +76,20 @@ void run_warn(struct run *run, const struct error *err)
     run_emit(run, &event);
 }
 
+/* What a GPU holds beside the tensors of this run. */
+static void tell_device(const struct backend *be, struct event_start *start)
+{
+    const struct backend_facts *facts = &be->facts;
+    if (!device_is_cuda(be)) {
+        return;
+    }
+    start->device_total_bytes = (int64_t)facts->memory_bytes;
+    if (facts->context_bytes > 0) {
+        start->context_bytes = (int64_t)facts->context_bytes;
+        start->others_bytes = (int64_t)facts->found_used_bytes;
+    }
+}
+
 void run_report_start(struct run *run)
 {
     const struct model_config *config = &run->material.config;
@@ -101,6 +116,7 @@ void run_report_start(struct run *run)
     start->total_steps = run->effective.train_steps;
     start->device = xstrdup(run->be->facts.device);
     start->threads = run->be->facts.threads;
+    tell_device(run->be, start);
     start->version = xstrdup(WINDROW_VERSION);
     start->pid = getpid();
     run_emit(run, &event);
@@ -189,11 +205,27 @@ static int64_t known(int64_t bytes)
     return bytes >= 0 ? bytes : EVENT_UNKNOWN;
 }
 
+/* By everybody: of the last sample, or as CUDA tells, which a step must not wait for but a report
+ * may. `taken`: what the regions take, which is all that there is to tell of a processor. */
+static int64_t device_used(struct run *run, int64_t taken)
+{
+    struct nvml_sample sample;
+    size_t free_bytes = 0;
+    size_t total_bytes = 0;
+    sampler_read(run->sampler, &sample);
+    if (!device_is_cuda(run->be)) {
+        return taken;
+    }
+    if (sample.used_bytes < 0 && backend_memory(run->be, &free_bytes, &total_bytes) == 0) {
+        return (int64_t)(total_bytes - free_bytes);
+    }
+    return known(sample.used_bytes);
+}
+
 void run_report_memory(struct run *run)
 {
     const struct memory *memory = trainer_memory(run->trainer);
     struct event event;
-    struct nvml_sample sample;
     int64_t taken = 0;
     event_init(&event, EVENT_MEMORY);
     event.step = run->state.step;
@@ -203,8 +235,7 @@ void run_report_memory(struct run *run)
         event.memory.planned_bytes[c] = (int64_t)run->plan.bytes[c];
         taken += (int64_t)memory_capacity(memory, (enum memory_category)c);
     }
-    sampler_read(run->sampler, &sample);
-    event.memory.device_used_bytes = run->sampler ? known(sample.used_bytes) : taken;
+    event.memory.device_used_bytes = device_used(run, taken);
     int64_t host = telemetry_host_bytes();
     event.memory.host_bytes = host >= 0 ? host : EVENT_UNKNOWN;
     run_emit(run, &event);

@@ -50,6 +50,30 @@ static void save_unless_done(struct run *run)
     }
 }
 
+/* Adds what to do after a device failed. It is not read for a checkpoint any more: the newest one
+ * is from before. */
+static void hint_after_fault(struct run *run, struct error *err)
+{
+    struct checkpoint_list list = { 0 };
+    struct error unused = { 0 };
+    const char *names = run->be->failed_unnamed
+                            ? "; with KERNELS_SYNC=1 in the environment, slower, it names the "
+                              "operation that fails"
+                            : "";
+    if (!run->be->failed || err->hint[0] != '\0') {
+        return;
+    }
+    if (checkpoint_list_read(run->directory.path, &list, &unused) == 0 && list.count > 0) {
+        hint(err,
+             "the checkpoint of step %lld is whole: windrow train --resume %s goes on from it%s",
+             (long long)list.item[0].step, run->directory.name, names);
+    } else {
+        hint(err, "nothing was saved yet: windrow train --resume %s begins anew%s",
+             run->directory.name, names);
+    }
+    checkpoint_list_free(&list);
+}
+
 static void report_error(struct run *run, const struct error *err)
 {
     struct event event;
@@ -93,6 +117,7 @@ static int train(struct run *run, struct error *err)
         return end_well(run, err);
     }
     int code = err->code == ERROR_NONE ? ERROR_RUNTIME : (int)err->code;
+    hint_after_fault(run, err);
     report_error(run, err);
     run_report_stop(run, run->diverged ? "diverged" : "failed", code);
     return code;

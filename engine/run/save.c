@@ -288,7 +288,12 @@ static int write_checkpoint(struct run *run, int64_t best_step, char **path, int
 static int check_ready(struct run *run, struct error *err)
 {
     const char *bad = NULL;
-    if (!trainer_state_finite(run->trainer, &bad)) {
+    bool finite = trainer_state_finite(run->trainer, &bad);
+    if (run->be->failed) {
+        return fail(err, ERROR_RUNTIME, "not saved, %s cannot be read: %s", text_show(bad).text,
+                    run->be->error);
+    }
+    if (!finite) {
         return fail(err, ERROR_DIVERGED,
                     "checkpoint of step %lld: not saved, %s holds values that are not finite",
                     (long long)run->state.step, text_show(bad).text);

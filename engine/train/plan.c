@@ -370,11 +370,3 @@ int plan_inference(const struct trainer_options *wanted, size_t capacity[MEMORY_
     backend_close(be);
     return rc;
 }
-
-int64_t plan_limit(const struct recipe *recipe, const struct backend *be)
-{
-    if (recipe->memory_limit > 0) {
-        return recipe->memory_limit;
-    }
-    return (int64_t)be->facts.memory_bytes;
-}

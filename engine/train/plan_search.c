@@ -97,11 +97,11 @@ static int recompute_now(const struct recipe *recipe)
     return row;
 }
 
-/* Host memory is another memory only where a card's limit was named. */
+/* Host memory is another memory only on a GPU, or where a card's limit was named. */
 static bool may_offload(const struct recipe *recipe)
 {
-    return recipe->memory_limit > 0 && strcmp(recipe->device, "cpu") != 0 &&
-           strcmp(recipe->activation_offload, "none") == 0;
+    return strcmp(recipe->activation_offload, "none") == 0 && strcmp(recipe->device, "cpu") != 0 &&
+           (recipe->memory_limit > 0 || plan_takes_cuda(recipe));
 }
 
 static bool option_applies(const struct option *o, const struct recipe *recipe)

@@ -30,6 +30,12 @@ struct fetched {
 
 struct marks; /* marks.cu */
 
+/* An operation, and the tensor that it writes. */
+struct asked {
+    const char *op;
+    char written[96];
+};
+
 /* What backend.state points to. */
 struct cuda_state {
     int index;
@@ -52,9 +58,9 @@ struct cuda_state {
     struct fetched fetched[FETCHED_MAX];
     int fetched_count;
     struct marks *marks;
-    const char *last_op;
-    char last_written[96]; /* name of the tensor that it writes */
-    bool wait_for_each;    /* KERNELS_SYNC */
+    struct asked asked_first; /* since the last wait; op NULL: nothing */
+    struct asked asked_last;
+    bool wait_for_each; /* KERNELS_SYNC */
 };
 
 static inline struct cuda_state *cuda_state_of(const struct backend *be)

@@ -150,8 +150,9 @@ static const struct backend_ops cuda_ops = {
 struct found {
     struct cudaDeviceProp properties;
     int count;
-    char pci[32];
-    size_t used_before; /* bytes, by everybody; 0 if nobody could tell */
+    char pci[BUS_ID_SIZE];
+    size_t used_before;  /* bytes, by everybody */
+    size_t total_before; /* 0 if nobody could tell */
 };
 
 static int count_devices(struct found *found, char *why, size_t why_size)
@@ -174,8 +175,8 @@ extern "C" int backend_cuda_count(void)
     return count_devices(&found, why, sizeof why) == 0 ? found.count : 0;
 }
 
-/* Whether device `index` can be had; its context is made here. */
-static bool find_device(int index, struct found *found, char *why, size_t why_size)
+/* Whether there is a device `index`; no context is made. */
+static bool see_device(int index, struct found *found, char *why, size_t why_size)
 {
     if (count_devices(found, why, why_size) != 0) {
         return false;
@@ -187,10 +188,27 @@ static bool find_device(int index, struct found *found, char *why, size_t why_si
     }
     if (cudaDeviceGetPCIBusId(found->pci, (int)sizeof found->pci, index) != cudaSuccess) {
         (void)cudaGetLastError();
-        found->pci[0] = '\0'; /* only telemetry needs it */
-    } else {
-        found->used_before = backend_used_bytes(found->pci);
+        found->pci[0] = '\0'; /* only what NVML tells needs it */
     }
+    return true;
+}
+
+extern "C" int backend_cuda_find(int index, char bus_id[BUS_ID_SIZE], char *why, size_t why_size)
+{
+    struct found found;
+    memset(&found, 0, sizeof found);
+    bool seen = see_device(index, &found, why, why_size);
+    snprintf(bus_id, BUS_ID_SIZE, "%s", found.pci);
+    return seen ? 0 : -1;
+}
+
+/* Whether device `index` can be had; its context is made here. */
+static bool find_device(int index, struct found *found, char *why, size_t why_size)
+{
+    if (!see_device(index, found, why, why_size)) {
+        return false;
+    }
+    (void)backend_bus_memory(found->pci, &found->used_before, &found->total_before);
     cudaError_t status = cudaSetDevice(index);
     if (status == cudaSuccess) {
         status = cudaGetDeviceProperties(&found->properties, index);
@@ -212,18 +230,17 @@ static bool find_device(int index, struct found *found, char *why, size_t why_si
 
 static void take_facts(struct backend *be, const struct found *found)
 {
-    size_t free_bytes = 0;
-    size_t total_bytes = 0;
     struct backend_facts *facts = &be->facts;
     snprintf(facts->device, sizeof facts->device, "%.100s, sm_%d%d", found->properties.name,
              found->properties.major, found->properties.minor);
     facts->memory_bytes = found->properties.totalGlobalMem;
     snprintf(facts->bus_id, sizeof facts->bus_id, "%s", found->pci);
     facts->asynchronous = true;
-    if (cuda_memory(be, &free_bytes, &total_bytes) == 0 &&
-        total_bytes - free_bytes > found->used_before) {
-        facts->context_bytes = total_bytes - free_bytes - found->used_before;
+    if (found->total_before > found->used_before) {
+        facts->found_free_bytes = found->total_before - found->used_before;
+        facts->found_used_bytes = found->used_before;
     }
+    backend_measure_context(be);
 }
 
 static bool make_streams(struct cuda_state *state)
@@ -253,7 +270,6 @@ extern "C" struct backend *backend_cuda_open(int index, char *why, size_t why_si
     be->state = state;
     state->index = index;
     state->several = found.count > 1;
-    state->last_op = "none";
     state->wait_for_each = getenv("KERNELS_SYNC") != NULL;
     be->replays_off = state->wait_for_each;
     if (!marks_open(state) || !make_streams(state)) {

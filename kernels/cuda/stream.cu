@@ -27,20 +27,66 @@ static const char *written_name(const struct backend *be)
     return "";
 }
 
+/* Remembers the first and the last operation since the host waited. */
+static void note_asked(struct cuda_state *state, const char *op, const char *written)
+{
+    struct asked *last = &state->asked_last;
+    last->op = op;
+    snprintf(last->written, sizeof last->written, "%.90s", written);
+    if (state->asked_first.op == NULL) {
+        state->asked_first = *last;
+    }
+}
+
+/* "adamw, writing 'model.norm.weight'" */
+static void describe_asked(const struct asked *asked, char *text, size_t size)
+{
+    const char *op = asked->op != NULL ? asked->op : "";
+    bool named = asked->written[0] != '\0';
+    snprintf(text, size, "%s%s%s%s", op, named ? ", writing '" : "", asked->written,
+             named ? "'" : "");
+}
+
+/* A device that faulted does not tell where: it was something between two waits. */
+static void fail_waiting(struct backend *be, const char *what, cudaError_t status)
+{
+    struct cuda_state *state = cuda_state_of(be);
+    const struct asked *first = &state->asked_first;
+    const struct asked *last = &state->asked_last;
+    char from[160];
+    char to[160];
+    describe_asked(first, from, sizeof from);
+    describe_asked(last, to, sizeof to);
+    bool one = first->op == last->op && strcmp(first->written, last->written) == 0;
+    be->failed_unnamed = be->failed_unnamed || !be->failed;
+    if (first->op == NULL) {
+        backend_fail(be, "%s on cuda:%d: %s; only copies were asked for since the last wait", what,
+                     state->index, cudaGetErrorString(status));
+    } else {
+        backend_fail(be, "%s on cuda:%d: %s; asked for since the last wait%s%s%s%s", what,
+                     state->index, cudaGetErrorString(status), one ? " was " : ": from ", from,
+                     one ? "" : " to ", one ? "" : to);
+    }
+}
+
 bool cuda_check(struct backend *be, const char *op)
 {
     struct cuda_state *state = cuda_state_of(be);
     cudaError_t status = cudaGetLastError();
-    state->last_op = op;
-    snprintf(state->last_written, sizeof state->last_written, "%.90s", written_name(be));
     if (state->recording) {
         state->record_broken = state->record_broken || status != cudaSuccess;
         return !be->failed;
     }
+    if (be->call != NULL) { /* a transfer says nothing of what failed */
+        note_asked(state, op, written_name(be));
+    }
     if (status == cudaSuccess && state->wait_for_each) {
         status = cudaStreamSynchronize(state->stream);
     }
-    if (status != cudaSuccess) {
+    if (status != cudaSuccess && !state->wait_for_each &&
+        cudaStreamSynchronize(state->stream) != cudaSuccess) {
+        fail_waiting(be, op, status); /* an older fault, which shows at whatever is asked next */
+    } else if (status != cudaSuccess) {
         char call[CALL_TEXT];
         call_describe(be, call);
         backend_fail(be, "%s on cuda:%d: %s", call[0] != '\0' ? call : op, state->index,
@@ -88,13 +134,9 @@ static int wait_for_device(struct backend *be, const char *what)
         status = cudaStreamSynchronize(state->feeds);
     }
     if (status != cudaSuccess) {
-        const char *hint = state->wait_for_each
-                               ? ""
-                               : " (KERNELS_SYNC=1 in the environment names the one that failed)";
-        backend_fail(be, "%s on cuda:%d: %s; the last operation was %s%s%s%s", what, state->index,
-                     cudaGetErrorString(status), state->last_op,
-                     state->last_written[0] != '\0' ? ", writing " : "", state->last_written, hint);
+        fail_waiting(be, what, status);
     }
+    state->asked_first.op = NULL;
     deliver(state, !be->failed);
     return be->failed ? -1 : 0;
 }
@@ -114,13 +156,13 @@ void *cuda_alloc(struct backend *be, size_t bytes)
         (void)cudaGetLastError();
         return NULL;
     }
+    be->tally.held_bytes += (int64_t)bytes;
     return data;
 }
 
 void cuda_free(struct backend *be, void *data, size_t bytes)
 {
-    (void)be;
-    (void)bytes;
+    be->tally.held_bytes -= (int64_t)bytes;
     cudaFree(data);
 }
 
@@ -129,7 +171,7 @@ void cuda_drop_scratch(struct backend *be)
     struct cuda_state *state = cuda_state_of(be);
     if (state->scratch != NULL) {
         cudaStreamSynchronize(state->stream);
-        cudaFree(state->scratch);
+        cuda_free(be, state->scratch, state->scratch_bytes);
     }
     state->scratch = NULL;
     state->scratch_bytes = 0;
@@ -354,6 +396,7 @@ void cuda_launch(struct backend *be, int slot)
     marks_replay(be, slot, true);
     cudaGraphLaunch(state->record[slot], state->stream);
     marks_replay(be, slot, false);
+    note_asked(state, "a recorded micro-batch", "");
     cuda_check(be, "recorded micro-batch");
 }
 

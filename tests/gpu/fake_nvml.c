@@ -2,6 +2,7 @@
  * A libnvidia-ml.so.1 of two devices for tests, told what to do by FAKE_NVML: words of
  *   no-start   nvmlInit fails
  *   no-util no-power no-temperature no-clock no-memory no-facts    those queries fail
+ *   emulated   memory is that of the emulated device in this program, which tells it
  *   slow       every sample takes 1.5 s
  *   lost=N     after N samples the device is gone
  * Built with FAKE_NVML_OLD it lacks the functions of power and clocks; with FAKE_NVML_BROKEN one
@@ -9,6 +10,7 @@
  *
  * Device 0 is at bus 0x17, device 1 at 0x65: the emulated device is the second one.
  */
+#include <dlfcn.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -130,6 +132,22 @@ int nvmlDeviceGetCudaComputeCapability(struct device *device, int *major, int *m
     return word("no-facts") != NULL ? NOT_SUPPORTED : SUCCESS;
 }
 
+/* total, free, used */
+static void tell_emulated(unsigned long long out[3])
+{
+    void (*tell)(size_t * used, size_t * total);
+    void *place = dlsym(RTLD_DEFAULT, "simt_device_memory");
+    size_t used = 0;
+    size_t total = 0;
+    if (place == NULL) {
+        return;
+    }
+    memcpy(&tell, &place, sizeof tell);
+    tell(&used, &total);
+    out[0] = total;
+    out[2] = used;
+}
+
 int nvmlDeviceGetMemoryInfo(struct device *device, unsigned long long out[3])
 {
     device->samples++; /* every sample begins here */
@@ -138,6 +156,9 @@ int nvmlDeviceGetMemoryInfo(struct device *device, unsigned long long out[3])
     }
     out[0] = 80ull << 30;
     out[2] = (unsigned long long)(device->bus & 15) << 30;
+    if (word("emulated") != NULL) {
+        tell_emulated(out);
+    }
     out[1] = out[0] - out[2];
     return state_of(device, "no-memory");
 }

@@ -4,7 +4,9 @@
  * Faults on request, by the environment:
  *   SIMT_FAIL_LAUNCH=N   the N-th launch (from 1) is not accepted
  *   SIMT_FAIL_RUN=N      the N-th piece of queued work faults; a later wait says so, for ever
+ *   SIMT_PIECE=BYTES     what is free lies in pieces, none of them larger
  *   SIMT_MEMORY=BYTES    the size of the device
+ *   SIMT_OTHERS=BYTES    of it, what other programs hold
  *   SIMT_FEEDS=eager     streams other than the first run as early as they may
  *   SIMT_CLOCK=work      events tell the time by the work of their stream: a piece is a millisecond
  */
@@ -73,6 +75,7 @@ static struct {
     enum cudaError_t fault; /* of work that ran; stays */
     long launches;
     long runs;
+    bool opened; /* the context is made */
     size_t allocated;
     struct simt_stream *stream[STREAMS_MAX];
 } device;
@@ -101,6 +104,22 @@ static size_t device_bytes(void)
 {
     long bytes = wanted("SIMT_MEMORY");
     return bytes > 0 ? (size_t)bytes : (size_t)2 << 30;
+}
+
+/* Of all programs. */
+static size_t used_bytes(void)
+{
+    long others = wanted("SIMT_OTHERS");
+    return device.allocated + (device.opened ? context_bytes : 0) +
+           (others > 0 ? (size_t)others : 0);
+}
+
+/* For a driver's library that tells the same (tests/gpu/fake_nvml.c). */
+extern "C" __attribute__((visibility("default"))) void simt_device_memory(size_t *used,
+                                                                          size_t *total)
+{
+    *used = used_bytes();
+    *total = device_bytes();
 }
 
 static void *must(void *data)
@@ -230,7 +249,7 @@ bool simt_accepts(struct dim3 grid, struct dim3 block, size_t shared_bytes)
 
 enum cudaError_t cudaGetLastError(void)
 {
-    enum cudaError_t error = device.error;
+    enum cudaError_t error = device.fault != cudaSuccess ? device.fault : device.error;
     device.error = cudaSuccess;
     return error;
 }
@@ -262,6 +281,7 @@ enum cudaError_t cudaGetDeviceCount(int *count)
 enum cudaError_t cudaSetDevice(int index)
 {
     (void)index;
+    device.opened = true;
     return cudaSuccess;
 }
 
@@ -285,7 +305,7 @@ enum cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *properties, int 
 
 enum cudaError_t cudaMemGetInfo(size_t *free_bytes, size_t *total_bytes)
 {
-    size_t used = device.allocated + context_bytes;
+    size_t used = used_bytes();
     *total_bytes = device_bytes();
     *free_bytes = *total_bytes > used ? *total_bytes - used : 0;
     return cudaSuccess;
@@ -478,7 +498,8 @@ enum cudaError_t cudaMalloc(void **data, size_t bytes)
 {
     struct inside alone;
     void *whole = NULL;
-    if (device.allocated + context_bytes + bytes > device_bytes() ||
+    long piece = wanted("SIMT_PIECE");
+    if ((piece > 0 && bytes > (size_t)piece) || used_bytes() + bytes > device_bytes() ||
         posix_memalign(&whole, HEADER, HEADER + bytes) != 0) {
         *data = NULL;
         device.error = cudaErrorOutOfMemory;
