@@ -48,6 +48,9 @@ static bool begins(struct comm *comm, const char *verb, const char *what, double
         return false;
     }
     snprintf(comm->last, sizeof comm->last, "%s of %.90s", verb, what ? what : "a tensor");
+    if (comm->begun != NULL) {
+        comm->begun(comm->begun_context, comm->last);
+    }
     comm->counts.calls++;
     comm->counts.payload_bytes += payload_bytes;
     comm->counts.wire_bytes += passes * payload_bytes * (comm->ranks - 1) / comm->ranks;

@@ -49,6 +49,9 @@ struct comm {
     bool imaginary; /* the other ranks do not exist */
     struct comm_counts counts;
     char last[128]; /* the collective under way or done last, "sum of x.weight"; for messages */
+    /* Told of each collective as it begins, or NULL. */
+    void (*begun)(void *context, const char *last);
+    void *begun_context;
     bool failed;
     char error[512];
     void *state;

@@ -8,6 +8,7 @@
 #include "engine/base/json.h"
 #include "engine/base/text.h"
 #include "engine/base/xalloc.h"
+#include "engine/comm/watch.h"
 #include "engine/device.h"
 #include "engine/method/method.h"
 #include "engine/model/adapter.h"
@@ -517,6 +518,7 @@ void run_release(struct run *run)
     if (run->directory.path) {
         run_directory_close(&run->directory);
     }
+    watch_close(run->watch, run->comm->failed);
     comm_close(run->comm);
     buffer_free(&run->backlog);
     checkpoint_unpin(run->pin);

@@ -15,6 +15,7 @@
 #include "engine/base/json.h"
 #include "engine/base/text.h"
 #include "engine/base/xalloc.h"
+#include "engine/comm/watch.h"
 #include "engine/comm/world.h"
 #include "engine/recipe/load.h"
 #include "engine/run/parts.h"
@@ -55,6 +56,11 @@ static char *share_text(struct run *run, const char *what, const char *text)
 static bool waits_on(void *context)
 {
     struct run *run = context;
+    char sentence[320];
+    if (watch_lost(run->watch, sentence, sizeof sentence)) {
+        comm_fail(run->comm, "%s", sentence);
+        return false;
+    }
     if (run_signal() == 0) {
         run->impatient_s = 0.0;
         return true;
@@ -74,6 +80,14 @@ int run_join_ranks(struct run *run, struct error *err)
         return -1;
     }
     comm_on_wait(run->comm, waits_on, run);
+    const char *limit = getenv("WINDROW_PEER_SECONDS");
+    double silence_s = limit ? strtod(limit, NULL) : 0.0;
+    run->watch = watch_open(run->comm, silence_s >= 2.0 ? silence_s : WATCH_SECONDS, err);
+    if (!run->watch && run->comm->ranks > 1) {
+        comm_fail(run->comm, "%s", err->message);
+        comm_close(run->comm);
+        return -1;
+    }
     return 0;
 }
 

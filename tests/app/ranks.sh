@@ -77,29 +77,48 @@ grep -q "rank 1 was started with another recipe than rank 0: data.train" "$work/
 [ ! -e "$work/refused/events.jsonl" ] || bad "a refused run was begun"
 good "ranks that differ are refused"
 
+# begin NAME: a long run of two ranks; returns when it has a checkpoint. `victim` is rank 1.
+begin() {
+    # shellcheck disable=SC2086
+    "$windrow" train $words batch.micro=2 train.steps=100000 --gpus 2 --run-dir "$work/$1" \
+        >"$work/said" 2>&1 &
+    job=$!
+    waited=0
+    until grep -q '"event":"checkpoint"' "$work/$1/events.jsonl" 2>/dev/null; do
+        sleep 0.2
+        waited=$((waited + 1))
+        [ $waited -lt 600 ] || bad "no checkpoint came"
+    done
+    victim=$(pgrep -f "windrow train .*$work/$1" | while read -r pid; do
+        tr '\0' '\n' <"/proc/$pid/environ" 2>/dev/null | grep -q '^OMPI_COMM_WORLD_RANK=1$' &&
+            echo "$pid"
+    done | head -n 1)
+    [ -n "$victim" ] || bad "rank 1 was not found"
+    began=$(date +%s)
+}
+# ended SECONDS NAME SENTENCE: the run has ended badly by then, and said why.
+ended() {
+    wait $job && bad "$2: it ended well"
+    took=$(($(date +%s) - began))
+    [ $took -le "$1" ] || bad "$2: it took $took seconds"
+    pgrep -f "windrow train .*$work/$2" >/dev/null && bad "$2: a rank is left behind"
+    grep -q "$3" "$work/said" || bad "$2: no such sentence: $3"
+}
+
 # A rank that is killed ends all of them; the run goes on from its checkpoint.
-# shellcheck disable=SC2086
-"$windrow" train $words batch.micro=2 train.steps=100000 --gpus 2 --run-dir "$work/killed" \
-    >"$work/said" 2>&1 &
-job=$!
-waited=0
-until grep -q '"event":"checkpoint"' "$work/killed/events.jsonl" 2>/dev/null; do
-    sleep 0.2
-    waited=$((waited + 1))
-    [ $waited -lt 600 ] || bad "no checkpoint came"
-done
-victim=$(pgrep -f "windrow train .*$work/killed" | while read -r pid; do
-    tr '\0' '\n' <"/proc/$pid/environ" 2>/dev/null | grep -q '^OMPI_COMM_WORLD_RANK=1$' && echo "$pid"
-done | head -n 1)
-[ -n "$victim" ] || bad "rank 1 was not found"
+begin killed
 kill -9 "$victim"
-began=$(date +%s)
-wait $job && bad "a run with a killed rank ended well"
-[ $(($(date +%s) - began)) -le 10 ] || bad "the others did not end within 10 seconds but $(($(date +%s) - began))"
-pgrep -f "windrow train .*$work/killed" >/dev/null && bad "a rank is left behind"
+ended 10 killed "rank 1 on [^ ]* is gone; it came to this last: "
 step=$(basename "$(readlink -f "$work/killed/latest")" | sed 's/step-0*//')
 mpirun --oversubscribe -np 2 "$windrow" train --resume "$work/killed" train.steps=$((step + 2)) \
     >"$work/said" 2>&1 || bad "resuming after a killed rank"
 good "a killed rank ends all, and the run goes on"
+
+# One that hangs is named, and ended with the others.
+export WINDROW_PEER_SECONDS=3
+begin stopped
+kill -STOP "$victim"
+ended 25 stopped "rank 1 on [^ ]* has been silent for [34] seconds; it came to this last: "
+good "a rank that hangs is named"
 
 echo "$count checks passed"
