@@ -32,10 +32,10 @@ struct plan {
     struct op_count step_count[OP_FAMILY_COUNT];
     struct op_count refresh_count[OP_FAMILY_COUNT];
     /* What ranks sum and spread in a step, without and with refresh, and what each sends for that
-     * at least (struct comm_counts). */
+     * at least, and how often (struct comm_counts). */
     int ranks;
-    double step_payload_bytes, step_wire_bytes;
-    double refresh_payload_bytes, refresh_wire_bytes;
+    double step_payload_bytes, step_wire_bytes, step_hops;
+    double refresh_payload_bytes, refresh_wire_bytes, refresh_hops;
     int64_t checkpoint_bytes; /* of one checkpoint on disk, headers included, within 1 % */
     int64_t parameters;
     int64_t trained;
@@ -94,6 +94,34 @@ int64_t card_usable_bytes(const struct card *card);
  * with each other, never a measurement. */
 double plan_step_seconds(const struct plan *plan, const struct recipe *recipe,
                          const struct card *card);
+
+/* What joins the ranks of a machine. Bytes a second are those of the "bus bandwidth" that
+ * nccl-tests prints (its doc/PERFORMANCE.md): what each rank of a ring sends in a second of a large
+ * sum. Latency is of one hop, the time from a rank to the next in a ring with next to nothing to
+ * send. */
+struct link {
+    char name[32];
+    char words[96]; /* what it is, and for which machines the numbers hold */
+    double bytes;   /* a second */
+    double latency_seconds;
+};
+
+/* The links that have names, fastest first; NULL behind the last. */
+const struct link *link_at(size_t index);
+
+/* "nvlink", "pcie5", "pcie4", or bytes a second: 25GB, 1e10, 12GiB; with ",20us" behind them the
+ * latency, which is 0 otherwise. */
+int link_from_text(const char *text, struct link *out, struct error *err);
+
+/* Predicted seconds of a step in which the ranks of `plan` (plan_make_ranks) wait for each other,
+ * refreshes spread over their interval: bytes on the wire over the link's, and hops times its
+ * latency. Nothing is taken to run beside it: gradients are summed once the backward pass is done.
+ * 0 of one rank. A step takes plan_step_seconds and this. */
+double plan_exchange_seconds(const struct plan *plan, const struct recipe *recipe,
+                             const struct link *link);
+
+/* A recipe that trains every weight of the same model on the same batches, in the same formats. */
+int plan_full_recipe(const struct recipe *recipe, struct recipe *full, struct error *err);
 
 /* Seconds of a step on a device that is here, and what offloading would do to them. */
 struct plan_measured {

@@ -7,6 +7,7 @@
 #include "app/commands/command.h"
 #include "app/commands/common.h"
 #include "app/commands/output.h"
+#include "app/commands/plan_gpus.h"
 #include "app/text.h"
 #include "engine/base/file.h"
 #include "engine/device.h"
@@ -33,6 +34,7 @@ struct plan_report {
     struct plan_fastest fastest;
     bool measured; /* --measure */
     struct plan_measured times;
+    struct plan_gpus gpus; /* --gpus */
 };
 
 static bool phase_runs(const struct plan *plan, int phase)
@@ -240,8 +242,9 @@ static void print_report(const struct plan_report *report)
     if (strcmp(r->method_name, "full") != 0) {
         output_data(" of rank %lld", (long long)r->method_rank);
     }
-    output_data(", a step of %lld x %lld rows of %lld tokens\n\n", (long long)r->batch_accumulate,
-                (long long)r->batch_micro, (long long)r->data_sequence_length);
+    output_data(", a step of %lld x %lld rows of %lld tokens%s\n\n", (long long)r->batch_accumulate,
+                (long long)r->batch_micro, (long long)r->data_sequence_length,
+                report->gpus.asked ? " on each GPU" : "");
     char *keys = recipe_method_keys(r);
     if (keys[0]) {
         output_data("method %s reads %s\n\n", r->method_name, keys);
@@ -266,6 +269,7 @@ static void print_report(const struct plan_report *report)
     }
     print_trade(report);
     print_fastest(report);
+    plan_gpus_print(&report->gpus);
     print_measured(report);
 }
 
@@ -393,6 +397,7 @@ static void json_report(const struct plan_report *report)
     json_add_bool(root, "fits", report->fits);
     json_largest(root, plan);
     json_search(root, report);
+    plan_gpus_json(root, &report->gpus);
     json_measured(root, report);
     output_json(root);
 }
@@ -400,12 +405,6 @@ static void json_report(const struct plan_report *report)
 static int take_options(struct recipe *recipe, const struct arguments *arguments, struct error *err)
 {
     const char *limit = option_text(arguments, "limit");
-    const char *gpus = option_text(arguments, "gpus");
-    if (gpus != NULL || option_given(arguments, "link")) {
-        fail(err, ERROR_USAGE, "--%s: planning for several GPUs is not built yet",
-             gpus != NULL ? "gpus" : "link");
-        return hint(err, "What exists: the plan of one device, with --limit BYTES");
-    }
     if (limit == NULL) {
         return 0;
     }
@@ -459,7 +458,8 @@ static int make_report(struct plan_report *report, const struct arguments *argum
                        struct recipe *recipe, struct error *err)
 {
     if (recipe_from_words(recipe, arguments->word[0], arguments, err) == -1 ||
-        take_options(recipe, arguments, err) == -1) {
+        take_options(recipe, arguments, err) == -1 ||
+        plan_gpus_take(&report->gpus, arguments, err) == -1) {
         return -1;
     }
     struct material material;
@@ -470,14 +470,18 @@ static int make_report(struct plan_report *report, const struct arguments *argum
     report->model = xstrdup(material.model_name);
     int result = material_adapter_settings(recipe, &material, err);
     if (result == 0) {
-        result = plan_make(recipe, &material.config, &report->plan, err);
+        result = plan_make_ranks(recipe, &material.config, report->gpus.count, &report->plan, err);
     }
     if (result == 0) {
         device_look(recipe, &report->room);
         report->limit_bytes = report->room.usable_bytes;
         report->fits =
             report->limit_bytes == 0 || report->plan.total_bytes <= (size_t)report->limit_bytes;
-        result = search(report, &material.config, option_given(arguments, "limit"), err);
+        bool asked = option_given(arguments, "limit") && !report->gpus.asked;
+        result = search(report, &material.config, asked, err);
+    }
+    if (result == 0 && report->gpus.asked) {
+        plan_gpus_compare(&report->gpus, recipe, &material.config, &report->plan);
     }
     if (result == 0 && option_given(arguments, "measure")) {
         result = measure(report, &material.config, err);

@@ -24,8 +24,13 @@ static const struct option plan_options[] = {
     { "measure", NULL,
       "time a few blocks on this device, and the disk of offloaded activations, to predict the "
       "time of a step" },
-    { "gpus", "N", "GPUs to plan for" },
-    { "link", "NAME", "what joins them: nvlink, pcie5, pcie4 or bytes a second" },
+    { "gpus", "N",
+      "plan for each of N GPUs that train together: what they exchange, what a step takes, and how "
+      "that compares with training in full" },
+    { "link", "NAME",
+      "with --gpus: what joins them: nvlink, pcie5, pcie4 (the default: PCIe 4 through host "
+      "memory), "
+      "or bytes a second and, behind a comma, the latency (25GB,20us)" },
     { 0 },
 };
 static const struct option compare_options[] = {

@@ -42,7 +42,7 @@ void comm_on_wait(struct comm *comm, bool (*waiting)(void *context), void *conte
 
 /* Whether there is anything to do; notes what. */
 static bool begins(struct comm *comm, const char *verb, const char *what, double payload_bytes,
-                   double passes)
+                   int passes)
 {
     if (comm->ranks == 1 || comm->failed) {
         return false;
@@ -54,12 +54,13 @@ static bool begins(struct comm *comm, const char *verb, const char *what, double
     comm->counts.calls++;
     comm->counts.payload_bytes += payload_bytes;
     comm->counts.wire_bytes += passes * payload_bytes * (comm->ranks - 1) / comm->ranks;
+    comm->counts.hops += (int64_t)passes * (comm->ranks - 1);
     return true;
 }
 
 void comm_sum(struct comm *comm, struct backend *be, struct tensor *tensor)
 {
-    if (begins(comm, "sum", tensor->name, (double)tensor_bytes(tensor), 2.0)) {
+    if (begins(comm, "sum", tensor->name, (double)tensor_bytes(tensor), 2)) {
         comm->ops->sum(comm, be, tensor);
     }
 }
@@ -78,14 +79,14 @@ int64_t comm_share_rows(const struct comm *comm, int64_t rows)
 
 void comm_spread(struct comm *comm, struct backend *be, struct tensor *tensor)
 {
-    if (begins(comm, "spread", tensor->name, (double)tensor_bytes(tensor), 1.0)) {
+    if (begins(comm, "spread", tensor->name, (double)tensor_bytes(tensor), 1)) {
         comm->ops->spread(comm, be, tensor);
     }
 }
 
 void comm_broadcast(struct comm *comm, const char *what, void *data, size_t bytes)
 {
-    if (begins(comm, "broadcast", what, (double)bytes, 1.0)) {
+    if (begins(comm, "broadcast", what, (double)bytes, 1)) {
         comm->ops->broadcast(comm, data, bytes);
     }
 }
@@ -94,7 +95,7 @@ void comm_gather(struct comm *comm, const char *what, const void *mine, void *al
 {
     memset(all, 0, bytes * (size_t)comm->ranks);
     memcpy((char *)all + bytes * (size_t)comm->rank, mine, bytes);
-    if (begins(comm, "gathering", what, (double)bytes * comm->ranks, 1.0)) {
+    if (begins(comm, "gathering", what, (double)bytes * comm->ranks, 1)) {
         comm->ops->gather(comm, mine, all, bytes);
     }
 }

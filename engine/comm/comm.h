@@ -23,11 +23,13 @@ struct comm;
 struct transport;
 
 /* What has been asked for since the start. `payload_bytes`: of the tensors; `wire_bytes`: what each
- * rank sends at least, 2 (P - 1) / P of a sum and (P - 1) / P of a spread, as a ring does. */
+ * rank sends at least, 2 (P - 1) / P of a sum and (P - 1) / P of a spread, as a ring does; `hops`:
+ * how often it sends for that, one after another: 2 (P - 1) and P - 1. */
 struct comm_counts {
     int64_t calls;
     double payload_bytes;
     double wire_bytes;
+    int64_t hops;
 };
 
 struct comm_ops {

@@ -52,7 +52,7 @@ struct rehearsal {
 
 struct step_cost {
     struct op_count count[OP_FAMILY_COUNT];
-    double payload_bytes, wire_bytes;
+    double payload_bytes, wire_bytes, hops;
     bool refreshed;
 };
 
@@ -69,6 +69,7 @@ static int measure_step(struct rehearsal *run, int64_t step, int64_t count, stru
         .refreshed = rc == 0 && result.refreshed,
         .payload_bytes = run->comm->counts.payload_bytes - sent.payload_bytes,
         .wire_bytes = run->comm->counts.wire_bytes - sent.wire_bytes,
+        .hops = (double)(run->comm->counts.hops - sent.hops),
     };
     for (int f = 0; f < OP_FAMILY_COUNT; f++) {
         const struct op_count *after = &run->be->count[f];
@@ -143,6 +144,7 @@ static void mix_costs(struct step_cost *cost, const struct step_cost *other, int
     }
     cost->payload_bytes += share * (other->payload_bytes - cost->payload_bytes);
     cost->wire_bytes += share * (other->wire_bytes - cost->wire_bytes);
+    cost->hops += share * (other->hops - cost->hops);
 }
 
 /* The first step of one kind from `step` on: those at which unselected rows move, or the others. */
@@ -206,11 +208,14 @@ static int plan_steps(struct rehearsal *run, struct plan *plan, struct error *er
     /* What ranks exchange is as linear in the micro-batches. */
     double more_payload = rest * (usual.plain.payload_bytes - usual.single.payload_bytes);
     double more_wire = rest * (usual.plain.wire_bytes - usual.single.wire_bytes);
+    double more_hops = rest * (usual.plain.hops - usual.single.hops);
     plan->step_payload_bytes = mean.payload_bytes + more_payload;
     plan->step_wire_bytes = mean.wire_bytes + more_wire;
+    plan->step_hops = mean.hops + more_hops;
     if (refreshes) {
         plan->refresh_payload_bytes = usual.due.payload_bytes + more_payload;
         plan->refresh_wire_bytes = usual.due.wire_bytes + more_wire;
+        plan->refresh_hops = usual.due.hops + more_hops;
     }
     sum_counts(plan);
     return 0;

@@ -47,8 +47,59 @@ static void what_is_not_built_is_refused_by_name(void **state)
 {
     (void)state;
     REFUSES(2, "windrow fork needs more", "fork");
-    REFUSES(2, "--gpus 2", "train", "stories", "--gpus", "2");
-    REFUSES(2, "--gpus", "plan", "stories", "--gpus", "8", "--link", "nvlink");
+}
+
+static void plans_of_several_gpus_are_refused_in_sentences(void **state)
+{
+    (void)state;
+    REFUSES(2, "add --gpus N", "plan", "stories", "--link", "nvlink");
+    REFUSES(2, "nvlink, pcie5, pcie4 and bytes a second", "plan", "stories", "--gpus", "8",
+            "--link", "warp");
+    REFUSES(2, "25GB,20us", "plan", "stories", "--gpus", "8", "--link", "25GB,20");
+    REFUSES(2, "whole numbers from 1 to 1024", "train", "stories", "--gpus", "0");
+    REFUSES(2, "whole numbers from 1 to 1024", "plan", "stories", "--gpus", "0");
+    REFUSES(2, "whole numbers from 1 to 1024", "plan", "stories", "--gpus", "2000");
+    REFUSES(2, "--gpus plans for several", "plan", "stories", "--gpus", "2", "--measure");
+}
+
+static double number_at(const cJSON *item, const char *key)
+{
+    return json_get(item, key)->valuedouble;
+}
+
+/* What is printed fits together, and half the bytes a second are twice the seconds. */
+static void several_gpus_are_planned(void **state)
+{
+    (void)state;
+    cJSON *fast = RUN_JSON(0, "plan", "stories", "--gpus", "4", "--link", "2GB", "--json");
+    cJSON *slow = RUN_JSON(0, "plan", "stories", "--gpus", "4", "--link=1e9,0us", "--json");
+    cJSON *one = RUN_JSON(0, "plan", "stories", "--gpus=1", "--json");
+    cJSON *none = RUN_JSON(0, "plan", "stories", "--json");
+    const cJSON *a = json_get(fast, "gpus");
+    const cJSON *b = json_get(slow, "gpus");
+    const cJSON *grass = json_get(a, "recipe");
+    const cJSON *full = json_get(a, "full");
+    assert_null(json_get(none, "gpus"));
+    assert_true(number_at(a, "count") == 4.0);
+    assert_true(number_at(full, "step_payload_bytes") > number_at(grass, "step_payload_bytes"));
+    assert_true(number_at(grass, "refresh_payload_bytes") > number_at(grass, "step_payload_bytes"));
+    assert_true(number_at(json_get(b, "full"), "exchange_seconds") ==
+                2.0 * number_at(full, "exchange_seconds"));
+    assert_true(number_at(full, "step_seconds") ==
+                number_at(full, "compute_seconds") + number_at(full, "exchange_seconds"));
+    assert_true(number_at(a, "speed_ratio") ==
+                number_at(full, "step_seconds") / number_at(grass, "step_seconds"));
+    assert_true(number_at(json_get(json_get(one, "gpus"), "full"), "exchange_seconds") == 0.0);
+    struct result text = RUN("plan", "stories", "--gpus", "4");
+    assert_int_equal(text.code, 0);
+    assert_non_null(strstr(text.output, "4 GPUS"));
+    assert_non_null(strstr(text.output, "PCIe 4 x16 without peer access"));
+    assert_non_null(strstr(text.output, "times the tokens/s of full training"));
+    result_free(&text);
+    cJSON_Delete(fast);
+    cJSON_Delete(slow);
+    cJSON_Delete(one);
+    cJSON_Delete(none);
 }
 
 static void train_wants_either_a_recipe_or_a_run(void **state)
@@ -151,6 +202,8 @@ int main(void)
         cmocka_unit_test(version_is_on_stdout),
         cmocka_unit_test(unknown_words_name_the_nearest),
         cmocka_unit_test(what_is_not_built_is_refused_by_name),
+        cmocka_unit_test(plans_of_several_gpus_are_refused_in_sentences),
+        cmocka_unit_test(several_gpus_are_planned),
         cmocka_unit_test(train_wants_either_a_recipe_or_a_run),
         cmocka_unit_test(words_without_data_stay_off_stdout),
         cmocka_unit_test(every_command_has_help),

@@ -1,0 +1,236 @@
+/*
+ * What several ranks exchange and wait for: the formulas by hand, and what they say of Grass and of
+ * full training at 7B on eight GPUs.
+ */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine/base/xalloc.h"
+#include "fixture.h"
+
+static void near(double a, double b)
+{
+    if (!(fabs(a - b) <= 1e-9 * fabs(b))) {
+        fail_msg("%.12g is not %.12g", a, b);
+    }
+}
+
+static void test_link_names(void **state)
+{
+    (void)state;
+    struct error err = { 0 };
+    struct link link;
+    for (size_t i = 0; link_at(i) != NULL; i++) {
+        check(link_from_text(link_at(i)->name, &link, &err), &err);
+        near(link.bytes, link_at(i)->bytes);
+        assert_true(i == 0 || link.bytes < link_at(i - 1)->bytes);
+    }
+    check(link_from_text("25GB", &link, &err), &err);
+    near(link.bytes, 25e9);
+    assert_true(link.latency_seconds == 0.0);
+    check(link_from_text("1e10,20us", &link, &err), &err);
+    near(link.bytes, 1e10);
+    near(link.latency_seconds, 20e-6);
+    check(link_from_text("1.5GiB,0.25ms", &link, &err), &err);
+    near(link.bytes, 1.5 * 1024 * 1024 * 1024);
+    near(link.latency_seconds, 25e-5);
+}
+
+static void test_wrong_links(void **state)
+{
+    (void)state;
+    static const char *const wrong[] = { "",       "nvlink2",   "GB",       "0",         "-1e9",
+                                         "1e9,",   "1e9,20",    "1e9,-1us", "1e9,20us,", "1e30",
+                                         "1e9,2s", "25GB 20us", "inf",      "nan",       "12XB" };
+    for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
+        struct error err = { 0 };
+        struct link link;
+        if (link_from_text(wrong[i], &link, &err) != -1) {
+            fail_msg("%s was taken", wrong[i]);
+        }
+        assert_non_null(strstr(err.message, "nvlink, pcie5, pcie4 and bytes a second"));
+    }
+}
+
+/* Bytes over the rate and hops times the latency; one step of the interval as dear as a refresh. */
+static void test_seconds(void **state)
+{
+    (void)state;
+    const struct link link = { .bytes = 10e9, .latency_seconds = 20e-6 };
+    struct plan plan = { .step_wire_bytes = 5e9, .step_hops = 1000 };
+    struct recipe recipe;
+    recipe_init(&recipe);
+    recipe.method_interval = 100;
+    near(plan_exchange_seconds(&plan, &recipe, &link), 0.5 + 0.02);
+    plan.refresh_wire_bytes = 15e9;
+    plan.refresh_hops = 2000;
+    near(plan_exchange_seconds(&plan, &recipe, &link), 0.52 + (1.54 - 0.52) / 100);
+    struct plan alone = { 0 };
+    assert_true(plan_exchange_seconds(&alone, &recipe, &link) == 0.0);
+    recipe_free(&recipe);
+}
+
+/* ---- 7B -------------------------------------------------------------------------------------- */
+
+enum { HIDDEN = 4096, INTERMEDIATE = 11008, LAYERS = 32, VOCABULARY = 32000, GPUS = 8 };
+
+static const double ends = 2.0 * VOCABULARY * HIDDEN;
+static const double norms = (2.0 * LAYERS + 1.0) * HIDDEN;
+
+/* 512 rows of 256 tokens a step on eight GPUs, weights, gradients and states in bf16. */
+static void make_recipe(struct recipe *recipe, const char *const *more)
+{
+    static const char *const words[] = { "model.init=random",
+                                         "precision.weights=bf16",
+                                         "precision.rounding=stochastic",
+                                         "optimizer.state=bf16",
+                                         "data.sequence_length=256",
+                                         "batch.micro=16",
+                                         "batch.accumulate=4",
+                                         "train.eval_every=0",
+                                         "train.sample_every=0",
+                                         "method.name=grass",
+                                         "method.rank=128",
+                                         "method.interval=200",
+                                         "device=cpu" };
+    struct error err = { 0 };
+    recipe_init(recipe);
+    for (size_t i = 0; i < sizeof words / sizeof words[0]; i++) {
+        check(recipe_set(recipe, words[i], &err), &err);
+    }
+    for (; *more != NULL; more++) {
+        check(recipe_set(recipe, *more, &err), &err);
+    }
+}
+
+struct pair {
+    struct recipe grass_recipe, full_recipe;
+    struct plan grass, full;
+};
+
+static void open_pair(struct pair *p, int ranks, const char *const *words)
+{
+    struct error err = { 0 };
+    struct model_config config;
+    memset(p, 0, sizeof *p);
+    check(config_read(SOURCE_ROOT "/presets/models/llama-7b.json", &config, &err), &err);
+    make_recipe(&p->grass_recipe, words);
+    recipe_init(&p->full_recipe);
+    check(plan_full_recipe(&p->grass_recipe, &p->full_recipe, &err), &err);
+    check(plan_make_ranks(&p->grass_recipe, &config, ranks, &p->grass, &err), &err);
+    check(plan_make_ranks(&p->full_recipe, &config, ranks, &p->full, &err), &err);
+}
+
+static void close_pair(struct pair *p)
+{
+    recipe_free(&p->grass_recipe);
+    recipe_free(&p->full_recipe);
+}
+
+/* Of one rank nothing is exchanged, and the wire carries 2 (P - 1) / P of what is summed and
+ * (P - 1) / P of what is gathered: here the counts of tokens, 8 bytes of each rank. */
+static void test_wire(void **state)
+{
+    (void)state;
+    struct pair p;
+    open_pair(&p, 1, WORDS("method.rank=128"));
+    assert_true(p.full.step_wire_bytes == 0.0 && p.full.step_hops == 0.0);
+    assert_true(p.grass.refresh_wire_bytes == 0.0 && p.grass.refresh_hops == 0.0);
+    close_pair(&p);
+    open_pair(&p, GPUS, WORDS("method.rank=128"));
+    const double counts = 8.0 * GPUS;
+    const double passed = (GPUS - 1.0) / GPUS;
+    near(p.full.step_wire_bytes,
+         2.0 * passed * (p.full.step_payload_bytes - counts) + passed * counts);
+    /* Sums: the loss, two ends, the last norm, and of each block two norms and seven matrices. */
+    const double sums = 1 + 2 + 1 + LAYERS * (2 + 7);
+    near(p.full.step_hops, (GPUS - 1) * (2 * sums + 1));
+    near(p.grass.step_hops, p.full.step_hops);
+    /* A refresh sums each matrix once more, whole. */
+    near(p.grass.refresh_hops, p.grass.step_hops + (GPUS - 1) * 2.0 * LAYERS * 7);
+    close_pair(&p);
+}
+
+/* Rows kept: 128 of 4096 outputs, and as large a share of 11008. */
+static double selected(void)
+{
+    const double attention = 4.0 * 128 * HIDDEN;
+    const double up = 2.0 * 344 * HIDDEN; /* 128 * 11008 / 4096 */
+    const double down = 128.0 * INTERMEDIATE;
+    return LAYERS * (attention + up + down);
+}
+
+static void test_bytes_at_7b(void **state)
+{
+    (void)state;
+    const double small = 4 + 8.0 * GPUS; /* the loss, the counts of tokens */
+    struct pair p;
+    open_pair(&p, GPUS, WORDS("method.embedding=dense", "method.head=full"));
+    near(p.full.step_payload_bytes, 2.0 * 6738415616.0 + small);
+    near(p.grass.step_payload_bytes, 2.0 * (selected() + ends + norms) + small);
+    assert_true(p.full.step_payload_bytes >= 10.0 * p.grass.step_payload_bytes);
+    double dense = p.full.step_payload_bytes / p.grass.step_payload_bytes;
+    close_pair(&p);
+    /* The head by rows too, 128 of each 4096, and of the embedding the words that occur. With 131k
+     * tokens of a vocabulary of 32k that may be all of them, and is planned as such. */
+    open_pair(&p, GPUS, WORDS("method.embedding=rows", "method.head=rows"));
+    assert_true(p.full.step_payload_bytes >= 10.0 * p.grass.step_payload_bytes);
+    double rows = p.full.step_payload_bytes / p.grass.step_payload_bytes;
+    assert_true(rows > dense);
+    print_message("7B, rank 128: %.1f times fewer bytes a step, %.1f with the head by rows\n",
+                  dense, rows);
+    close_pair(&p);
+}
+
+/* ---- time ------------------------------------------------------------------------------------ */
+
+static double ratio(const struct pair *p, const struct card *card, const struct link *link)
+{
+    double full = plan_step_seconds(&p->full, &p->full_recipe, card) +
+                  plan_exchange_seconds(&p->full, &p->full_recipe, link);
+    double grass = plan_step_seconds(&p->grass, &p->grass_recipe, card) +
+                   plan_exchange_seconds(&p->grass, &p->grass_recipe, link);
+    return full / grass;
+}
+
+/* Inputs: 7B, rank 128, refreshed every 200 steps, 131072 tokens a step (512 rows of 256), 8 GPUs
+ * over PCIe 4 without peer access at 11 GB/s and 14 us a hop, nothing overlapped; computing on
+ * A100s, at the rates of the data sheet, and on H100s. The other links bound it: it cannot fall
+ * under what computing alone gives, and falls as the link gets faster. */
+static void test_ratio_at_7b(void **state)
+{
+    (void)state;
+    struct pair p;
+    struct link link;
+    struct error err = { 0 };
+    const struct card *a100 = card_for((int64_t)40 << 30);
+    const struct card *h100 = card_for((int64_t)80 << 30);
+    open_pair(&p, GPUS, WORDS("method.rank=128"));
+    assert_true(p.full.total_bytes < (size_t)card_usable_bytes(h100));
+    check(link_from_text("pcie4", &link, &err), &err);
+    near(link.bytes, 11e9);
+    double by_a100 = ratio(&p, a100, &link);
+    double by_h100 = ratio(&p, h100, &link);
+    assert_true(by_a100 >= 2.0);
+    assert_true(by_h100 >= 2.0);
+    double alone = plan_step_seconds(&p.full, &p.full_recipe, h100) /
+                   plan_step_seconds(&p.grass, &p.grass_recipe, h100);
+    check(link_from_text("nvlink", &link, &err), &err);
+    double nvlink = ratio(&p, h100, &link);
+    assert_true(alone < nvlink && nvlink < 2.0);
+    print_message("Grass over full, 8 GPUs: PCIe 4 %.2f (A100), %.2f (H100); NVLink %.2f\n",
+                  by_a100, by_h100, nvlink);
+    close_pair(&p);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_link_names),  cmocka_unit_test(test_wrong_links),
+        cmocka_unit_test(test_seconds),     cmocka_unit_test(test_wire),
+        cmocka_unit_test(test_bytes_at_7b), cmocka_unit_test(test_ratio_at_7b),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
