@@ -3,8 +3,14 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#if defined(__x86_64__) && !defined(__SANITIZE_THREAD__)
+#define OWN_SWITCH 1
+#else
+#define OWN_SWITCH 0
 #include <ucontext.h>
+#endif
 #if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/asan_interface.h>
 #include <sanitizer/common_interface_defs.h>
 #endif
 
@@ -15,9 +21,20 @@ enum { THREAD_MAX = 1024, LANES = 32, STACK_BYTES = 128 * 1024, GRID_Y_MAX = 655
 enum { SHARE_BYTES = 32, COPY_MAX = 256 };
 enum wait { READY, AT_WARP, AT_BLOCK, DONE };
 
+/* Where a stack was left. Almost all time of the emulation is spent in switching: the C library's
+ * contexts make two system calls for each, and the sanitizer then clears its notes of the whole
+ * stack. What x86-64 has to keep across a call is six registers. */
+struct place {
+#if OWN_SWITCH
+    void *top; /* of the stack, where the registers lie */
+#else
+    ucontext_t context;
+#endif
+};
+
 /* A fibre runs one thread after the other until one of them has to wait; that one then keeps it. */
 struct fibre {
-    ucontext_t context;
+    struct place place;
     void *fake_stack; /* the sanitizer's */
     char *stack;
 };
@@ -42,7 +59,7 @@ static struct {
     struct thread thread[THREAD_MAX];
     unsigned fibres; /* in use */
     unsigned begun;  /* threads */
-    ucontext_t scheduler;
+    struct place scheduler;
     void *scheduler_fake_stack;
     const void *scheduler_stack;
     size_t scheduler_stack_bytes;
@@ -75,6 +92,65 @@ static void give_up(const char *why)
     abort();
 }
 
+/* ---- places --------------------------------------------------------------------------------- */
+
+#if OWN_SWITCH
+extern "C" void simt_switch(void **left, void *top) __attribute__((visibility("hidden")));
+__asm__(".text\n"
+        ".globl simt_switch\n"
+        ".hidden simt_switch\n"
+        ".type simt_switch, @function\n"
+        "simt_switch:\n"
+        "    pushq %rbp\n"
+        "    pushq %rbx\n"
+        "    pushq %r12\n"
+        "    pushq %r13\n"
+        "    pushq %r14\n"
+        "    pushq %r15\n"
+        "    movq %rsp, (%rdi)\n"
+        "    movq %rsi, %rsp\n"
+        "    popq %r15\n"
+        "    popq %r14\n"
+        "    popq %r13\n"
+        "    popq %r12\n"
+        "    popq %rbx\n"
+        "    popq %rbp\n"
+        "    ret\n"
+        ".size simt_switch, . - simt_switch\n");
+
+static void place_switch(struct place *left, struct place *to)
+{
+    simt_switch(&left->top, to->top);
+}
+
+/* The begin of `body` on an empty stack: six registers, its address, and no caller. */
+static void place_make(struct place *place, char *stack, void (*body)(void))
+{
+    enum { REGISTERS = 6, FRAMES = 1024 };
+    void *first[REGISTERS + 2] = { NULL };
+    memcpy(&first[REGISTERS], &body, sizeof body);
+#if defined(__SANITIZE_ADDRESS__)
+    ASAN_UNPOISON_MEMORY_REGION(stack + STACK_BYTES - FRAMES, FRAMES); /* those never left */
+#endif
+    place->top = stack + STACK_BYTES - sizeof first;
+    memcpy(place->top, first, sizeof first);
+}
+#else
+static void place_switch(struct place *left, struct place *to)
+{
+    swapcontext(&left->context, &to->context);
+}
+
+static void place_make(struct place *place, char *stack, void (*body)(void))
+{
+    getcontext(&place->context);
+    place->context.uc_stack.ss_sp = stack;
+    place->context.uc_stack.ss_size = STACK_BYTES;
+    place->context.uc_link = NULL;
+    makecontext(&place->context, body, 0);
+}
+#endif
+
 /* ---- fibres --------------------------------------------------------------------------------- */
 
 static void before_switch(void **fake_stack, const void *bottom, size_t bytes)
@@ -103,7 +179,7 @@ static void to_scheduler(struct fibre *f, bool forever)
 {
     before_switch(forever ? NULL : &f->fake_stack, simt.scheduler_stack,
                   simt.scheduler_stack_bytes);
-    swapcontext(&f->context, &simt.scheduler);
+    place_switch(&f->place, &simt.scheduler);
     after_switch(f->fake_stack, NULL, NULL);
 }
 
@@ -145,12 +221,8 @@ static void fibre_start(struct fibre *f)
             give_up("out of memory");
         }
     }
-    getcontext(&f->context);
-    f->context.uc_stack.ss_sp = f->stack;
-    f->context.uc_stack.ss_size = STACK_BYTES;
-    f->context.uc_link = NULL;
     f->fake_stack = NULL;
-    makecontext(&f->context, fibre_main, 0);
+    place_make(&f->place, f->stack, fibre_main);
 }
 
 /* Goes on with a thread, or with all that have not begun until one waits. */
@@ -165,7 +237,7 @@ static void resume(unsigned number)
         threadIdx.x = number;
     }
     before_switch(&simt.scheduler_fake_stack, f->stack, STACK_BYTES);
-    swapcontext(&simt.scheduler, &f->context);
+    place_switch(&simt.scheduler, &f->place);
     after_switch(simt.scheduler_fake_stack, NULL, NULL);
 }
 
