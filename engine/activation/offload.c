@@ -170,15 +170,3 @@ int64_t offload_resident(int64_t layers, double layer_bytes, double layer_second
     }
     return 0;
 }
-
-double offload_stall(int64_t layers, int64_t resident, double layer_bytes, double layer_seconds,
-                     double bytes_per_second)
-{
-    double spans = (double)offload_spans(layers, resident);
-    double moved = spans * layer_bytes / bytes_per_second;
-    /* Written beside the forward of the blocks after them, read beside the backward of those. */
-    double forward = (double)layers * layer_seconds;
-    double late_write = moved - forward;
-    double late_read = moved - 2.0 * forward;
-    return (late_write > 0.0 ? late_write : 0.0) + (late_read > 0.0 ? late_read : 0.0);
-}

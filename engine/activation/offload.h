@@ -60,9 +60,4 @@ size_t offload_span_bytes(const struct offload *offload);
 int64_t offload_resident(int64_t layers, double layer_bytes, double layer_seconds,
                          double bytes_per_second);
 
-/* Seconds by which offloading lengthens a micro-batch: the time to write and read what does not
- * fit beside the computation. */
-double offload_stall(int64_t layers, int64_t resident, double layer_bytes, double layer_seconds,
-                     double bytes_per_second);
-
 #endif

@@ -246,8 +246,6 @@ static void what_stays_follows_the_bandwidth(void **state)
         assert_true(stay <= before);
         before = stay;
     }
-    assert_true(offload_stall(40, 0, 10, 1, 1e9) == 0.0);
-    assert_true(offload_stall(40, 0, 10, 1, 1.0) > offload_stall(40, 10, 10, 1, 1.0));
 }
 
 int main(void)
