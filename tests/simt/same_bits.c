@@ -152,6 +152,7 @@ static void ten_runs_of_full(void **state)
 static void ten_runs_of_grass(void **state)
 {
     (void)state;
+    ten_runs(WORDS("method.name=grass", "method.side=out"), 2);
     ten_runs(WORDS("method.name=grass", "method.exact_rows=true", "precision.weights=bf16"), 2);
     ten_runs(WORDS("method.name=grass", "method.inputs=columns", "method.side=in",
                    "precision.weights=bf16", "precision.rounding=stochastic"),
