@@ -86,12 +86,13 @@ torture: deps-test
 
 bench: build
 	@$(CMAKE) --build build --parallel $(JOBS) --target bench_ops bench_train bench_gpu \
-	    bench_history bench_ui
+	    bench_history bench_ranks bench_ui
 	@./build/tests/bench/bench_ops
 	@GOMP_SPINCOUNT=20000 ./build/tests/bench/bench_train
 	@PYTHON='$(PYTHON)' sh tests/bench/compare.sh ./build/tests/bench/bench_train
 	@sh tests/bench/bench_steps.sh ./build/windrow
 	@./build/tests/bench/bench_history
+	@sh tests/bench/bench_ranks.sh ./build/bench_ranks
 	@if [ -x build/tests/bench/bench_ui ]; then ./build/tests/bench/bench_ui ./build/windrow; \
 	    else echo "bench_ui needs libvterm-dev"; fi
 	@./build/tests/bench/bench_gpu || [ $$? -eq 77 ]
