@@ -75,7 +75,8 @@ struct backend_tally {
     int64_t allocations; /* of device memory, pinned host memory and recorded graphs */
     int64_t captures;
     int64_t replays;
-    int64_t held_bytes; /* device memory that was taken and not given back */
+    int64_t held_bytes;  /* device memory that was taken and not given back */
+    int64_t host_solves; /* eigenvectors of a device's matrix that the host found */
 };
 
 /* Where kernels get memory for the inside of one operation from: `take` returns room for `bytes`
@@ -129,7 +130,8 @@ struct backend {
     bool replays_off; /* nothing is recorded: every operation is asked for each time */
     bool failed;
     bool failed_unnamed; /* the error tells between which operations something failed, not which */
-    char error[512];     /* the first error, a sentence; empty while all is well */
+    char host_solver[160]; /* why the host solved for the device, a phrase; "": it did not */
+    char error[512];       /* the first error, a sentence; empty while all is well */
 };
 
 /* Opens the backend `name` ("cpu", "null", "cuda"), device number `index`. Returns NULL and writes

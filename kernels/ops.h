@@ -497,8 +497,11 @@ void op_orthonormalize(struct backend *be, const struct orthonormalize *args);
 
 /* vectors (P, R) fp32: column j is the unit eigenvector of the j-th largest eigenvalue of the
  * symmetric matrix (P, P) fp32, its largest component (the first of equals) positive. If the matrix
- * is not finite, the first R unit vectors. LAPACK dsyevr in double on the host, on every backend;
- * needs op_eigenvectors_built. FLOPs counted: 4/3 P^3 + 2 P^2 R. */
+ * is not finite, the first R unit vectors. In double: on a GPU cuSOLVER's Xsyevd (divide and
+ * conquer), where the library is there and content with the scratch that is planned; else LAPACK
+ * dsyevr on the host, which backend.host_solver and tally.host_solves tell. The two agree but for
+ * rounding, and for the choice of a basis where eigenvalues are equal. Needs op_eigenvectors_built.
+ * FLOPs counted: 4/3 P^3 + 2 P^2 R. */
 void op_eigenvectors(struct backend *be, struct tensor *vectors, const struct tensor *matrix);
 bool op_eigenvectors_built(void);
 

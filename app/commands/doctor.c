@@ -36,6 +36,8 @@ static const struct library libraries[] = {
       "no matrix products on a GPU: training runs on the CPU" },
     { "cudnn", "libcudnn.so.9", "cudnnBackendExecute", false,
       "attention on a GPU runs in our own kernels" },
+    { "cusolver", "libcusolver.so.12", "cusolverDnXsyevd", false,
+      "method.projection=svd on a GPU is solved by the processor" },
     { "nvml", "libnvidia-ml.so.1", "nvmlInit_v2", false, "no GPU telemetry" },
     { "nccl", "libnccl.so.2", "ncclAllReduce", false, "no training on several GPUs together" },
 };

@@ -20,7 +20,8 @@
  *              once from the basis in use, at the first refresh twice from a random start. Costs
  *              2 T r (m + n) FLOPs a product; no m n elements.
  *   svd        the leading singular vectors of dW as eigenvectors of dW^T dW (or dW dW^T), by
- *              LAPACK on the host, on every device; forms dW of one matrix in the workspace
+ *              cuSOLVER on a GPU that has it, else by LAPACK on the host (op_eigenvectors); forms
+ *              dW of one matrix in the workspace
  * A refresh is prepared in the backward and committed in the update, when it is known that the step
  * is not skipped: until then the old basis waits in host memory. A skipped step changes nothing.
  *

@@ -206,6 +206,11 @@ static void report_around(struct run *run, const struct step_result *result)
     if (result->refreshed) {
         run_report_selection(run);
     }
+    if (run->be->host_solver[0] != '\0' && !run->told_solver) {
+        run->told_solver = true;
+        run_notice(run, "bases are found on the processor, not the device: %s",
+                   run->be->host_solver);
+    }
     if (run->steps_here <= 2 || result->refreshed || is_last(run)) {
         run_report_memory(run);
     }

@@ -99,6 +99,7 @@ struct run {
     bool paused;
     bool stop_asked;
     bool save_failed; /* the last save */
+    bool told_solver; /* that the host finds eigenvectors for the device */
     bool diverged;
     bool broken; /* the trainer cannot be used any more */
 };

@@ -10,6 +10,7 @@
 
 #include "kernels/cuda/cublaslt.h"
 #include "kernels/cuda/cudnn.h"
+#include "kernels/cuda/cusolver.h"
 #include "kernels/cuda/device.cuh"
 
 /* Pinned host memory on its way to or from the device: chunks that are handed out piece by piece;
@@ -52,7 +53,9 @@ struct cuda_state {
     struct cublaslt *products;
     void *scratch; /* its own, while nobody else gives any */
     size_t scratch_bytes;
-    struct cudnn *cudnn; /* NULL: absent, or not wanted */
+    struct cudnn *cudnn;     /* NULL: absent, or not wanted */
+    struct cusolver *solver; /* NULL: absent, or not asked for yet */
+    bool solver_sought;
     struct staged staged[STAGED_MAX];
     int staged_last; /* the chunk in use */
     struct fetched fetched[FETCHED_MAX];

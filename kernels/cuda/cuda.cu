@@ -17,6 +17,7 @@ static void cuda_close(struct backend *be)
         cudaStreamSynchronize(state->stream);
     }
     backend_forget_replays(be);
+    cusolver_close(state->solver);
     cudnn_close(state->cudnn);
     cublaslt_close(state->products);
     cuda_drop_scratch(be);

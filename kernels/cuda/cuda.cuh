@@ -85,9 +85,11 @@ void cuda_random_sign(struct backend *be, struct tensor *x, float magnitude, str
 void cuda_random_normal(struct backend *be, struct tensor *x, float deviation,
                         struct random_key key);
 
+/* eigen.cu */
+void cuda_eigenvectors(struct backend *be, struct tensor *vectors, const struct tensor *matrix);
+
 /* subspace.cu */
 void cuda_orthonormalize(struct backend *be, const struct orthonormalize *args);
-void cuda_eigenvectors(struct backend *be, struct tensor *vectors, const struct tensor *matrix);
 void cuda_square(struct backend *be, struct tensor *y);
 void cuda_descend(struct backend *be, const struct descend *args);
 

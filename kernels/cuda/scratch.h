@@ -55,6 +55,23 @@ static inline size_t scratch_orthonormalize(const struct orthonormalize *args)
     return tensor_columns(args->y) > 0 ? PRODUCT_WORKSPACE_BYTES : 0;
 }
 
+/* What cuSOLVER may work in: it asks for about three matrices of doubles. Where a version wants
+ * more the host solves. */
+static inline size_t scratch_solver(int64_t size)
+{
+    return (size_t)(3 * size * size + 256 * size + (1 << 18)) * sizeof(double);
+}
+
+/* A matrix of doubles, its eigenvalues, two flags, and what cuSOLVER works in; taken whether the
+ * library is there or not, so that the plan does not depend on it. */
+static inline size_t scratch_eigenvectors(int64_t size, int64_t count)
+{
+    size_t matrix = scratch_aligned((size_t)(size * size) * sizeof(double));
+    size_t values = scratch_aligned((size_t)size * sizeof(double));
+    bool some = size > 0 && count > 0;
+    return some ? matrix + values + scratch_aligned(2 * sizeof(int)) + scratch_solver(size) : 0;
+}
+
 static inline size_t scratch_rmsnorm_backward(const struct rmsnorm_backward *args)
 {
     int64_t rows = tensor_rows(args->x);

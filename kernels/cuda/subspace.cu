@@ -1,7 +1,6 @@
 /*
  * Orthonormal bases by repeated Cholesky factorisation (formulas in kernels/ops.h; the steps are
- * those of kernels/cpu/subspace.c), eigenvectors on the host, and steps that were computed
- * elsewhere.
+ * those of kernels/cpu/subspace.c), and steps that were computed elsewhere.
  *
  * The product y^T y is cuBLASLt's. The factor L is built in panels of PANEL columns: one block
  * factors a panel's triangle, then each row below it, of S and of y, is solved by one thread, and
@@ -14,7 +13,6 @@
 #include "kernels/cuda/cuda.cuh"
 #include "kernels/cuda/random.cuh"
 #include "kernels/cuda/vector.cuh"
-#include "kernels/eigen.h"
 
 enum { PANEL = 32, ROUNDS = 24, TILE_ROWS = 32, PITCH = PANEL + 1 };
 
@@ -279,33 +277,6 @@ void cuda_orthonormalize(struct backend *be, const struct orthonormalize *args)
     }
     free(kind);
     cuda_check(be, "orthonormalize");
-}
-
-/* ---- eigenvectors ---------------------------------------------------------------------------- */
-
-void cuda_eigenvectors(struct backend *be, struct tensor *vectors, const struct tensor *matrix)
-{
-    char why[128];
-    struct eigen eigen;
-    size_t matrix_bytes = tensor_bytes(matrix);
-    size_t vectors_bytes = tensor_bytes(vectors);
-    eigen.size = tensor_rows(matrix);
-    eigen.count = tensor_columns(vectors);
-    size_t work_bytes = eigen_work_bytes(eigen.size, eigen.count);
-    char *host = (char *)malloc(work_bytes + matrix_bytes + vectors_bytes + 1);
-    if (host == NULL) {
-        backend_fail(be, "eigenvectors: out of memory on the host");
-        return;
-    }
-    eigen.work = host;
-    eigen.matrix = (const float *)(void *)(host + work_bytes);
-    eigen.vectors = (float *)(void *)(host + work_bytes + matrix_bytes);
-    backend_download(be, host + work_bytes, matrix->data, matrix_bytes);
-    if (eigen_solve(&eigen, why, sizeof why) != 0) {
-        backend_fail(be, "eigenvectors: %s", why);
-    }
-    backend_upload(be, vectors->data, eigen.vectors, vectors_bytes);
-    free(host);
 }
 
 /* ---- elements -------------------------------------------------------------------------------- */

@@ -226,6 +226,12 @@ static void null_select(struct backend *be, const struct select *args)
     null_scratch(be, scratch_select(tensor_count(args->norms)));
 }
 
+static void null_eigenvectors(struct backend *be, struct tensor *vectors,
+                              const struct tensor *matrix)
+{
+    null_scratch(be, scratch_eigenvectors(tensor_rows(matrix), tensor_columns(vectors)));
+}
+
 static void null_tradam(struct backend *be, const struct tradam *args)
 {
     (void)args;
@@ -291,7 +297,7 @@ static const struct backend_ops null_ops = {
     .dequantize = null_dequantize,
     .random_normal = null_random,
     .orthonormalize = null_orthonormalize,
-    .eigenvectors = null_binary,
+    .eigenvectors = null_eigenvectors,
     .square = null_unary,
     .descend = null_descend,
     .random_sign = null_random,
