@@ -271,6 +271,7 @@ void history_take_step(struct history *history, int64_t number)
         .update_ms = (double)from->update_ms,
         .refresh_ms = (double)from->refresh_ms,
         .data_ms = (double)from->data_ms,
+        .exchanged_bytes = EVENT_UNKNOWN,
         .offload_written_bytes = EVENT_UNKNOWN,
         .offload_read_bytes = EVENT_UNKNOWN,
         .offload_stall_ms = (double)from->stall_ms,

@@ -165,7 +165,7 @@ struct history {
     struct history_step *steps; /* as many as loss values: entry step - 1 */
     size_t steps_capacity;
 
-    struct event_step last_step; /* strings NULL, offloaded bytes unknown */
+    struct event_step last_step; /* strings NULL, offloaded and exchanged bytes unknown */
     int64_t step;                /* last finished one; 0 before */
     double time;                 /* of the last event, Unix seconds */
     double step_time;            /* of the last step event */

@@ -256,7 +256,7 @@ void workbench_event(struct workbench *workbench, const struct workbench_event *
     case WORKBENCH_RECORD:
         history_add(&workbench->history, event->record);
         comparison_run_take(&workbench->compare.own, event->record);
-        if (event->record->kind == EVENT_STOP) {
+        if (event->record->kind == EVENT_STOP && workbench->message_style != STYLE_WARN) {
             workbench->message[0] = '\0'; /* what was asked for has happened */
         }
         if (event->record->kind == EVENT_SETTING) {

@@ -57,6 +57,7 @@ struct event_start {
     int64_t total_steps;
     char *device;
     int64_t threads;
+    int64_t ranks; /* that train together; EVENT_UNKNOWN: of an older run, which had one */
     /* Of a GPU: its memory; what the driver's context and the libraries take beside the plan, as it
      * was measured; what other programs and the driver held before. */
     int64_t device_total_bytes, context_bytes, others_bytes;
@@ -93,6 +94,7 @@ struct event_step {
     int64_t offload_written_bytes; /* of activations, to an SSD and back */
     int64_t offload_read_bytes;
     double offload_stall_ms; /* the step waited for the disk */
+    int64_t exchanged_bytes; /* that the ranks summed or spread; EVENT_UNKNOWN: there is one */
     int64_t rank;            /* EVENT_UNKNOWN where the method has none */
     bool refreshed;
     bool skipped;

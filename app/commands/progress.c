@@ -32,7 +32,13 @@ static void tell_start(struct progress *p, const struct event_start *start)
     free(p->run);
     p->run = xstrdup(start->run == NULL ? "" : start->run);
     p->total_steps = start->total_steps == EVENT_UNKNOWN ? 0 : start->total_steps;
-    output_say("run %s on %s", p->run, start->device == NULL ? "?" : start->device);
+    const char *device = start->device == NULL ? "?" : start->device;
+    if (start->ranks > 1) {
+        output_say("run %s on %lld ranks, the first on %s", p->run, (long long)start->ranks,
+                   device);
+    } else {
+        output_say("run %s on %s", p->run, device);
+    }
     output_say("model %s: %s parameters, %s of them trained", start->model_name,
                text_count((double)start->parameters).text,
                text_count((double)start->trained_parameters).text);

@@ -93,6 +93,9 @@ struct gathered {
     cJSON *stop;           /* NULL: none */
     int64_t offload_steps; /* those that wrote activations to a disk */
     double offload_written, offload_read, offload_stall_ms;
+    int64_t ranks;
+    int64_t exchange_steps; /* those that tell what ranks exchanged */
+    double exchanged;
 };
 
 /* Whether the checkpoint of a step is still there: older ones are removed as a run goes on. */
@@ -109,7 +112,12 @@ static void gather_event(struct gathered *g, const char *run, const struct event
     cJSON *item;
     double step = event->step == EVENT_UNKNOWN ? 0 : (double)event->step;
     switch (event->kind) {
+    case EVENT_START:
+        g->ranks = event->start.ranks;
+        break;
     case EVENT_STEP:
+        g->exchange_steps += event->step_done.exchanged_bytes > 0 ? 1 : 0;
+        g->exchanged += fmax(0.0, (double)event->step_done.exchanged_bytes);
         g->offload_steps += event->step_done.offload_written_bytes > 0 ? 1 : 0;
         g->offload_written += fmax(0.0, (double)event->step_done.offload_written_bytes);
         g->offload_read += fmax(0.0, (double)event->step_done.offload_read_bytes);
@@ -223,6 +231,10 @@ static void print_show(const struct run_summary *run, const struct gathered *g, 
                     text_bytes(g->offload_written).text, text_bytes(g->offload_read).text,
                     g->offload_stall_ms / (double)g->offload_steps);
     }
+    if (g->exchange_steps > 0) {
+        output_data("ranks        %lld, %s exchanged a step\n", (long long)g->ranks,
+                    text_bytes(g->exchanged / (double)g->exchange_steps).text);
+    }
     cJSON_ArrayForEach (item, g->evaluations) {
         output_data("evaluation   step %g: loss %s, perplexity %s\n", member(item, "step"),
                     text_loss(member(item, "loss")).text,
@@ -255,6 +267,11 @@ static void json_show(const struct run_summary *run, struct gathered *g, const c
     cJSON_AddItemToObject(root, "checkpoints", cJSON_Duplicate(g->checkpoints, 1));
     cJSON_AddItemToObject(root, "settings", cJSON_Duplicate(g->settings, 1));
     cJSON_AddItemToObject(root, "messages", cJSON_Duplicate(g->messages, 1));
+    if (g->exchange_steps > 0) {
+        cJSON *exchange = json_add_object(root, "exchange");
+        json_add_number(exchange, "ranks", (double)g->ranks);
+        json_add_number(exchange, "bytes_per_step", g->exchanged / (double)g->exchange_steps);
+    }
     if (g->offload_steps > 0) {
         cJSON *offload = json_add_object(root, "offload");
         json_add_number(offload, "written_bytes", g->offload_written);

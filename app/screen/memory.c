@@ -120,6 +120,10 @@ static void total_lines(const struct workbench *workbench, struct canvas *canvas
                       text_bytes((double)last->offload_written_bytes).text,
                       fmax(0.0, last->offload_stall_ms));
     }
+    if (last->exchanged_bytes > 0) {
+        canvas_printf(canvas, line.x, line.y++, line.width, STYLE_TEXT, "between ranks %s a step",
+                      text_bytes((double)last->exchanged_bytes).text);
+    }
     struct device_use use = device_use(history);
     bool whole = use.total > 0 && line.width > 34;
     if (use.used > 0) {

@@ -64,6 +64,7 @@ struct run {
     struct plan plan;
     int64_t limit_bytes;     /* 0: none */
     struct comm *comm;       /* the ranks that train together */
+    double exchanged_bytes;  /* until the last step */
     struct watch *watch;     /* over them; NULL: there is one */
     double impatient_s;      /* clock since when, told to end, it waits for another rank; or 0 */
     char impatient_for[128]; /* in which collective */

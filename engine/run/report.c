@@ -116,6 +116,7 @@ void run_report_start(struct run *run)
     start->total_steps = run->effective.train_steps;
     start->device = xstrdup(run->be->facts.device);
     start->threads = run->be->facts.threads;
+    start->ranks = run->comm->ranks;
     tell_device(run->be, start);
     start->version = xstrdup(WINDROW_VERSION);
     start->pid = getpid();
@@ -195,6 +196,11 @@ void run_report_step(struct run *run, const struct step_result *result, double d
     step->refreshed = result->refreshed;
     step->skipped = result->skipped;
     run_report_offload(run, step);
+    if (run->comm->ranks > 1) {
+        double exchanged = run->comm->counts.payload_bytes;
+        step->exchanged_bytes = (int64_t)(exchanged - run->exchanged_bytes);
+        run->exchanged_bytes = exchanged;
+    }
     step->reason = result->skipped && result->reason ? xstrdup(result->reason) : NULL;
     run_emit(run, &event);
 }

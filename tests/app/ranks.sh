@@ -48,6 +48,8 @@ same() { # same RUN RUN FIRST: losses from step FIRST on agree within 1e-5
 [ "$(grep -c "^step " "$work/said")" -le 8 ] || bad "more than rank 0 prints"
 [ "$(losses "$work/two" | wc -l)" = 8 ] || bad "two ranks wrote other than 8 steps"
 same "$work/one" "$work/two" 1 || bad "two ranks differ from one"
+"$windrow" show "$work/two" >"$work/said" 2>&1
+grep -q "^ranks  *2, .* exchanged a step" "$work/said" || bad "show does not tell the ranks"
 good "two ranks have the losses of one"
 
 # shellcheck disable=SC2086

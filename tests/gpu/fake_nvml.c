@@ -3,7 +3,7 @@
  *   no-start   nvmlInit fails
  *   no-util no-power no-temperature no-clock no-memory no-facts    those queries fail
  *   emulated   memory is that of the emulated device in this program, which tells it
- *   slow       every sample takes 1.5 s
+ *   slow       every sample takes 5 s
  *   lost=N     after N samples the device is gone
  * Built with FAKE_NVML_OLD it lacks the functions of power and clocks; with FAKE_NVML_BROKEN one
  * that nothing works without.
@@ -152,7 +152,7 @@ int nvmlDeviceGetMemoryInfo(struct device *device, unsigned long long out[3])
 {
     device->samples++; /* every sample begins here */
     if (word("slow") != NULL) {
-        usleep(1500000);
+        usleep(5000000);
     }
     out[0] = 80ull << 30;
     out[2] = (unsigned long long)(device->bus & 15) << 30;

