@@ -43,7 +43,7 @@ if(EXISTS ${BUILD}/tests/gpu_ops)
             DESTINATION ${target}/tests/gpu)
     endif()
 endif()
-file(COPY ${BUILD}/tests/fake DESTINATION ${target}/tests)
+file(COPY ${BUILD}/tests/fake ${BUILD}/tests/fake_nccl DESTINATION ${target}/tests)
 # Without what only a debugger reads.
 find_program(STRIP strip)
 file(GLOB_RECURSE programs ${target}/windrow ${target}/tests/*_test_* ${target}/tests/gpu/ops

@@ -23,6 +23,9 @@ struct transfer_ops {
     void (*join)(struct backend *be, void *state);
     int (*wait)(struct backend *be, void *state);
     bool (*idle)(struct backend *be);
+    bool (*lane_begin)(struct backend *be, void **stream);
+    void (*lane_end)(struct backend *be);
+    bool (*lane_idle)(struct backend *be);
 };
 
 struct backend_ops {

@@ -91,3 +91,25 @@ bool backend_idle(struct backend *be)
 {
     return be->ops->transfers == NULL || be->ops->transfers->idle(be);
 }
+
+bool backend_lane_begin(struct backend *be, void **stream)
+{
+    *stream = NULL;
+    if (be->ops->enter != NULL) {
+        be->ops->enter(be);
+    }
+    return !be->failed &&
+           (be->ops->transfers == NULL || be->ops->transfers->lane_begin(be, stream));
+}
+
+void backend_lane_end(struct backend *be)
+{
+    if (be->ops->transfers != NULL && !be->failed) {
+        be->ops->transfers->lane_end(be);
+    }
+}
+
+bool backend_lane_idle(struct backend *be)
+{
+    return be->ops->transfers == NULL || be->ops->transfers->lane_idle(be);
+}

@@ -48,6 +48,19 @@ void backend_unpin(struct backend *be, void *host);
 /* Whether everything asked so far is done; does not wait. */
 bool backend_idle(struct backend *be);
 
+/*
+ * A lane for the work of others' libraries beside the operations: what they are asked between begin
+ * and end comes after the operations asked before and before those asked later. `stream` is a
+ * cudaStream_t; NULL on backends that compute on the host, where everything asked before is done.
+ *
+ * begin: false, and nothing may be asked, after a failure, and inside of a part that is being
+ * recorded (which then is not).
+ */
+bool backend_lane_begin(struct backend *be, void **stream);
+void backend_lane_end(struct backend *be);
+/* Whether the lane has done everything; does not wait. */
+bool backend_lane_idle(struct backend *be);
+
 #ifdef __cplusplus
 }
 #endif

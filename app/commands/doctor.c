@@ -39,7 +39,8 @@ static const struct library libraries[] = {
     { "cusolver", "libcusolver.so.12", "cusolverDnXsyevd", false,
       "method.projection=svd on a GPU is solved by the processor" },
     { "nvml", "libnvidia-ml.so.1", "nvmlInit_v2", false, "no GPU telemetry" },
-    { "nccl", "libnccl.so.2", "ncclAllReduce", false, "no training on several GPUs together" },
+    { "nccl", "libnccl.so.2", "ncclAllReduce", false,
+      "several GPUs exchange through host memory, which is slow" },
 };
 enum { LIBRARY_COUNT = sizeof libraries / sizeof libraries[0], DEVICES_MAX = 16 };
 /* Where the CUDA toolkit installs what the system does not search. */

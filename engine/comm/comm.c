@@ -35,8 +35,24 @@ int comm_check(const struct comm *comm, struct error *err)
 
 void comm_on_wait(struct comm *comm, bool (*waiting)(void *context), void *context)
 {
+    comm->waiting = waiting;
+    comm->context = context;
     if (comm->ops->on_wait != NULL) {
         comm->ops->on_wait(comm, waiting, context);
+    }
+}
+
+void comm_leave_device(struct comm *comm)
+{
+    if (comm->ops->leave != NULL) {
+        comm->ops->leave(comm);
+    }
+}
+
+void comm_settle(struct comm *comm, struct backend *be)
+{
+    if (comm->ops->settle != NULL && !comm->failed) {
+        comm->ops->settle(comm, be);
     }
 }
 
@@ -60,6 +76,12 @@ static bool begins(struct comm *comm, const char *verb, const char *what, double
 
 void comm_sum(struct comm *comm, struct backend *be, struct tensor *tensor)
 {
+    comm_ask_sum(comm, be, tensor);
+    comm_settle(comm, be);
+}
+
+void comm_ask_sum(struct comm *comm, struct backend *be, struct tensor *tensor)
+{
     if (begins(comm, "sum", tensor->name, (double)tensor_bytes(tensor), 2)) {
         comm->ops->sum(comm, be, tensor);
     }
@@ -81,6 +103,7 @@ void comm_spread(struct comm *comm, struct backend *be, struct tensor *tensor)
 {
     if (begins(comm, "spread", tensor->name, (double)tensor_bytes(tensor), 1)) {
         comm->ops->spread(comm, be, tensor);
+        comm_settle(comm, be);
     }
 }
 

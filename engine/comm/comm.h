@@ -36,10 +36,13 @@ struct comm_ops {
     const char *name;
     void (*sum)(struct comm *comm, struct backend *be, struct tensor *tensor);
     void (*spread)(struct comm *comm, struct backend *be, struct tensor *tensor);
+    /* May be NULL: nothing is under way when sum and spread return. */
+    void (*settle)(struct comm *comm, struct backend *be);
     void (*broadcast)(struct comm *comm, void *data, size_t bytes);
     void (*gather)(struct comm *comm, const void *mine, void *all, size_t bytes);
     /* May be NULL. */
     void (*on_wait)(struct comm *comm, bool (*waiting)(void *context), void *context);
+    void (*leave)(struct comm *comm); /* may be NULL */
     void (*close)(struct comm *comm);
 };
 
@@ -56,6 +59,8 @@ struct comm {
     void *begun_context;
     bool failed;
     char error[512];
+    bool (*waiting)(void *context); /* see comm_on_wait */
+    void *context;
     void *state;
 };
 
@@ -70,6 +75,10 @@ void comm_close(struct comm *comm);
 
 /* Sums a tensor (fp32 or bf16) over all ranks, in place. */
 void comm_sum(struct comm *comm, struct backend *be, struct tensor *tensor);
+/* Only asks for it: operations asked later come after it, but before the host waits for the device
+ * there has to be a comm_settle, which waits for all ranks in a way that can be given up. */
+void comm_ask_sum(struct comm *comm, struct backend *be, struct tensor *tensor);
+void comm_settle(struct comm *comm, struct backend *be);
 
 /* Rows [first, first + count) of `rows` that belong to a rank: shares are equal, but for the last
  * ones, which may be shorter or empty. */
@@ -92,6 +101,9 @@ int64_t comm_sum_count(struct comm *comm, int64_t count);
 /* While this rank waits for others, `waiting` is called again and again; once it returns false, the
  * collective is given up. */
 void comm_on_wait(struct comm *comm, bool (*waiting)(void *context), void *context);
+
+/* Lets go of the device, which is closed before the communicator. No sum nor spread may follow. */
+void comm_leave_device(struct comm *comm);
 
 /* Latches an error (printf style), if none is latched yet. */
 void comm_fail(struct comm *comm, const char *format, ...) __attribute__((format(printf, 2, 3)));

@@ -200,6 +200,10 @@ int run_check_ranks(struct run *run, struct error *err);
 struct backend *run_open_device(struct run *run, const struct device_listener *listener,
                                 struct error *err);
 
+/* GPUs of several ranks exchange directly from now on, where every rank has one, and NCCL. All
+ * ranks ask together. */
+int run_use_devices(struct run *run, struct error *err);
+
 /* Orders of rank 0; of a single rank nothing. */
 void run_order_step(struct run *run);
 void run_order_settings(struct run *run, const struct recipe *effective);

@@ -66,6 +66,9 @@ int run_make_plan(struct run *run, struct error *err)
     if (!run->be) {
         return -1;
     }
+    if (run_use_devices(run, err) != 0) {
+        return -1;
+    }
     /* The plan is that of the device that was found. */
     if (strcmp(run->recipe.device, "auto") == 0 &&
         recipe_set(&run->effective, device_is_cuda(run->be) ? "device=cuda" : "device=cpu", err) !=

@@ -504,6 +504,7 @@ void run_release(struct run *run)
         server_close(run->server, 2.0);
     }
     sampler_close(run->sampler);
+    comm_leave_device(run->comm); /* what it has there would keep the device from ending */
     trainer_close(run->trainer);
     store_close(run->store);
     for (int64_t i = 0; run->batch && i < run->recipe.batch_accumulate; i++) {

@@ -15,6 +15,7 @@
 #include "engine/base/json.h"
 #include "engine/base/text.h"
 #include "engine/base/xalloc.h"
+#include "engine/comm/nccl.h"
 #include "engine/comm/watch.h"
 #include "engine/comm/world.h"
 #include "engine/recipe/load.h"
@@ -221,6 +222,30 @@ struct backend *run_open_device(struct run *run, const struct device_listener *l
     }
     recipe_free(&recipe);
     return be;
+}
+
+static bool all_on_gpus(struct run *run)
+{
+    int64_t gpus = comm_sum_count(run->comm, device_is_cuda(run->be) ? 1 : 0);
+    return !run->comm->failed && gpus == run->comm->ranks;
+}
+
+int run_use_devices(struct run *run, struct error *err)
+{
+    char why[256];
+    struct nccl_options options = { .deterministic = run->recipe.train_deterministic };
+    if (run->comm->ranks == 1 || !all_on_gpus(run)) {
+        return comm_check(run->comm, err);
+    }
+    if (comm_use_nccl(run->comm, run->be, &options, why, sizeof why)) {
+        backend_measure_context(run->be); /* with what NCCL has taken of the device */
+        return 0;
+    }
+    if (comm_check(run->comm, err) != 0) {
+        return hint(err, "NCCL_DEBUG=INFO tells more; WINDROW_NCCL=off trains without NCCL");
+    }
+    run_notice(run, "the GPUs exchange through host memory, which is slow: %s", why);
+    return 0;
 }
 
 /* ---- orders --------------------------------------------------------------------------------- */

@@ -222,16 +222,17 @@ static void reduce_gradient(void *context, const char *parameter, struct tensor 
 {
     struct trainer *trainer = context;
     gradient->name = parameter;
-    comm_sum(trainer->comm, trainer->be, gradient);
+    comm_ask_sum(trainer->comm, trainer->be, gradient);
 }
 
 /* Sums loss and gradients over the ranks. */
 static void reduce(struct trainer *trainer)
 {
     struct gradient_visitor visitor = { .visit = reduce_gradient, .context = trainer };
-    comm_sum(trainer->comm, trainer->be, &trainer->loss);
+    comm_ask_sum(trainer->comm, trainer->be, &trainer->loss);
     dense_each_gradient(&trainer->dense, &visitor);
     trainer->method.ops->each_gradient(&trainer->method, &visitor);
+    comm_settle(trainer->comm, trainer->be); /* from here on the host may wait for the device */
 }
 
 static struct rule_settings rule_settings_of(const struct trainer *trainer, int64_t step)

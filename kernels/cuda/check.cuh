@@ -42,8 +42,11 @@ struct cuda_state {
     int index;
     bool several; /* devices: each thread has to be told which */
     cudaStream_t stream;
-    cudaStream_t feeds;   /* copies of inputs, beside the stream */
-    cudaStream_t moves;   /* transfers (transfer.cu); NULL before the first was opened */
+    cudaStream_t feeds; /* copies of inputs, beside the stream */
+    cudaStream_t moves; /* transfers (transfer.cu); NULL before the first was opened */
+    cudaStream_t lane;  /* of others' libraries (transfer.cu); NULL before the first use */
+    cudaEvent_t lane_reached;
+    cudaEvent_t lane_done;
     cudaEvent_t computed; /* what was asked of the stream when a feed began */
     cudaEvent_t fed;
     bool feeding; /* a feed that was not joined yet */

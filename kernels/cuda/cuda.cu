@@ -26,6 +26,11 @@ static void cuda_close(struct backend *be)
     if (state->moves != NULL) {
         cudaStreamDestroy(state->moves);
     }
+    if (state->lane != NULL) {
+        cudaStreamDestroy(state->lane);
+        cudaEventDestroy(state->lane_reached);
+        cudaEventDestroy(state->lane_done);
+    }
     if (state->fed != NULL) {
         cudaEventDestroy(state->fed);
     }

@@ -113,13 +113,55 @@ static void unpin(struct backend *be, void *host)
     cudaHostUnregister(host);
 }
 
-static bool idle(struct backend *be)
+static bool is_done(cudaStream_t stream)
 {
-    cudaError_t status = cudaStreamQuery(cuda_stream(be));
+    cudaError_t status = cudaStreamQuery(stream);
     if (status == cudaErrorNotReady) {
         (void)cudaGetLastError();
     }
     return status != cudaErrorNotReady; /* a fault shows at the next wait */
+}
+
+static bool idle(struct backend *be)
+{
+    return is_done(cuda_stream(be));
+}
+
+/* ---- the lane for others' libraries ---------------------------------------------------------- */
+
+static bool lane_begin(struct backend *be, void **stream)
+{
+    struct cuda_state *state = cuda_state_of(be);
+    if (!cuda_may_transfer(be)) {
+        return false;
+    }
+    if (state->lane == NULL) {
+        be->tally.allocations++;
+        cudaStreamCreateWithFlags(&state->lane, cudaStreamNonBlocking);
+        cudaEventCreateWithFlags(&state->lane_reached, cudaEventDisableTiming);
+        cudaEventCreateWithFlags(&state->lane_done, cudaEventDisableTiming);
+        if (!cuda_check(be, "a further stream")) {
+            return false;
+        }
+    }
+    cudaEventRecord(state->lane_reached, state->stream);
+    cudaStreamWaitEvent(state->lane, state->lane_reached, 0);
+    *stream = state->lane;
+    return cuda_check(be, "collective");
+}
+
+static void lane_end(struct backend *be)
+{
+    struct cuda_state *state = cuda_state_of(be);
+    cudaEventRecord(state->lane_done, state->lane);
+    cudaStreamWaitEvent(state->stream, state->lane_done, 0);
+    cuda_check(be, "collective");
+}
+
+static bool lane_idle(struct backend *be)
+{
+    const struct cuda_state *state = cuda_state_of(be);
+    return state->lane == NULL || is_done(state->lane);
 }
 
 const struct transfer_ops cuda_transfers = {
@@ -132,4 +174,7 @@ const struct transfer_ops cuda_transfers = {
     .join = join,
     .wait = wait,
     .idle = idle,
+    .lane_begin = lane_begin,
+    .lane_end = lane_end,
+    .lane_idle = lane_idle,
 };
