@@ -49,10 +49,10 @@ void comm_leave_device(struct comm *comm)
     }
 }
 
-void comm_settle(struct comm *comm, struct backend *be)
+void comm_wait(struct comm *comm, struct backend *be)
 {
-    if (comm->ops->settle != NULL && !comm->failed) {
-        comm->ops->settle(comm, be);
+    if (comm->ops->wait != NULL && !comm->failed) {
+        comm->ops->wait(comm, be);
     }
 }
 
@@ -74,16 +74,16 @@ static bool begins(struct comm *comm, const char *verb, const char *what, double
     return true;
 }
 
-void comm_sum(struct comm *comm, struct backend *be, struct tensor *tensor)
+void comm_all_reduce(struct comm *comm, struct backend *be, struct tensor *tensor)
 {
-    comm_ask_sum(comm, be, tensor);
-    comm_settle(comm, be);
+    comm_ask_all_reduce(comm, be, tensor);
+    comm_wait(comm, be);
 }
 
-void comm_ask_sum(struct comm *comm, struct backend *be, struct tensor *tensor)
+void comm_ask_all_reduce(struct comm *comm, struct backend *be, struct tensor *tensor)
 {
-    if (begins(comm, "sum", tensor->name, (double)tensor_bytes(tensor), 2)) {
-        comm->ops->sum(comm, be, tensor);
+    if (begins(comm, "all-reduce", tensor->name, (double)tensor_bytes(tensor), 2)) {
+        comm->ops->all_reduce(comm, be, tensor);
     }
 }
 
@@ -99,27 +99,28 @@ int64_t comm_share_rows(const struct comm *comm, int64_t rows)
     return (rows + comm->ranks - 1) / comm->ranks;
 }
 
-void comm_spread(struct comm *comm, struct backend *be, struct tensor *tensor)
+void comm_all_gather(struct comm *comm, struct backend *be, struct tensor *tensor)
 {
-    if (begins(comm, "spread", tensor->name, (double)tensor_bytes(tensor), 1)) {
-        comm->ops->spread(comm, be, tensor);
-        comm_settle(comm, be);
+    if (begins(comm, "all-gather", tensor->name, (double)tensor_bytes(tensor), 1)) {
+        comm->ops->all_gather(comm, be, tensor);
+        comm_wait(comm, be);
     }
 }
 
-void comm_broadcast(struct comm *comm, const char *what, void *data, size_t bytes)
+void comm_broadcast_bytes(struct comm *comm, const char *what, void *data, size_t bytes)
 {
     if (begins(comm, "broadcast", what, (double)bytes, 1)) {
-        comm->ops->broadcast(comm, data, bytes);
+        comm->ops->broadcast_bytes(comm, data, bytes);
     }
 }
 
-void comm_gather(struct comm *comm, const char *what, const void *mine, void *all, size_t bytes)
+void comm_all_gather_bytes(struct comm *comm, const char *what, const void *mine, void *all,
+                           size_t bytes)
 {
     memset(all, 0, bytes * (size_t)comm->ranks);
     memcpy((char *)all + bytes * (size_t)comm->rank, mine, bytes);
-    if (begins(comm, "gathering", what, (double)bytes * comm->ranks, 1)) {
-        comm->ops->gather(comm, mine, all, bytes);
+    if (begins(comm, "all-gather", what, (double)bytes * comm->ranks, 1)) {
+        comm->ops->all_gather_bytes(comm, mine, all, bytes);
     }
 }
 
@@ -127,7 +128,7 @@ int64_t comm_sum_count(struct comm *comm, int64_t count)
 {
     int64_t *all = xcalloc((size_t)comm->ranks, sizeof *all);
     int64_t sum = 0;
-    comm_gather(comm, "counts", &count, all, sizeof count);
+    comm_all_gather_bytes(comm, "counts", &count, all, sizeof count);
     for (int p = 0; p < comm->ranks; p++) {
         sum += all[p];
     }

@@ -23,8 +23,8 @@ struct comm;
 struct transport;
 
 /* What has been asked for since the start. `payload_bytes`: of the tensors; `wire_bytes`: what each
- * rank sends at least, 2 (P - 1) / P of a sum and (P - 1) / P of a spread, as a ring does; `hops`:
- * how often it sends for that, one after another: 2 (P - 1) and P - 1. */
+ * rank sends at least, 2 (P - 1) / P of an all-reduce and (P - 1) / P of an all-gather, as a ring
+ * does; `hops`: how often it sends for that, one after another: 2 (P - 1) and P - 1. */
 struct comm_counts {
     int64_t calls;
     double payload_bytes;
@@ -34,12 +34,12 @@ struct comm_counts {
 
 struct comm_ops {
     const char *name;
-    void (*sum)(struct comm *comm, struct backend *be, struct tensor *tensor);
-    void (*spread)(struct comm *comm, struct backend *be, struct tensor *tensor);
-    /* May be NULL: nothing is under way when sum and spread return. */
-    void (*settle)(struct comm *comm, struct backend *be);
-    void (*broadcast)(struct comm *comm, void *data, size_t bytes);
-    void (*gather)(struct comm *comm, const void *mine, void *all, size_t bytes);
+    void (*all_reduce)(struct comm *comm, struct backend *be, struct tensor *tensor);
+    void (*all_gather)(struct comm *comm, struct backend *be, struct tensor *tensor);
+    /* May be NULL: nothing is under way when the others return. */
+    void (*wait)(struct comm *comm, struct backend *be);
+    void (*broadcast_bytes)(struct comm *comm, void *data, size_t bytes);
+    void (*all_gather_bytes)(struct comm *comm, const void *mine, void *all, size_t bytes);
     /* May be NULL. */
     void (*on_wait)(struct comm *comm, bool (*waiting)(void *context), void *context);
     void (*leave)(struct comm *comm); /* may be NULL */
@@ -53,7 +53,7 @@ struct comm {
     int local_rank;
     bool imaginary; /* the other ranks do not exist */
     struct comm_counts counts;
-    char last[128]; /* the collective under way or done last, "sum of x.weight"; for messages */
+    char last[128]; /* the collective under way or done last, "all-reduce of x.weight" */
     /* Told of each collective as it begins, or NULL. */
     void (*begun)(void *context, const char *last);
     void *begun_context;
@@ -74,11 +74,11 @@ struct comm *comm_open_host(struct transport *transport);
 void comm_close(struct comm *comm);
 
 /* Sums a tensor (fp32 or bf16) over all ranks, in place. */
-void comm_sum(struct comm *comm, struct backend *be, struct tensor *tensor);
+void comm_all_reduce(struct comm *comm, struct backend *be, struct tensor *tensor);
 /* Only asks for it: operations asked later come after it, but before the host waits for the device
- * there has to be a comm_settle, which waits for all ranks in a way that can be given up. */
-void comm_ask_sum(struct comm *comm, struct backend *be, struct tensor *tensor);
-void comm_settle(struct comm *comm, struct backend *be);
+ * there has to be a comm_wait, which waits for all ranks in a way that can be given up. */
+void comm_ask_all_reduce(struct comm *comm, struct backend *be, struct tensor *tensor);
+void comm_wait(struct comm *comm, struct backend *be);
 
 /* Rows [first, first + count) of `rows` that belong to a rank: shares are equal, but for the last
  * ones, which may be shorter or empty. */
@@ -90,19 +90,21 @@ struct comm_share comm_share_of(const struct comm *comm, int rank, int64_t rows)
 /* Rows of the largest share: what a rank makes room for. */
 int64_t comm_share_rows(const struct comm *comm, int64_t rows);
 /* Gives every rank all rows of a matrix, of which each holds its own share. */
-void comm_spread(struct comm *comm, struct backend *be, struct tensor *tensor);
+void comm_all_gather(struct comm *comm, struct backend *be, struct tensor *tensor);
 
 /* On host memory: from rank 0 to all; and of each rank `bytes` at `mine`, put together in the order
  * of ranks at `all`. `what` names it in messages. */
-void comm_broadcast(struct comm *comm, const char *what, void *data, size_t bytes);
-void comm_gather(struct comm *comm, const char *what, const void *mine, void *all, size_t bytes);
+void comm_broadcast_bytes(struct comm *comm, const char *what, void *data, size_t bytes);
+void comm_all_gather_bytes(struct comm *comm, const char *what, const void *mine, void *all,
+                           size_t bytes);
 int64_t comm_sum_count(struct comm *comm, int64_t count);
 
 /* While this rank waits for others, `waiting` is called again and again; once it returns false, the
  * collective is given up. */
 void comm_on_wait(struct comm *comm, bool (*waiting)(void *context), void *context);
 
-/* Lets go of the device, which is closed before the communicator. No sum nor spread may follow. */
+/* Lets go of the device, which is closed before the communicator. No collective on tensors may
+ * follow. */
 void comm_leave_device(struct comm *comm);
 
 /* Latches an error (printf style), if none is latched yet. */

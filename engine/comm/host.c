@@ -49,7 +49,7 @@ static void add_parts(const struct host *host, int ranks, size_t part, enum dtyp
     }
 }
 
-static void host_sum(struct comm *comm, struct backend *be, struct tensor *tensor)
+static void host_all_reduce(struct comm *comm, struct backend *be, struct tensor *tensor)
 {
     struct host *host = host_of(comm);
     size_t ranks = (size_t)comm->ranks;
@@ -86,7 +86,7 @@ static void broadcast_range(struct comm *comm, char *data, size_t bytes, int roo
     }
 }
 
-static void host_spread(struct comm *comm, struct backend *be, struct tensor *tensor)
+static void host_all_gather(struct comm *comm, struct backend *be, struct tensor *tensor)
 {
     struct host *host = host_of(comm);
     size_t row = (size_t)tensor_columns(tensor) * dtype_size(tensor->dtype);
@@ -107,12 +107,12 @@ static void host_spread(struct comm *comm, struct backend *be, struct tensor *te
     }
 }
 
-static void host_broadcast(struct comm *comm, void *data, size_t bytes)
+static void host_broadcast_bytes(struct comm *comm, void *data, size_t bytes)
 {
     broadcast_range(comm, data, bytes, 0);
 }
 
-static void host_gather(struct comm *comm, const void *mine, void *all, size_t bytes)
+static void host_all_gather_bytes(struct comm *comm, const void *mine, void *all, size_t bytes)
 {
     struct host *host = host_of(comm);
     if (host->transport->ops->gather(host->transport, mine, all, bytes) != 0) {
@@ -138,10 +138,10 @@ static void host_close(struct comm *comm)
 
 static const struct comm_ops host_ops = {
     .name = "host",
-    .sum = host_sum,
-    .spread = host_spread,
-    .broadcast = host_broadcast,
-    .gather = host_gather,
+    .all_reduce = host_all_reduce,
+    .all_gather = host_all_gather,
+    .broadcast_bytes = host_broadcast_bytes,
+    .all_gather_bytes = host_all_gather_bytes,
     .on_wait = host_on_wait,
     .close = host_close,
 };

@@ -126,7 +126,7 @@ static bool await(struct comm *comm, int result, bool done)
     }
 }
 
-static void nccl_settle(struct comm *comm, struct backend *be)
+static void nccl_wait(struct comm *comm, struct backend *be)
 {
     struct nccl *nccl = nccl_of(comm);
     int result = NCCL_SUCCESS;
@@ -146,7 +146,7 @@ static bool begin(struct comm *comm, struct backend *be, void **stream)
     return nccl_of(comm)->comm != NULL && backend_lane_begin(be, stream);
 }
 
-static void nccl_sum(struct comm *comm, struct backend *be, struct tensor *tensor)
+static void nccl_all_reduce(struct comm *comm, struct backend *be, struct tensor *tensor)
 {
     struct nccl *nccl = nccl_of(comm);
     int type = tensor->dtype == DTYPE_BF16 ? NCCL_BFLOAT16 : NCCL_FLOAT32;
@@ -162,7 +162,7 @@ static void nccl_sum(struct comm *comm, struct backend *be, struct tensor *tenso
     }
 }
 
-static void nccl_spread(struct comm *comm, struct backend *be, struct tensor *tensor)
+static void nccl_all_gather(struct comm *comm, struct backend *be, struct tensor *tensor)
 {
     struct nccl *nccl = nccl_of(comm);
     size_t row = (size_t)tensor_columns(tensor) * dtype_size(tensor->dtype);
@@ -202,17 +202,17 @@ static void host_end(struct comm *comm, const struct comm *host)
     }
 }
 
-static void nccl_broadcast(struct comm *comm, void *data, size_t bytes)
+static void nccl_broadcast_bytes(struct comm *comm, void *data, size_t bytes)
 {
     struct comm *host = host_begin(comm);
-    host->ops->broadcast(host, data, bytes);
+    host->ops->broadcast_bytes(host, data, bytes);
     host_end(comm, host);
 }
 
-static void nccl_gather(struct comm *comm, const void *mine, void *all, size_t bytes)
+static void nccl_all_gather_bytes(struct comm *comm, const void *mine, void *all, size_t bytes)
 {
     struct comm *host = host_begin(comm);
-    host->ops->gather(host, mine, all, bytes);
+    host->ops->all_gather_bytes(host, mine, all, bytes);
     host_end(comm, host);
 }
 
@@ -259,11 +259,11 @@ static void nccl_close(struct comm *comm)
 
 static const struct comm_ops nccl_ops = {
     .name = "nccl",
-    .sum = nccl_sum,
-    .spread = nccl_spread,
-    .settle = nccl_settle,
-    .broadcast = nccl_broadcast,
-    .gather = nccl_gather,
+    .all_reduce = nccl_all_reduce,
+    .all_gather = nccl_all_gather,
+    .wait = nccl_wait,
+    .broadcast_bytes = nccl_broadcast_bytes,
+    .all_gather_bytes = nccl_all_gather_bytes,
     .on_wait = nccl_on_wait,
     .leave = nccl_leave,
     .close = nccl_close,
@@ -301,7 +301,7 @@ static bool agree(struct comm *comm, struct nccl *nccl, const struct nccl_option
 {
     struct greeting mine = greet(nccl, options);
     struct greeting *all = xcalloc((size_t)comm->ranks, sizeof *all);
-    comm_gather(comm, "who has NCCL", &mine, all, sizeof mine);
+    comm_all_gather_bytes(comm, "who has NCCL", &mine, all, sizeof mine);
     bool can = !comm->failed;
     for (int p = 0; p < comm->ranks && can; p++) {
         can = all[p].version > 0 && all[p].version == all[0].version;
@@ -321,7 +321,7 @@ static bool agree(struct comm *comm, struct nccl *nccl, const struct nccl_option
                  nccl->call.error_string(result));
     }
     if (can) {
-        comm_broadcast(comm, "the address of NCCL", &mine, sizeof mine);
+        comm_broadcast_bytes(comm, "the address of NCCL", &mine, sizeof mine);
         can = !comm->failed && mine.version > 0;
         mine.why[sizeof mine.why - 1] = '\0';
         snprintf(why, why_size, "%s", mine.why);
@@ -350,7 +350,7 @@ static void try_sum(struct comm *comm, struct backend *be)
         numbers[i] = (float)(comm->rank + 1 + i % 3);
     }
     backend_upload(be, tensor.data, numbers, sizeof numbers);
-    comm_sum(comm, be, &tensor);
+    comm_all_reduce(comm, be, &tensor);
     if (!comm->failed) {
         backend_download(be, numbers, tensor.data, sizeof numbers);
     }

@@ -31,19 +31,19 @@ static void close_nothing(struct comm *comm)
 
 static const struct comm_ops single_ops = {
     .name = "single",
-    .sum = keep_tensor,
-    .spread = keep_tensor,
-    .broadcast = keep_bytes,
-    .gather = gather_own,
+    .all_reduce = keep_tensor,
+    .all_gather = keep_tensor,
+    .broadcast_bytes = keep_bytes,
+    .all_gather_bytes = gather_own,
     .close = close_nothing,
 };
 
 static const struct comm_ops imaginary_ops = {
     .name = "imaginary",
-    .sum = keep_tensor,
-    .spread = keep_tensor,
-    .broadcast = keep_bytes,
-    .gather = gather_own,
+    .all_reduce = keep_tensor,
+    .all_gather = keep_tensor,
+    .broadcast_bytes = keep_bytes,
+    .all_gather_bytes = gather_own,
     .close = close_nothing,
 };
 

@@ -310,7 +310,7 @@ static int connect_all(struct watch *watch, struct error *err)
     int rank = watch->comm->rank;
     int result = rank == 0 ? listen_anywhere(watch, &place, err) : 0;
     place.token = (uint64_t)(clock_wall() * 1e6) * 0x9E3779B97F4A7C15u ^ (uint64_t)getpid();
-    comm_broadcast(watch->comm, "the place of beats", &place, sizeof place);
+    comm_broadcast_bytes(watch->comm, "the place of beats", &place, sizeof place);
     watch->token = place.token;
     if (result != 0 || comm_check(watch->comm, err) != 0) {
         return -1;

@@ -27,7 +27,7 @@ static void power_half(struct search *s, struct tensor *to, const struct galore_
     }
     galore_thin(s->be, &s->thin, from_side, &basis);
     galore_wide(s->be, to, to_side, &s->thin, 0.0f);
-    comm_sum(s->comm, s->be, to);
+    comm_all_reduce(s->comm, s->be, to);
     op_orthonormalize(s->be,
                       &(struct orthonormalize){ .y = to, .scratch = &s->scratch, .key = s->key });
 }
@@ -77,7 +77,7 @@ static void find_singular_vectors(struct search *s, const struct galore_part *pa
                                        .transpose_a = true,
                                        .a_first = part->part->first,
                                        .a_columns = rows });
-    comm_sum(s->comm, s->be, &dw);
+    comm_all_reduce(s->comm, s->be, &dw);
     op_matmul(s->be, &(struct matmul){ .c = &squared,
                                        .a = &dw,
                                        .b = &dw,

@@ -80,7 +80,7 @@ static void sketch_norms(struct method *method, struct pass *pass, const struct 
         op_matmul(pass->be,
                   &(struct matmul){ .c = &sketch, .a = &thin, .b = x, .transpose_a = true });
     }
-    comm_sum(method->comm, pass->be, &sketch);
+    comm_all_reduce(method->comm, pass->be, &sketch);
     op_squared_norms(pass->be, norms, &sketch, part->side);
     memory_release(pass->memory, MEMORY_WORKSPACE, mark);
 }
@@ -158,7 +158,7 @@ void grass_refresh_part(struct method *method, struct pass *pass, struct grass_p
         choose(method, pass->be, part, NULL, &norms);
     } else {
         struct tensor dw = grass_form_gradient(method, pass, part, dy, x);
-        comm_sum(method->comm, pass->be, &dw);
+        comm_all_reduce(method->comm, pass->be, &dw);
         choose_from_gradient(method, pass, part, &dw);
     }
     memory_release(pass->memory, MEMORY_WORKSPACE, mark);

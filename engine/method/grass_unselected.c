@@ -46,7 +46,7 @@ void grass_guard_unselected(struct method *method)
     }
     /* Of the losses too: what one rank finds, all must know. */
     op_sum_squares(method->be, &grass->guard_sum, method->loss, true);
-    comm_sum(method->comm, method->be, &grass->guard_sum);
+    comm_all_reduce(method->comm, method->be, &grass->guard_sum);
     op_clip(method->be, &grass->guard, &grass->guard_sum, &grass->guard_sum, 0.0f);
 }
 
@@ -88,7 +88,7 @@ void grass_move_unselected(struct method *method, struct pass *pass, struct gras
 {
     struct memory_position mark = memory_mark(pass->memory, MEMORY_WORKSPACE);
     struct tensor dw = grass_form_gradient(method, pass, part, dy, x);
-    comm_sum(method->comm, pass->be, &dw);
+    comm_all_reduce(method->comm, pass->be, &dw);
     grass_move_formed(method, pass, part, &dw);
     memory_release(pass->memory, MEMORY_WORKSPACE, mark);
 }

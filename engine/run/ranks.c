@@ -39,12 +39,12 @@ bool run_follows(const struct run *run)
 static char *share_text(struct run *run, const char *what, const char *text)
 {
     int64_t bytes = text ? (int64_t)strlen(text) : 0;
-    comm_broadcast(run->comm, what, &bytes, sizeof bytes);
+    comm_broadcast_bytes(run->comm, what, &bytes, sizeof bytes);
     char *copy = xcalloc((size_t)(run->comm->failed ? 0 : bytes) + 1, 1);
     if (!run_follows(run) && text) {
         memcpy(copy, text, (size_t)bytes);
     }
-    comm_broadcast(run->comm, what, copy, (size_t)bytes);
+    comm_broadcast_bytes(run->comm, what, copy, (size_t)bytes);
     return copy;
 }
 
@@ -121,7 +121,7 @@ int run_share_start(struct run *run, struct error *err)
     char *mine = run_follows(run) ? NULL : recipe_json(&run->recipe);
     char *recipe = share_text(run, "the recipe", mine);
     char *path = share_text(run, "the checkpoint", run->resume_path);
-    comm_broadcast(run->comm, "the state", &run->state, sizeof run->state);
+    comm_broadcast_bytes(run->comm, "the state", &run->state, sizeof run->state);
     int result = comm_check(run->comm, err);
     if (result == 0 && run_follows(run)) {
         cJSON *root = json_parse(recipe, strlen(recipe), "the recipe of rank 0", 1, err);
@@ -188,7 +188,7 @@ int run_check_ranks(struct run *run, struct error *err)
     snprintf(mine.model, sizeof mine.model, "%s", digests->model);
     snprintf(mine.device, sizeof mine.device, "%s", device_is_cuda(run->be) ? "cuda" : "cpu");
     struct passport *all = xcalloc((size_t)run->comm->ranks, sizeof *all);
-    comm_gather(run->comm, "what each rank trains on", &mine, all, sizeof mine);
+    comm_all_gather_bytes(run->comm, "what each rank trains on", &mine, all, sizeof mine);
     int result = comm_check(run->comm, err);
     for (int p = 1; result == 0 && p < run->comm->ranks; p++) {
         result = compare(&all[0], &all[p], p, err);
@@ -256,7 +256,7 @@ static void give_order(struct run *run, struct order order, const char *text)
         return;
     }
     order.text_bytes = text ? (int64_t)strlen(text) : 0;
-    comm_broadcast(run->comm, "an order", &order, sizeof order);
+    comm_broadcast_bytes(run->comm, "an order", &order, sizeof order);
     if (text) {
         free(share_text(run, "an order's text", text));
     }
@@ -332,7 +332,7 @@ int run_follow(struct run *run, struct error *err)
     struct order order = { .kind = ORDER_STEP };
     int result = 0;
     while (result == 0 && order.kind != ORDER_STOP) {
-        comm_broadcast(run->comm, "an order", &order, sizeof order);
+        comm_broadcast_bytes(run->comm, "an order", &order, sizeof order);
         bool has_text = order.kind == ORDER_SETTINGS || order.kind == ORDER_GO_BACK;
         char *text = has_text ? share_text(run, "an order's text", NULL) : NULL;
         result = comm_check(run->comm, err);

@@ -108,7 +108,7 @@ static int begin_dense(struct trainer *trainer, const struct batch *batches, int
         memcpy(mine + i * tokens, batches[i].ids, (size_t)tokens * sizeof *mine);
     }
     size_t bytes = (size_t)(count * tokens) * sizeof *mine;
-    comm_gather(trainer->comm, "token ids", mine, trainer->step_ids, bytes);
+    comm_all_gather_bytes(trainer->comm, "token ids", mine, trainer->step_ids, bytes);
     backend_upload(trainer->be, ids->data, trainer->step_ids, (size_t)ranks * bytes);
     dense_begin_step(&trainer->dense, ranks * count * tokens);
     return 0;
@@ -222,17 +222,17 @@ static void reduce_gradient(void *context, const char *parameter, struct tensor 
 {
     struct trainer *trainer = context;
     gradient->name = parameter;
-    comm_ask_sum(trainer->comm, trainer->be, gradient);
+    comm_ask_all_reduce(trainer->comm, trainer->be, gradient);
 }
 
 /* Sums loss and gradients over the ranks. */
 static void reduce(struct trainer *trainer)
 {
     struct gradient_visitor visitor = { .visit = reduce_gradient, .context = trainer };
-    comm_ask_sum(trainer->comm, trainer->be, &trainer->loss);
+    comm_ask_all_reduce(trainer->comm, trainer->be, &trainer->loss);
     dense_each_gradient(&trainer->dense, &visitor);
     trainer->method.ops->each_gradient(&trainer->method, &visitor);
-    comm_settle(trainer->comm, trainer->be); /* from here on the host may wait for the device */
+    comm_wait(trainer->comm, trainer->be); /* from here on the host may wait for the device */
 }
 
 static struct rule_settings rule_settings_of(const struct trainer *trainer, int64_t step)

@@ -59,7 +59,7 @@ static void sum_work(struct comm *comm, void *context)
             ((float *)(void *)data)[i] = value;
         }
     }
-    comm_sum(comm, be, &tensor);
+    comm_all_reduce(comm, be, &tensor);
     for (int64_t i = 0; i < result->count; i++) {
         result->sum[comm->rank][i] = result->dtype == DTYPE_BF16
                                          ? bf16_to_float(((uint16_t *)(void *)data)[i])
@@ -70,7 +70,7 @@ static void sum_work(struct comm *comm, void *context)
     result->counted[comm->rank] = comm_sum_count(comm, comm->rank + 1);
     char word[16] = "";
     snprintf(word, sizeof word, "from %d", comm->rank);
-    comm_broadcast(comm, "a word", word, sizeof word);
+    comm_broadcast_bytes(comm, "a word", word, sizeof word);
     memcpy(result->word[comm->rank], word, sizeof word);
     free(data);
     backend_close(be);
@@ -131,7 +131,7 @@ static void spread_work(struct comm *comm, void *context)
          i++) {
         data[i] = (float)(i + 1);
     }
-    comm_spread(comm, be, &tensor);
+    comm_all_gather(comm, be, &tensor);
     bool right = mine.count <= comm_share_rows(comm, rows);
     for (int64_t i = 0; i < rows * result->columns; i++) {
         right = right && data[i] == (float)(i + 1);
@@ -174,7 +174,7 @@ static void lonely_work(struct comm *comm, void *context)
     };
     comm_on_wait(comm, patience, &left);
     for (int i = 0; i < 4; i++) {
-        comm_sum(comm, be, &tensor);
+        comm_all_reduce(comm, be, &tensor);
     }
     struct error err = { 0 };
     result->failed[comm->rank] = comm_check(comm, &err) != 0;
@@ -191,7 +191,7 @@ static void test_silence(void **state)
                  lonely_work, result);
     for (int p = 0; p < 3; p++) {
         assert_true(result->failed[p]);
-        assert_non_null(strstr(result->error[p], "sum of loss"));
+        assert_non_null(strstr(result->error[p], "all-reduce of loss"));
     }
     free(result);
 }

@@ -83,14 +83,14 @@ static void exchange(struct comm *comm, struct backend *be, struct task *task)
                              .dim = { task->count, COLUMNS, 1, 1 },
                              .name = "rows" };
     for (int i = 0; i < SUMS; i++) {
-        comm_ask_sum(comm, be, &sum);
+        comm_ask_all_reduce(comm, be, &sum);
     }
-    comm_settle(comm, be);
-    comm_sum(comm, be, &sum);
-    comm_spread(comm, be, &spread);
+    comm_wait(comm, be);
+    comm_all_reduce(comm, be, &sum);
+    comm_all_gather(comm, be, &spread);
     task->counted[rank] = comm_sum_count(comm, rank + 1);
     snprintf(task->word[rank], sizeof task->word[0], "from %d", rank);
-    comm_broadcast(comm, "a word", task->word[rank], sizeof task->word[0]);
+    comm_broadcast_bytes(comm, "a word", task->word[rank], sizeof task->word[0]);
     task->counts[rank] = comm->counts;
 }
 
@@ -242,10 +242,11 @@ static void test_failures(void **state)
     check_fails((struct task){ .missing_rank = -1, .patience = 400 }, "no-init",
                 "start of NCCL did not come about: it was given up");
     check_fails(all, "wrong", "NCCL sums wrongly: 7 instead of 6");
-    check_fails(all, "error-at=2", "sum of numbers did not come about: NCCL: remote process");
-    check_fails(all, "error-at=6", "spread of rows did not come about: NCCL: remote process");
+    check_fails(all, "error-at=2",
+                "all-reduce of numbers did not come about: NCCL: remote process");
+    check_fails(all, "error-at=6", "all-gather of rows did not come about: NCCL: remote process");
     check_fails((struct task){ .missing_rank = 1, .patience = 3000 }, "",
-                "sum of numbers did not come about: it was given up");
+                "all-reduce of numbers did not come about: it was given up");
 }
 
 /* Ranks that do not come to the end are not waited for long. */
