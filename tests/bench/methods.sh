@@ -22,7 +22,7 @@ fi
 mkdir -p "$folder"
 settings=${SETTINGS:-}
 
-methods="full full-bf16 full-int8 sgd tradam recompute-block wta-crs"
+methods="full full-bf16 full-int8 sgd tradam:optimizer.lr=0.01 recompute-block wta-crs"
 for rank in 96 48 24 12; do # of a hidden size of 192
     for mode in grass grass-balanced grass-quality; do
         methods="$methods $mode:method.rank=$rank:optimizer.lr=0.004"
