@@ -168,14 +168,10 @@ static int apply(struct run *run, const struct server_command *command, struct c
     bool rank = change->recipe.method_rank != run->recipe.method_rank;
     bool moved = memcmp(change->plan.bytes, run->plan.bytes, sizeof run->plan.bytes) != 0;
     run_order_settings(run, &change->effective);
-    if (trainer_apply(run->trainer, &change->effective, change->plan.bytes, err) != 0) {
-        /* What is refused has changed nothing; else the trainer's memory may be gone. */
-        run->broken = err->code != ERROR_USAGE;
+    if (run_apply(run, &change->effective, &change->plan, err) != 0) {
         return -1;
     }
     recipe_copy(&run->recipe, &change->recipe);
-    recipe_copy(&run->effective, &change->effective);
-    run->plan = change->plan;
     report_setting(run, command, change);
     if (rank || moved) {
         memory_reset_peak(trainer_memory(run->trainer));

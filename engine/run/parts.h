@@ -11,6 +11,7 @@
  *   report.c    events
  *   loop.c      steps, evaluations, samples, going back
  *   commands.c  the safe point: commands and signals
+ *   settings.c  a live change, on all ranks or on none
  *   ranks.c     several ranks: orders of the first to the others
  */
 #ifndef WINDROW_ENGINE_RUN_PARTS_H
@@ -212,6 +213,14 @@ void run_order_stop(struct run *run);
 
 /* Obeys until told to stop. */
 int run_follow(struct run *run, struct error *err);
+
+/* ---- settings.c ----------------------------------------------------------------------------- */
+
+/* Lays a live change over the trainers of all ranks, which come here together; `plan` is that of
+ * `effective`. A rank without a recipe (NULL) refuses with what `err` says. -1: nobody has the
+ * change, and unless run->broken all go on as before. */
+int run_apply(struct run *run, const struct recipe *effective, const struct plan *plan,
+              struct error *err);
 
 /* ---- loop.c --------------------------------------------------------------------------------- */
 

@@ -125,6 +125,7 @@ int run_share_start(struct run *run, struct error *err)
     int result = comm_check(run->comm, err);
     if (result == 0 && run_follows(run)) {
         cJSON *root = json_parse(recipe, strlen(recipe), "the recipe of rank 0", 1, err);
+        recipe_free(&run->recipe);
         recipe_init(&run->recipe);
         result = root ? recipe_parse(&run->recipe, root, "the recipe of rank 0", err) : -1;
         cJSON_Delete(root);
@@ -288,25 +289,20 @@ void run_order_stop(struct run *run)
 
 /* ---- following ------------------------------------------------------------------------------ */
 
+/* What rank 0 changes. A rank that cannot say what that would take takes part in the refusal. */
 static int take_settings(struct run *run, const char *text, struct error *err)
 {
     struct plan plan;
-    recipe_free(&run->effective);
-    recipe_init(&run->effective);
+    struct recipe effective;
+    recipe_init(&effective);
     cJSON *root = json_parse(text, strlen(text), "the settings of rank 0", 1, err);
-    int result = root ? recipe_parse(&run->effective, root, "the settings of rank 0", err) : -1;
+    bool known =
+        root && recipe_parse(&effective, root, "the settings of rank 0", err) == 0 &&
+        plan_make_ranks(&effective, &run->material.config, run->comm->ranks, &plan, err) == 0;
+    int result = run_apply(run, known ? &effective : NULL, &plan, err);
     cJSON_Delete(root);
-    if (result == 0) {
-        result =
-            plan_make_ranks(&run->effective, &run->material.config, run->comm->ranks, &plan, err);
-    }
-    if (result == 0) {
-        result = trainer_apply(run->trainer, &run->effective, plan.bytes, err);
-    }
-    if (result == 0) {
-        run->plan = plan;
-    }
-    return result;
+    recipe_free(&effective);
+    return result == 0 || !run->broken ? 0 : -1;
 }
 
 static int obey(struct run *run, const struct order *order, const char *text, struct error *err)

@@ -50,8 +50,8 @@ static void save_unless_done(struct run *run)
     }
 }
 
-/* Adds what to do after a device failed. It is not read for a checkpoint any more: the newest one
- * is from before. */
+/* Adds what to do after a device failed, or lost its memory in a live change. It is not read for a
+ * checkpoint any more: the newest one is from before. */
 static void hint_after_fault(struct run *run, struct error *err)
 {
     struct checkpoint_list list = { 0 };
@@ -60,7 +60,7 @@ static void hint_after_fault(struct run *run, struct error *err)
                             ? "; with KERNELS_SYNC=1 in the environment, slower, it names the "
                               "operation that fails"
                             : "";
-    if (!run->be->failed || err->hint[0] != '\0') {
+    if ((!run->be->failed && !run->broken) || err->hint[0] != '\0') {
         return;
     }
     if (checkpoint_list_read(run->directory.path, &list, &unused) == 0 && list.count > 0) {

@@ -1,4 +1,4 @@
-/* Building a trainer, and changing it between steps. */
+/* Building a trainer. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -68,12 +68,13 @@ static const struct tensor *wanted_columns(void *context, const struct linear *l
     return method->ops->columns != NULL ? method->ops->columns(method, linear, known) : NULL;
 }
 
-static void method_settings_take(struct method *method, const struct recipe *recipe)
+void trainer_take_settings(struct trainer *trainer)
 {
+    const struct recipe *recipe = &trainer->recipe;
     static const enum dtype state_dtypes[] = {
         [STATE_FP32] = DTYPE_F32, [STATE_BF16] = DTYPE_BF16, [STATE_INT8] = DTYPE_U8
     };
-    method->settings = (struct method_settings){
+    trainer->method.settings = (struct method_settings){
         .rank = recipe->method_rank,
         .interval = recipe->method_interval,
         .selection = (enum select_rule)recipe->method_selection,
@@ -121,8 +122,7 @@ static int give_head(struct trainer *trainer, struct error *err)
     return 0;
 }
 
-/* Gradients and states of everything that trains. */
-static int attach(struct trainer *trainer, struct error *err)
+int trainer_attach(struct trainer *trainer, struct error *err)
 {
     struct method *method = &trainer->method;
     const struct targets targets = { .trained = method->settings.targets,
@@ -182,7 +182,7 @@ static int find_parts(struct trainer *trainer, struct error *err)
                                             .head = head_bounds,
                                             .columns = wanted_columns,
                                             .context = method };
-    method_settings_take(method, &trainer->recipe);
+    trainer_take_settings(trainer);
     if (recipe->method_inputs == METHOD_INPUTS_COLUMNS && method->ops->inputs != NULL) {
         trainer->sampler = (struct input_sampler){ .ops = method->ops->inputs, .context = method };
     }
@@ -219,8 +219,7 @@ static struct tensor answer_range(const struct trainer *trainer, int64_t first, 
     return view;
 }
 
-/* A device that takes inputs ahead has room for those of the next micro-batch. */
-static void place_step(struct trainer *trainer)
+void trainer_place_step(struct trainer *trainer)
 {
     const struct recipe *recipe = &trainer->recipe;
     bool ahead = trainer->be->facts.asynchronous && recipe->batch_accumulate > 1;
@@ -302,12 +301,12 @@ static int build(struct trainer *trainer, const struct trainer_options *options,
     size_t tokens = (size_t)(recipe->batch_micro * recipe->data_sequence_length);
     size_t row = (tokens * sizeof(int32_t) + MEMORY_ALIGNMENT - 1) / MEMORY_ALIGNMENT;
     trainer->packed = xcalloc(4 * row + 1, MEMORY_ALIGNMENT);
-    place_step(trainer);
+    trainer_place_step(trainer);
     if (find_parts(trainer, err) != 0) {
         return -1;
     }
     if (!trainer->inference &&
-        (attach(trainer, err) != 0 || prepare_offload(trainer, options->store, err) != 0)) {
+        (trainer_attach(trainer, err) != 0 || prepare_offload(trainer, options->store, err) != 0)) {
         return -1;
     }
     if (recipe->model_init == MODEL_RANDOM) {
@@ -487,92 +486,5 @@ int trainer_selection(const struct trainer *trainer, int64_t index, struct selec
         return -1;
     }
     trainer->method.ops->selection(&trainer->method, index, report);
-    return 0;
-}
-
-/* ---- live settings ------------------------------------------------------------------------------
- */
-
-static bool capacity_changed(const struct trainer *trainer, const size_t *capacity)
-{
-    for (int c = 0; c < MEMORY_CATEGORY_COUNT; c++) {
-        if (capacity != NULL &&
-            capacity[c] != memory_capacity(trainer->memory, (enum memory_category)c)) {
-            return true;
-        }
-    }
-    return false;
-}
-
-/* Saves gradients' and states' regions to the host, takes them anew and puts the states back: a
- * change of rank is a restore under another rank. Weights stay where they are; adapters, which lie
- * behind them in their region, come back with the states. Between two steps the region of
- * activations holds nothing but inputs and tables; spans that are moved away have a size and places
- * that stay. */
-static int lay_out(struct trainer *trainer, const size_t *capacity, struct error *err)
-{
-    static const enum memory_category moved[] = { MEMORY_GRADIENTS, MEMORY_OPTIMIZER,
-                                                  MEMORY_WORKSPACE, MEMORY_ACTIVATIONS };
-    size_t count = sizeof moved / sizeof moved[0] - (trainer->offloads ? 1 : 0);
-    struct state_snapshot *snapshot = trainer_snapshot(trainer, err);
-    if (snapshot == NULL) {
-        return -1;
-    }
-    trainer->layout++;
-    trainer->method.ops->detach(&trainer->method);
-    dense_detach(&trainer->dense);
-    for (size_t i = 0; i < count; i++) {
-        size_t bytes = capacity == NULL ? 0 : capacity[moved[i]];
-        if (memory_resize(trainer->memory, moved[i], bytes, err) != 0) {
-            trainer_snapshot_free(snapshot);
-            return -1;
-        }
-    }
-    memory_release(trainer->memory, MEMORY_WEIGHTS, trainer->after_weights);
-    if (!trainer->offloads) {
-        model_place_table(&trainer->model, trainer->be, trainer->memory);
-        place_step(trainer);
-    }
-    struct state_source source = trainer_snapshot_source(snapshot);
-    int rc = attach(trainer, err);
-    if (rc == 0) {
-        rc = dense_restore(&trainer->dense, &source, err);
-    }
-    if (rc == 0) {
-        rc = trainer->method.ops->restore(&trainer->method, &source, err);
-    }
-    trainer_snapshot_free(snapshot);
-    if (rc == 0 && backend_sync(trainer->be) != 0) {
-        rc = trainer_device_error(trainer, err);
-    }
-    return rc;
-}
-
-int trainer_apply(struct trainer *trainer, const struct recipe *recipe, const size_t *capacity,
-                  struct error *err)
-{
-    bool rank_changed = recipe->method_rank != trainer->recipe.method_rank;
-    if (rank_changed && trainer->method.ops->adapters) {
-        fail(err, ERROR_USAGE,
-             "method.rank: the rank of adapters cannot change while they train: it is their shape");
-        return hint(err, "start a new run from this one's exported model with another rank");
-    }
-    size_t room = memory_capacity(trainer->memory, MEMORY_ACTIVATIONS);
-    if (trainer->offloads && rank_changed && capacity != NULL &&
-        capacity[MEMORY_ACTIVATIONS] > room) {
-        fail(err, ERROR_USAGE,
-             "method.rank: with method.inputs=columns a higher rank takes more memory for "
-             "activations (%zu bytes, there are %zu), whose places are fixed while "
-             "activation.offload=%s moves them",
-             capacity[MEMORY_ACTIVATIONS], room, trainer->recipe.activation_offload);
-        return hint(err, "stop the run and go on with `windrow fork RUN method.rank=%lld`",
-                    (long long)recipe->method_rank);
-    }
-    recipe_copy(&trainer->recipe, recipe);
-    method_settings_take(&trainer->method, &trainer->recipe);
-    trainer->dense.weight_decay = recipe->optimizer_weight_decay;
-    if (rank_changed || capacity_changed(trainer, capacity)) {
-        return lay_out(trainer, capacity, err);
-    }
     return 0;
 }

@@ -123,11 +123,23 @@ void trainer_adapter(const struct trainer *trainer, int64_t index, struct adapte
  */
 
 /* Takes over the live keys of `recipe` between two steps. `capacity` comes from a plan of that
- * recipe. If method.rank or any capacity changed, all but the weights are laid out anew;
- * after a change of rank the moments of the old selection wait on the host for the refresh that the
- * next step makes. What fails with ERROR_USAGE has changed nothing. */
+ * recipe. If method.rank or any capacity changed, all but the weights are laid out anew; after a
+ * change of rank the moments of the old selection wait on the host for the refresh that the next
+ * step makes.
+ *
+ * A change is tried first, and before the next step either kept or taken back; then everything is
+ * as it was, bit for bit. A change that cannot be made is an error and takes itself back. Only
+ * where the memory given up for it is not to be had again, the trainer is lost. */
+struct trainer_before; /* how things were */
+struct trainer_before *trainer_try(struct trainer *trainer, const struct recipe *recipe,
+                                   const size_t *capacity, struct error *err);
+void trainer_keep(struct trainer_before *before);
+int trainer_take_back(struct trainer *trainer, struct trainer_before *before, struct error *err);
+/* Both at once: tries, and keeps what can be made. */
 int trainer_apply(struct trainer *trainer, const struct recipe *recipe, const size_t *capacity,
                   struct error *err);
+/* Whether a change took the trainer's memory: nothing but trainer_close may follow. */
+bool trainer_lost(const struct trainer *trainer);
 
 /* ---- state
  * --------------------------------------------------------------------------------------- */

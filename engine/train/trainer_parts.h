@@ -1,4 +1,5 @@
-/* What a trainer holds: shared by trainer.c (building, changing), step.c (training), look.c
+/* What a trainer holds: shared by trainer.c (building), trainer_change.c (live
+ * settings), step.c (training), look.c
  * (evaluation, generation) and trainer_state.c (saving, restoring). */
 #ifndef WINDROW_ENGINE_TRAIN_TRAINER_PARTS_H
 #define WINDROW_ENGINE_TRAIN_TRAINER_PARTS_H
@@ -41,6 +42,7 @@ struct trainer {
     void (*on_phase)(void *context, enum trainer_phase phase);
     void *context;
     bool inference;
+    bool lost; /* see trainer_lost */
     enum trainer_phase phase;
 
     /* Inputs of the micro-batch that runs, and of the next one if the device takes inputs ahead. */
@@ -66,6 +68,14 @@ struct trainer {
 };
 
 void trainer_enter(struct trainer *trainer, enum trainer_phase phase);
+
+/* The method's settings, from the trainer's recipe. */
+void trainer_take_settings(struct trainer *trainer);
+/* Places gradients and states of everything that trains. */
+int trainer_attach(struct trainer *trainer, struct error *err);
+/* Places inputs and answer of a step; a device that takes inputs ahead has room for those of the
+ * next micro-batch. */
+void trainer_place_step(struct trainer *trainer);
 
 /* A pass over the trainer's model and memory, with inputs 0 or 1. */
 struct pass trainer_pass(struct trainer *trainer, int inputs, bool training);
