@@ -1,4 +1,4 @@
-/* What all engines share: counting, naming, latching. */
+/* What all engines share: collecting what is asked for, counting, naming, latching. */
 #include "engine/comm/comm.h"
 
 #include <stdarg.h>
@@ -7,25 +7,58 @@
 #include <string.h>
 
 #include "engine/base/xalloc.h"
+#include "engine/comm/engine.h"
+
+struct comm *comm_make(const struct comm_ops *ops, int rank, int ranks)
+{
+    struct comm *comm = xcalloc(1, sizeof *comm);
+    size_t bounds = (size_t)ranks + 1;
+    comm->ops = ops;
+    comm->rank = rank;
+    comm->ranks = ranks;
+    comm->bucket = xcalloc(1, sizeof *comm->bucket);
+    comm->bucket->bounds = xcalloc(bounds * COMM_BUCKET_ASKS, sizeof *comm->bucket->bounds);
+    for (size_t i = 0; i < COMM_BUCKET_ASKS; i++) {
+        comm->bucket->ask[i].bound = comm->bucket->bounds + i * bounds;
+    }
+    return comm;
+}
 
 void comm_close(struct comm *comm)
 {
     if (comm != NULL) {
         comm->ops->close(comm);
+        free(comm->bucket->bounds);
+        free(comm->bucket);
         free(comm);
+    }
+}
+
+static void latch(struct comm *comm, const char *format, va_list args)
+{
+    if (!comm->failed) {
+        vsnprintf(comm->error, sizeof comm->error, format, args);
+        comm->failed = true;
     }
 }
 
 void comm_fail(struct comm *comm, const char *format, ...)
 {
-    if (comm->failed) {
-        return;
-    }
     va_list args;
     va_start(args, format);
-    vsnprintf(comm->error, sizeof comm->error, format, args);
+    latch(comm, format, args);
     va_end(args);
-    comm->failed = true;
+}
+
+void comm_abort(struct comm *comm, const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    latch(comm, format, args);
+    va_end(args);
+    if (comm->ops->abort != NULL) {
+        comm->ops->abort(comm);
+    }
 }
 
 int comm_check(const struct comm *comm, struct error *err)
@@ -49,43 +82,57 @@ void comm_leave_device(struct comm *comm)
     }
 }
 
-void comm_wait(struct comm *comm, struct backend *be)
-{
-    if (comm->ops->wait != NULL && !comm->failed) {
-        comm->ops->wait(comm, be);
-    }
-}
+/* ---- counting ------------------------------------------------------------------------------- */
 
-/* Whether there is anything to do; notes what. */
-static bool begins(struct comm *comm, const char *verb, const char *what, double payload_bytes,
-                   int passes)
+static void announce(struct comm *comm, const char *what)
 {
-    if (comm->ranks == 1 || comm->failed) {
-        return false;
-    }
-    snprintf(comm->last, sizeof comm->last, "%s of %.90s", verb, what ? what : "a tensor");
+    snprintf(comm->last, sizeof comm->last, "%s", what);
     if (comm->begun != NULL) {
         comm->begun(comm->begun_context, comm->last);
     }
+}
+
+/* What goes around all ranks `passes` times; hops are counted by the caller. */
+static void count_bytes(struct comm *comm, double bytes, int passes)
+{
     comm->counts.calls++;
-    comm->counts.payload_bytes += payload_bytes;
-    comm->counts.wire_bytes += passes * payload_bytes * (comm->ranks - 1) / comm->ranks;
-    comm->counts.hops += (int64_t)passes * (comm->ranks - 1);
-    return true;
+    comm->counts.wire_bytes += passes * bytes * (comm->ranks - 1) / comm->ranks;
 }
 
-void comm_all_reduce(struct comm *comm, struct backend *be, struct tensor *tensor)
+static void count_ask(struct comm *comm, const struct comm_ask *ask)
 {
-    comm_ask_all_reduce(comm, be, tensor);
-    comm_wait(comm, be);
-}
-
-void comm_ask_all_reduce(struct comm *comm, struct backend *be, struct tensor *tensor)
-{
-    if (begins(comm, "all-reduce", tensor->name, (double)tensor_bytes(tensor), 2)) {
-        comm->ops->all_reduce(comm, be, tensor);
+    double bytes = (double)ask->bytes;
+    count_bytes(comm, bytes, ask->kind == COMM_ALL_REDUCE ? 2 : 1);
+    if (ask->kind == COMM_ALL_GATHER) {
+        comm->counts.gathered_bytes += bytes;
+    } else {
+        comm->counts.payload_bytes += bytes;
     }
 }
+
+/* Sends what has been asked for: once around for all that is to be summed, and once for all that
+ * every rank gets. */
+static void send_bucket(struct comm *comm)
+{
+    struct comm_bucket *bucket = comm->bucket;
+    bool sums = false;
+    bool spreads = false;
+    if (bucket->count == 0 || comm->failed) {
+        bucket->count = 0;
+        return;
+    }
+    for (int i = 0; i < bucket->count; i++) {
+        count_ask(comm, &bucket->ask[i]);
+        sums = sums || bucket->ask[i].kind != COMM_ALL_GATHER;
+        spreads = spreads || bucket->ask[i].kind != COMM_REDUCE_SCATTER;
+    }
+    comm->counts.hops += (int64_t)(sums + spreads) * (comm->ranks - 1);
+    announce(comm, bucket->what);
+    comm->ops->send(comm, bucket);
+    bucket->count = 0;
+}
+
+/* ---- tensors -------------------------------------------------------------------------------- */
 
 struct comm_share comm_share_of(const struct comm *comm, int rank, int64_t rows)
 {
@@ -99,18 +146,116 @@ int64_t comm_share_rows(const struct comm *comm, int64_t rows)
     return (rows + comm->ranks - 1) / comm->ranks;
 }
 
+/* Whether these bounds can be of so many rows; equal shares where there are none. */
+static bool take_bounds(const struct comm *comm, const int64_t *bound, int64_t rows, int64_t *out)
+{
+    for (int p = 0; p <= comm->ranks; p++) {
+        out[p] = bound != NULL ? bound[p] : comm_share_of(comm, p, rows).first;
+        if (out[p] < (p > 0 ? out[p - 1] : 0)) {
+            return false;
+        }
+    }
+    return out[0] == 0 && out[comm->ranks] == rows;
+}
+
+static void name_bucket(struct comm_bucket *bucket, enum comm_kind kind, const char *name)
+{
+    static const char *const verbs[] = { [COMM_ALL_REDUCE] = "all-reduce",
+                                         [COMM_REDUCE_SCATTER] = "reduce-scatter",
+                                         [COMM_ALL_GATHER] = "all-gather" };
+    snprintf(bucket->what, sizeof bucket->what, "%s of %.90s", verbs[kind],
+             name ? name : "a tensor");
+}
+
+static void ask(struct comm *comm, struct backend *be, enum comm_kind kind, struct tensor *tensor,
+                const int64_t *bound)
+{
+    struct comm_bucket *bucket = comm->bucket;
+    if (comm->ranks == 1 || comm->failed) {
+        return;
+    }
+    size_t width = dtype_size(tensor->dtype);
+    bool elements = kind == COMM_ALL_REDUCE;
+    struct comm_ask *ask = &bucket->ask[bucket->count];
+    ask->kind = kind;
+    ask->dtype = tensor->dtype;
+    ask->data = tensor->data;
+    ask->bytes = tensor_bytes(tensor);
+    ask->unit_bytes = elements ? width : (size_t)tensor_columns(tensor) * width;
+    name_bucket(bucket, kind, tensor->name);
+    if (!take_bounds(comm, bound, elements ? tensor_count(tensor) : tensor_rows(tensor),
+                     ask->bound)) {
+        comm_fail(comm, "rank %d: the %s was asked for with bounds that are not those of %lld rows",
+                  comm->rank, bucket->what, (long long)tensor_rows(tensor));
+        return;
+    }
+    bucket->be = be;
+    bucket->count++;
+    send_bucket(comm);
+}
+
+void comm_ask_all_reduce(struct comm *comm, struct backend *be, struct tensor *tensor)
+{
+    ask(comm, be, COMM_ALL_REDUCE, tensor, NULL);
+}
+
+void comm_ask_reduce_scatter(struct comm *comm, struct backend *be, struct tensor *tensor,
+                             const int64_t *bound)
+{
+    ask(comm, be, COMM_REDUCE_SCATTER, tensor, bound);
+}
+
+void comm_ask_all_gather(struct comm *comm, struct backend *be, struct tensor *tensor,
+                         const int64_t *bound)
+{
+    ask(comm, be, COMM_ALL_GATHER, tensor, bound);
+}
+
+void comm_wait(struct comm *comm, struct backend *be)
+{
+    send_bucket(comm);
+    if (comm->ops->wait != NULL && !comm->failed && comm->ranks > 1) {
+        comm->ops->wait(comm, be);
+    }
+}
+
+void comm_all_reduce(struct comm *comm, struct backend *be, struct tensor *tensor)
+{
+    comm_ask_all_reduce(comm, be, tensor);
+    comm_wait(comm, be);
+}
+
 void comm_all_gather(struct comm *comm, struct backend *be, struct tensor *tensor)
 {
-    if (begins(comm, "all-gather", tensor->name, (double)tensor_bytes(tensor), 1)) {
-        comm->ops->all_gather(comm, be, tensor);
-        comm_wait(comm, be);
+    comm_ask_all_gather(comm, be, tensor, NULL);
+    comm_wait(comm, be);
+}
+
+/* ---- host memory ---------------------------------------------------------------------------- */
+
+/* Whether there is anything to do; notes what. */
+static bool begins(struct comm *comm, const char *verb, const char *what, double bytes)
+{
+    char name[sizeof comm->last];
+    if (comm->ranks == 1 || comm->failed) {
+        return false;
     }
+    send_bucket(comm);
+    if (comm->failed) {
+        return false;
+    }
+    snprintf(name, sizeof name, "%s of %.90s", verb, what ? what : "bytes");
+    announce(comm, name);
+    count_bytes(comm, bytes, 1);
+    comm->counts.payload_bytes += bytes;
+    comm->counts.hops += comm->ranks - 1;
+    return true;
 }
 
 void comm_broadcast_bytes(struct comm *comm, const char *what, void *data, size_t bytes)
 {
-    if (begins(comm, "broadcast", what, (double)bytes, 1)) {
-        comm->ops->broadcast_bytes(comm, data, bytes);
+    if (begins(comm, "broadcast", what, (double)bytes)) {
+        comm->ops->broadcast_bytes(comm, data, bytes, 0);
     }
 }
 
@@ -119,8 +264,18 @@ void comm_all_gather_bytes(struct comm *comm, const char *what, const void *mine
 {
     memset(all, 0, bytes * (size_t)comm->ranks);
     memcpy((char *)all + bytes * (size_t)comm->rank, mine, bytes);
-    if (begins(comm, "all-gather", what, (double)bytes * comm->ranks, 1)) {
+    if (begins(comm, "all-gather", what, (double)bytes * comm->ranks)) {
         comm->ops->all_gather_bytes(comm, mine, all, bytes);
+    }
+}
+
+void comm_fetch_bytes(struct comm *comm, const char *what, int owner, void *data, size_t bytes)
+{
+    if (comm->imaginary && comm->rank == 0 && owner != 0) {
+        memset(data, 0, bytes);
+    }
+    if (owner != 0 && begins(comm, "fetch", what, (double)bytes)) {
+        comm->ops->broadcast_bytes(comm, data, bytes, owner);
     }
 }
 
@@ -135,4 +290,11 @@ int64_t comm_sum_count(struct comm *comm, int64_t count)
     free(all);
     /* Ranks that nobody plays have as much as this one. */
     return comm->imaginary ? count * comm->ranks : sum;
+}
+
+void comm_barrier(struct comm *comm, const char *what)
+{
+    char *all = xcalloc((size_t)comm->ranks, 1);
+    comm_all_gather_bytes(comm, what, "", all, 1);
+    free(all);
 }

@@ -8,7 +8,7 @@
  * the device). All ranks ask for the same collectives in the same order.
  *
  * Sums are made in the order of the ranks, in fp32, and rounded once to the tensor's dtype; every
- * rank ends with the same bits. (Of "nccl" only the latter holds.)
+ * rank that gets a number gets the same bits. (Of "nccl" only the latter holds.)
  *
  * Errors are latched as on backends: the first one is written to `error` with the collective named,
  * later collectives do nothing, and comm_check reports it.
@@ -20,30 +20,24 @@
 #include "kernels/backend.h"
 
 struct comm;
+struct comm_ops; /* engine/comm/engine.h */
+struct comm_bucket;
 struct transport;
 
-/* What has been asked for since the start. `payload_bytes`: of the tensors; `wire_bytes`: what each
- * rank sends at least, 2 (P - 1) / P of an all-reduce and (P - 1) / P of an all-gather, as a ring
- * does; `hops`: how often it sends for that, one after another: 2 (P - 1) and P - 1. */
+/* What has been sent since the start.
+ *
+ * `payload_bytes`: of the tensors that were summed, whether every rank got the sum or each its rows
+ * of it, and of host memory that was spread or gathered. `gathered_bytes`: of the tensors that
+ * all-gathers made whole again, which are no payload: a reduce-scatter and the all-gather of the
+ * same matrix together are one exchange of it, as an all-reduce is. `wire_bytes`: what each rank
+ * sends at least, 2 (P - 1) / P of an all-reduce and (P - 1) / P of the others, as a ring does;
+ * `hops`: how often it sends for that, one after another: 2 (P - 1) and P - 1. */
 struct comm_counts {
     int64_t calls;
     double payload_bytes;
+    double gathered_bytes;
     double wire_bytes;
     int64_t hops;
-};
-
-struct comm_ops {
-    const char *name;
-    void (*all_reduce)(struct comm *comm, struct backend *be, struct tensor *tensor);
-    void (*all_gather)(struct comm *comm, struct backend *be, struct tensor *tensor);
-    /* May be NULL: nothing is under way when the others return. */
-    void (*wait)(struct comm *comm, struct backend *be);
-    void (*broadcast_bytes)(struct comm *comm, void *data, size_t bytes);
-    void (*all_gather_bytes)(struct comm *comm, const void *mine, void *all, size_t bytes);
-    /* May be NULL. */
-    void (*on_wait)(struct comm *comm, bool (*waiting)(void *context), void *context);
-    void (*leave)(struct comm *comm); /* may be NULL */
-    void (*close)(struct comm *comm);
 };
 
 struct comm {
@@ -61,6 +55,7 @@ struct comm {
     char error[512];
     bool (*waiting)(void *context); /* see comm_on_wait */
     void *context;
+    struct comm_bucket *bucket; /* what has been asked for and is not sent yet */
     void *state;
 };
 
@@ -73,12 +68,35 @@ struct comm *comm_open_host(struct transport *transport);
 /* NULL: nothing. */
 void comm_close(struct comm *comm);
 
+/* ---- tensors ---------------------------------------------------------------------------------
+ *
+ * comm_ask_* only asks: nothing of it needs to have happened before comm_wait, which waits for all
+ * ranks in a way that can be given up. Operations asked of the device later come after it, but
+ * before the host waits for the device there has to be a comm_wait. From the asking to the wait the
+ * tensor is the collective's: nobody else may read it, write it, free it or ask for it again.
+ */
+
 /* Sums a tensor (fp32 or bf16) over all ranks, in place. */
-void comm_all_reduce(struct comm *comm, struct backend *be, struct tensor *tensor);
-/* Only asks for it: operations asked later come after it, but before the host waits for the device
- * there has to be a comm_wait, which waits for all ranks in a way that can be given up. */
 void comm_ask_all_reduce(struct comm *comm, struct backend *be, struct tensor *tensor);
+
+/* Rows of a tensor are those of tensor_rows: a vector is one row, and belongs to one rank whole.
+ * Rank p has rows [bound[p], bound[p + 1]): ranks + 1 numbers from 0 to the number of rows, none
+ * smaller than the one before it, the same on all ranks; they are copied. NULL: the shares of
+ * comm_share_of. */
+
+/* Sums a tensor (fp32 or bf16) over all ranks; each gets its own rows of the sum, in place. What is
+ * in the rows of others is undefined after that. */
+void comm_ask_reduce_scatter(struct comm *comm, struct backend *be, struct tensor *tensor,
+                             const int64_t *bound);
+/* Gives every rank all rows of a tensor (of any dtype), of which each holds its own. */
+void comm_ask_all_gather(struct comm *comm, struct backend *be, struct tensor *tensor,
+                         const int64_t *bound);
+
 void comm_wait(struct comm *comm, struct backend *be);
+
+/* Ask and wait, with shares of comm_share_of. */
+void comm_all_reduce(struct comm *comm, struct backend *be, struct tensor *tensor);
+void comm_all_gather(struct comm *comm, struct backend *be, struct tensor *tensor);
 
 /* Rows [first, first + count) of `rows` that belong to a rank: shares are equal, but for the last
  * ones, which may be shorter or empty. */
@@ -89,15 +107,24 @@ struct comm_share {
 struct comm_share comm_share_of(const struct comm *comm, int rank, int64_t rows);
 /* Rows of the largest share: what a rank makes room for. */
 int64_t comm_share_rows(const struct comm *comm, int64_t rows);
-/* Gives every rank all rows of a matrix, of which each holds its own share. */
-void comm_all_gather(struct comm *comm, struct backend *be, struct tensor *tensor);
 
-/* On host memory: from rank 0 to all; and of each rank `bytes` at `mine`, put together in the order
- * of ranks at `all`. `what` names it in messages. */
+/* ---- host memory ----------------------------------------------------------------------------
+ *
+ * Done when they return. `what` names them in messages.
+ */
+
+/* From rank 0 to all. */
 void comm_broadcast_bytes(struct comm *comm, const char *what, void *data, size_t bytes);
+/* `bytes` of each rank at `mine`, put together in the order of ranks at `all`. */
 void comm_all_gather_bytes(struct comm *comm, const char *what, const void *mine, void *all,
                            size_t bytes);
+/* From rank `owner` to rank 0. All ranks ask; on the others `data` may be NULL. */
+void comm_fetch_bytes(struct comm *comm, const char *what, int owner, void *data, size_t bytes);
 int64_t comm_sum_count(struct comm *comm, int64_t count);
+/* Until all ranks are here. */
+void comm_barrier(struct comm *comm, const char *what);
+
+/* ---- waiting and ending --------------------------------------------------------------------- */
 
 /* While this rank waits for others, `waiting` is called again and again; once it returns false, the
  * collective is given up. */
@@ -109,6 +136,9 @@ void comm_leave_device(struct comm *comm);
 
 /* Latches an error (printf style), if none is latched yet. */
 void comm_fail(struct comm *comm, const char *format, ...) __attribute__((format(printf, 2, 3)));
+/* The same, and ends the connection to the others at once, not only with comm_close: what they wait
+ * for with this rank does not come about, which they notice as of a rank that died. */
+void comm_abort(struct comm *comm, const char *format, ...) __attribute__((format(printf, 2, 3)));
 /* 0, or -1 with what is latched. */
 int comm_check(const struct comm *comm, struct error *err);
 

@@ -16,6 +16,7 @@
 
 #include "engine/base/clock.h"
 #include "engine/base/xalloc.h"
+#include "engine/comm/engine.h"
 #include "engine/comm/nccl_library.h"
 #include "kernels/transfer.h"
 
@@ -146,43 +147,71 @@ static bool begin(struct comm *comm, struct backend *be, void **stream)
     return nccl_of(comm)->comm != NULL && backend_lane_begin(be, stream);
 }
 
-static void nccl_all_reduce(struct comm *comm, struct backend *be, struct tensor *tensor)
+/* One call for every rank's share: shares that are equal have calls of their own, others go one by
+ * one. */
+static int send_shares(struct comm *comm, const struct comm_ask *ask, int type, void *stream)
 {
     struct nccl *nccl = nccl_of(comm);
-    int type = tensor->dtype == DTYPE_BF16 ? NCCL_BFLOAT16 : NCCL_FLOAT32;
-    void *stream = NULL;
-    if (!begin(comm, be, &stream)) {
-        return;
+    const struct nccl_library *call = &nccl->call;
+    size_t part = comm_part_bytes(ask, 0);
+    size_t width = dtype_size(ask->dtype);
+    char *mine = ask->data + comm_part_first(ask, comm->rank);
+    bool sums = ask->kind == COMM_REDUCE_SCATTER;
+    bool equal = true;
+    for (int p = 1; p < comm->ranks; p++) {
+        equal = equal && comm_part_bytes(ask, p) == part;
     }
-    int result = nccl->call.all_reduce(tensor->data, tensor->data,
-                                       tensor_bytes(tensor) / dtype_size(tensor->dtype), type,
-                                       NCCL_SUM, nccl->comm, stream);
-    if (await(comm, result, false)) {
-        backend_lane_end(be);
+    if (equal && sums) {
+        return call->reduce_scatter(ask->data, mine, part / width, type, NCCL_SUM, nccl->comm,
+                                    stream);
     }
+    if (equal) {
+        return call->all_gather(mine, ask->data, part, NCCL_BYTE, nccl->comm, stream);
+    }
+    int result = NCCL_SUCCESS;
+    for (int p = 0; p < comm->ranks && (result == NCCL_SUCCESS || result == NCCL_IN_PROGRESS);
+         p++) {
+        char *data = ask->data + comm_part_first(ask, p);
+        size_t bytes = comm_part_bytes(ask, p);
+        if (bytes > 0 && sums) {
+            result = call->reduce(data, data, bytes / width, type, NCCL_SUM, p, nccl->comm, stream);
+        } else if (bytes > 0) {
+            result = call->broadcast(data, data, bytes, NCCL_BYTE, p, nccl->comm, stream);
+        }
+    }
+    return result;
 }
 
-static void nccl_all_gather(struct comm *comm, struct backend *be, struct tensor *tensor)
+static int send_one(struct comm *comm, const struct comm_ask *ask, void *stream)
 {
     struct nccl *nccl = nccl_of(comm);
-    size_t row = (size_t)tensor_columns(tensor) * dtype_size(tensor->dtype);
+    int type = ask->dtype == DTYPE_BF16 ? NCCL_BFLOAT16 : NCCL_FLOAT32;
+    if (ask->bytes == 0) {
+        return NCCL_SUCCESS;
+    }
+    if (ask->kind == COMM_ALL_REDUCE) {
+        return nccl->call.all_reduce(ask->data, ask->data, ask->bytes / dtype_size(ask->dtype),
+                                     type, NCCL_SUM, nccl->comm, stream);
+    }
+    return send_shares(comm, ask, type, stream);
+}
+
+/* A group, which NCCL makes one launch of. */
+static void nccl_send(struct comm *comm, const struct comm_bucket *bucket)
+{
+    struct nccl *nccl = nccl_of(comm);
     void *stream = NULL;
-    if (!begin(comm, be, &stream)) {
+    if (!begin(comm, bucket->be, &stream)) {
         return;
     }
     int result = nccl->call.group_start();
-    for (int p = 0; p < comm->ranks && result == NCCL_SUCCESS; p++) {
-        struct comm_share share = comm_share_of(comm, p, tensor_rows(tensor));
-        char *data = (char *)tensor->data + (size_t)share.first * row;
-        if (share.count > 0) {
-            int asked = nccl->call.broadcast(data, data, (size_t)share.count * row, NCCL_BYTE, p,
-                                             nccl->comm, stream);
-            result = asked != NCCL_IN_PROGRESS ? asked : result;
-        }
+    for (int i = 0; i < bucket->count && result == NCCL_SUCCESS; i++) {
+        int asked = send_one(comm, &bucket->ask[i], stream);
+        result = asked != NCCL_IN_PROGRESS ? asked : result;
     }
     int ended = nccl->call.group_end();
     if (await(comm, result != NCCL_SUCCESS ? result : ended, false)) {
-        backend_lane_end(be);
+        backend_lane_end(bucket->be);
     }
 }
 
@@ -202,10 +231,10 @@ static void host_end(struct comm *comm, const struct comm *host)
     }
 }
 
-static void nccl_broadcast_bytes(struct comm *comm, void *data, size_t bytes)
+static void nccl_broadcast_bytes(struct comm *comm, void *data, size_t bytes, int root)
 {
     struct comm *host = host_begin(comm);
-    host->ops->broadcast_bytes(host, data, bytes);
+    host->ops->broadcast_bytes(host, data, bytes, root);
     host_end(comm, host);
 }
 
@@ -248,6 +277,14 @@ static void nccl_leave(struct comm *comm)
     }
 }
 
+static void nccl_abort(struct comm *comm)
+{
+    struct nccl *nccl = nccl_of(comm);
+    drop(comm);
+    nccl->host.failed = true;
+    nccl->host.ops->abort(&nccl->host);
+}
+
 static void nccl_close(struct comm *comm)
 {
     struct nccl *nccl = nccl_of(comm);
@@ -259,13 +296,13 @@ static void nccl_close(struct comm *comm)
 
 static const struct comm_ops nccl_ops = {
     .name = "nccl",
-    .all_reduce = nccl_all_reduce,
-    .all_gather = nccl_all_gather,
+    .send = nccl_send,
     .wait = nccl_wait,
     .broadcast_bytes = nccl_broadcast_bytes,
     .all_gather_bytes = nccl_all_gather_bytes,
     .on_wait = nccl_on_wait,
     .leave = nccl_leave,
+    .abort = nccl_abort,
     .close = nccl_close,
 };
 

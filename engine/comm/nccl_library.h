@@ -38,6 +38,12 @@ struct nccl_library {
     int (*state)(void *comm, int *result);
     int (*all_reduce)(const void *from, void *to, size_t count, int type, int op, void *comm,
                       void *stream);
+    int (*reduce)(const void *from, void *to, size_t count, int type, int op, int root, void *comm,
+                  void *stream);
+    int (*reduce_scatter)(const void *from, void *to, size_t each_count, int type, int op,
+                          void *comm, void *stream);
+    int (*all_gather)(const void *from, void *to, size_t each_count, int type, void *comm,
+                      void *stream);
     int (*broadcast)(const void *from, void *to, size_t count, int type, int root, void *comm,
                      void *stream);
     int (*group_start)(void);

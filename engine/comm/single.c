@@ -1,19 +1,18 @@
 /* Engines without anybody on the other side: one rank, and one of N for a plan. */
-#include "engine/base/xalloc.h"
-#include "engine/comm/comm.h"
+#include "engine/comm/engine.h"
 
-static void keep_tensor(struct comm *comm, struct backend *be, struct tensor *tensor)
+static void keep_tensors(struct comm *comm, const struct comm_bucket *bucket)
 {
     (void)comm;
-    (void)be;
-    (void)tensor;
+    (void)bucket;
 }
 
-static void keep_bytes(struct comm *comm, void *data, size_t bytes)
+static void keep_bytes(struct comm *comm, void *data, size_t bytes, int root)
 {
     (void)comm;
     (void)data;
     (void)bytes;
+    (void)root;
 }
 
 static void gather_own(struct comm *comm, const void *mine, void *all, size_t bytes)
@@ -31,8 +30,7 @@ static void close_nothing(struct comm *comm)
 
 static const struct comm_ops single_ops = {
     .name = "single",
-    .all_reduce = keep_tensor,
-    .all_gather = keep_tensor,
+    .send = keep_tensors,
     .broadcast_bytes = keep_bytes,
     .all_gather_bytes = gather_own,
     .close = close_nothing,
@@ -40,8 +38,7 @@ static const struct comm_ops single_ops = {
 
 static const struct comm_ops imaginary_ops = {
     .name = "imaginary",
-    .all_reduce = keep_tensor,
-    .all_gather = keep_tensor,
+    .send = keep_tensors,
     .broadcast_bytes = keep_bytes,
     .all_gather_bytes = gather_own,
     .close = close_nothing,
@@ -49,18 +46,12 @@ static const struct comm_ops imaginary_ops = {
 
 struct comm *comm_open_single(void)
 {
-    struct comm *comm = xcalloc(1, sizeof *comm);
-    comm->ops = &single_ops;
-    comm->ranks = 1;
-    return comm;
+    return comm_make(&single_ops, 0, 1);
 }
 
 struct comm *comm_open_imaginary(int rank, int ranks)
 {
-    struct comm *comm = xcalloc(1, sizeof *comm);
-    comm->ops = &imaginary_ops;
-    comm->rank = rank;
-    comm->ranks = ranks;
+    struct comm *comm = comm_make(&imaginary_ops, rank, ranks);
     comm->imaginary = true;
     return comm;
 }

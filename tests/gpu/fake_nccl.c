@@ -23,13 +23,16 @@
 #include "kernels/dtype.h"
 
 enum { SYSTEM_ERROR = 2, INVALID_ARGUMENT = 4, INVALID_USAGE = 5, REMOTE_ERROR = 6 };
-enum { RANKS_MAX = 8, WORLDS_MAX = 256, ASKED_MAX = 64 };
+enum { RANKS_MAX = 8, WORLDS_MAX = 256, ASKED_MAX = 1024 };
 
 #define EXPORT __attribute__((visibility("default")))
 
+enum kind { ALL_REDUCE, REDUCE, REDUCE_SCATTER, ALL_GATHER, BROADCAST };
+
 struct asked {
-    bool sum; /* else a broadcast */
-    void *to;
+    enum kind kind;
+    const char *from;
+    char *to;
     size_t count;
     int type;
     int root;
@@ -69,6 +72,12 @@ EXPORT int ncclCommInitRankConfig(struct member **out, int ranks, struct nccl_id
 EXPORT int ncclCommGetAsyncError(struct member *member, int *result);
 EXPORT int ncclAllReduce(const void *from, void *to, size_t count, int type, int op,
                          struct member *member, void *stream);
+EXPORT int ncclReduce(const void *from, void *to, size_t count, int type, int op, int root,
+                      struct member *member, void *stream);
+EXPORT int ncclReduceScatter(const void *from, void *to, size_t count, int type, int op,
+                             struct member *member, void *stream);
+EXPORT int ncclAllGather(const void *from, void *to, size_t count, int type, struct member *member,
+                         void *stream);
 EXPORT int ncclBroadcast(const void *from, void *to, size_t count, int type, int root,
                          struct member *member, void *stream);
 EXPORT int ncclGroupStart(void);
@@ -135,39 +144,68 @@ int ncclCommGetAsyncError(struct member *member, int *result)
 
 /* ---- collectives ---------------------------------------------------------------------------- */
 
-static float element(const struct asked *asked, size_t i)
+static const struct asked *asked_by(const struct world *world, int rank, long number)
 {
-    return asked->type == NCCL_BFLOAT16 ? bf16_to_float(((const uint16_t *)asked->to)[i])
-                                        : ((const float *)asked->to)[i];
+    return &world->asked[rank][number % ASKED_MAX];
 }
 
+static size_t width_of(const struct asked *asked)
+{
+    return asked->type == NCCL_BFLOAT16 ? 2 : asked->type == NCCL_FLOAT32 ? 4 : 1;
+}
+
+static float element(const struct asked *asked, size_t i)
+{
+    const void *from = asked->from;
+    return asked->type == NCCL_BFLOAT16 ? bf16_to_float(((const uint16_t *)from)[i])
+                                        : ((const float *)from)[i];
+}
+
+static void put(const struct asked *asked, size_t i, float sum)
+{
+    void *to = asked->to;
+    if (asked->type == NCCL_BFLOAT16) {
+        ((uint16_t *)to)[i] = bf16_from_float(sum);
+    } else {
+        ((float *)to)[i] = sum;
+    }
+}
+
+/* Of a reduce-scatter rank p alone gets numbers [p * count, (p + 1) * count). Every sum is made
+ * before it is put: it may lie where it comes from. */
 static void add_all(struct world *world, long number)
 {
-    const struct asked *first = &world->asked[0][number % ASKED_MAX];
-    for (size_t i = 0; i < first->count; i++) {
+    const struct asked *first = asked_by(world, 0, number);
+    bool scatters = first->kind == REDUCE_SCATTER;
+    size_t total = first->count * (size_t)(scatters ? world->ranks : 1);
+    for (size_t i = 0; i < total; i++) {
         float sum = word("wrong") != NULL ? 1.0f : 0.0f;
         for (int p = 0; p < world->ranks; p++) {
-            sum += element(&world->asked[p][number % ASKED_MAX], i);
+            sum += element(asked_by(world, p, number), i);
         }
         for (int p = 0; p < world->ranks; p++) {
-            void *to = world->asked[p][number % ASKED_MAX].to;
-            if (first->type == NCCL_BFLOAT16) {
-                ((uint16_t *)to)[i] = bf16_from_float(sum);
-            } else {
-                ((float *)to)[i] = sum;
+            bool gets = scatters ? i / first->count == (size_t)p
+                                 : first->kind == ALL_REDUCE || first->root == p;
+            if (gets) {
+                put(asked_by(world, p, number), scatters ? i % first->count : i, sum);
             }
         }
     }
 }
 
+/* The parts of all ranks of an all-gather, that of the root of a broadcast. */
 static void hand_out(struct world *world, long number)
 {
-    const struct asked *root =
-        &world->asked[world->asked[0][number % ASKED_MAX].root][number % ASKED_MAX];
+    const struct asked *first = asked_by(world, 0, number);
+    bool gathers = first->kind == ALL_GATHER;
+    size_t bytes = first->count * width_of(first);
     for (int p = 0; p < world->ranks; p++) {
-        const struct asked *asked = &world->asked[p][number % ASKED_MAX];
-        if (asked != root) {
-            memcpy(asked->to, root->to, root->count);
+        for (int q = 0; q < world->ranks; q++) {
+            const char *from = asked_by(world, q, number)->from;
+            char *to = asked_by(world, p, number)->to + (gathers ? (size_t)q * bytes : 0);
+            if ((gathers || q == first->root) && to != from) {
+                memcpy(to, from, bytes);
+            }
         }
     }
 }
@@ -176,19 +214,19 @@ static void hand_out(struct world *world, long number)
 static void advance(struct world *world)
 {
     for (;;) {
-        const struct asked *first = &world->asked[0][world->done % ASKED_MAX];
+        const struct asked *first = asked_by(world, 0, world->done);
         for (int p = 0; p < world->ranks; p++) {
-            const struct asked *asked = &world->asked[p][world->done % ASKED_MAX];
+            const struct asked *asked = asked_by(world, p, world->done);
             if (world->posted[p] <= world->done) {
                 return;
             }
-            if (asked->sum != first->sum || asked->count != first->count ||
+            if (asked->kind != first->kind || asked->count != first->count ||
                 asked->type != first->type || asked->root != first->root) {
                 world->error = INVALID_USAGE;
                 return;
             }
         }
-        if (first->sum) {
+        if (first->kind <= REDUCE_SCATTER) {
             add_all(world, world->done);
         } else {
             hand_out(world, world->done);
@@ -197,11 +235,12 @@ static void advance(struct world *world)
     }
 }
 
-static int post(struct member *member, const struct asked *asked, const void *from, void *stream)
+/* Everything is asked for in place here. */
+static int post(struct member *member, const struct asked *asked, bool in_place, void *stream)
 {
     struct world *world = member->world;
     const char *error_at = word("error-at=");
-    if (from != asked->to || stream != NULL) {
+    if (!in_place || stream != NULL) {
         return INVALID_ARGUMENT;
     }
     pthread_mutex_lock(&mutex);
@@ -219,19 +258,47 @@ static int post(struct member *member, const struct asked *asked, const void *fr
     return NCCL_IN_PROGRESS;
 }
 
+static bool can_sum(int type, int op)
+{
+    return op == NCCL_SUM && (type == NCCL_FLOAT32 || type == NCCL_BFLOAT16);
+}
+
 int ncclAllReduce(const void *from, void *to, size_t count, int type, int op, struct member *member,
                   void *stream)
 {
-    struct asked asked = { .sum = true, .to = to, .count = count, .type = type, .root = op };
-    bool known = op == NCCL_SUM && (type == NCCL_FLOAT32 || type == NCCL_BFLOAT16);
-    return known ? post(member, &asked, from, stream) : INVALID_ARGUMENT;
+    struct asked asked = { ALL_REDUCE, from, to, count, type, 0 };
+    return can_sum(type, op) ? post(member, &asked, from == to, stream) : INVALID_ARGUMENT;
+}
+
+int ncclReduce(const void *from, void *to, size_t count, int type, int op, int root,
+               struct member *member, void *stream)
+{
+    struct asked asked = { REDUCE, from, to, count, type, root };
+    return can_sum(type, op) ? post(member, &asked, from == to, stream) : INVALID_ARGUMENT;
+}
+
+int ncclReduceScatter(const void *from, void *to, size_t count, int type, int op,
+                      struct member *member, void *stream)
+{
+    struct asked asked = { REDUCE_SCATTER, from, to, count, type, 0 };
+    size_t shift = (size_t)member->rank * count * width_of(&asked);
+    bool in_place = to == (const char *)from + shift;
+    return can_sum(type, op) ? post(member, &asked, in_place, stream) : INVALID_ARGUMENT;
+}
+
+int ncclAllGather(const void *from, void *to, size_t count, int type, struct member *member,
+                  void *stream)
+{
+    struct asked asked = { ALL_GATHER, from, to, count, type, 0 };
+    size_t shift = (size_t)member->rank * count * width_of(&asked);
+    return post(member, &asked, from == (char *)to + shift, stream);
 }
 
 int ncclBroadcast(const void *from, void *to, size_t count, int type, int root,
                   struct member *member, void *stream)
 {
-    struct asked asked = { .to = to, .count = count, .type = type, .root = root };
-    return type == NCCL_BYTE ? post(member, &asked, from, stream) : INVALID_ARGUMENT;
+    struct asked asked = { BROADCAST, from, to, count, type, root };
+    return type == NCCL_BYTE ? post(member, &asked, from == to, stream) : INVALID_ARGUMENT;
 }
 
 int ncclGroupStart(void)

@@ -14,6 +14,7 @@ struct meeting {
     const struct loopback_options *options;
     int here;
     int64_t round;
+    bool gone; /* a rank has left, and its part is not to be had any more */
     const void *part[LOOPBACK_RANKS_MAX];
 };
 
@@ -50,8 +51,11 @@ static int meet(struct seat *seat)
         until.tv_nsec %= 1000000000;
         pthread_cond_timedwait(&meeting->all_here, &meeting->mutex, &until);
         struct transport *transport = &seat->transport;
-        if (meeting->round == round && transport->waiting != NULL &&
-            !transport->waiting(transport->context)) {
+        if (meeting->round == round && meeting->gone) {
+            snprintf(transport->error, sizeof transport->error, "a rank has left");
+            result = -1;
+        } else if (meeting->round == round && transport->waiting != NULL &&
+                   !transport->waiting(transport->context)) {
             snprintf(transport->error, sizeof transport->error, "it was given up");
             result = -1;
         }
@@ -112,8 +116,11 @@ static int loop_broadcast(struct transport *transport, void *data, size_t bytes,
 
 static void loop_close(struct transport *transport, bool broken)
 {
-    (void)transport;
-    (void)broken;
+    struct meeting *meeting = seat_of(transport)->meeting;
+    pthread_mutex_lock(&meeting->mutex);
+    meeting->gone = meeting->gone || (broken && meeting->options->tells);
+    pthread_cond_broadcast(&meeting->all_here);
+    pthread_mutex_unlock(&meeting->mutex);
 }
 
 static const struct transport_ops loop_ops = {

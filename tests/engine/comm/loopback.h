@@ -8,11 +8,13 @@
 enum { LOOPBACK_RANKS_MAX = 8 };
 
 /* `silent_rank` does not come to collective number `silent_at` (from 0) nor to any later one, and
- * is told that it was given up; -1: all do. */
+ * is told that it was given up; -1: all do. `tells`: the others notice when a rank closes its
+ * transport as broken; else they wait until they give up. */
 struct loopback_options {
     int ranks;
     int silent_rank;
     int64_t silent_at;
+    bool tells;
 };
 
 /* Runs work(comm, context) on a thread for each rank and waits for all of them. */

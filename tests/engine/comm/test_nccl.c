@@ -14,6 +14,7 @@
 
 #include <cmocka.h>
 
+#include "engine/comm/engine.h"
 #include "engine/comm/nccl.h"
 #include "loopback.h"
 
@@ -33,6 +34,8 @@ struct task {
     enum dtype dtype;
     char *sum[LOOPBACK_RANKS_MAX];
     char *spread[LOOPBACK_RANKS_MAX];
+    char *rows[LOOPBACK_RANKS_MAX];   /* reduce-scatter and all-gather, equal shares */
+    char *uneven[LOOPBACK_RANKS_MAX]; /* and with bounds */
     bool used[LOOPBACK_RANKS_MAX];
     bool failed[LOOPBACK_RANKS_MAX];
     char why[LOOPBACK_RANKS_MAX][256];
@@ -69,6 +72,34 @@ static void fill(char *data, int64_t count, enum dtype dtype, int rank)
     }
 }
 
+/* The last rank has half of the rows, the first one none. */
+static void bounds_of(int ranks, int64_t rows, int64_t *bound)
+{
+    for (int p = 0; p <= ranks; p++) {
+        bound[p] = p < 2 ? 0 : p == ranks ? rows : (p - 1) * (rows / 2) / (ranks - 1);
+    }
+}
+
+/* Sums rows to their owners and gives them to all: nothing undefined is left to compare. */
+static void exchange_rows(struct comm *comm, struct backend *be, struct task *task)
+{
+    int64_t bound[LOOPBACK_RANKS_MAX + 1];
+    struct tensor rows = { .data = task->rows[comm->rank],
+                           .dtype = task->dtype,
+                           .rank = 2,
+                           .dim = { task->count, COLUMNS, 1, 1 },
+                           .name = "shared rows" };
+    struct tensor uneven = rows;
+    uneven.data = task->uneven[comm->rank];
+    bounds_of(comm->ranks, task->count, bound);
+    comm_ask_reduce_scatter(comm, be, &rows, NULL);
+    comm_ask_reduce_scatter(comm, be, &uneven, bound);
+    comm_wait(comm, be);
+    comm_ask_all_gather(comm, be, &rows, NULL);
+    comm_ask_all_gather(comm, be, &uneven, bound);
+    comm_wait(comm, be);
+}
+
 static void exchange(struct comm *comm, struct backend *be, struct task *task)
 {
     int rank = comm->rank;
@@ -83,11 +114,12 @@ static void exchange(struct comm *comm, struct backend *be, struct task *task)
                              .dim = { task->count, COLUMNS, 1, 1 },
                              .name = "rows" };
     for (int i = 0; i < SUMS; i++) {
-        comm_ask_all_reduce(comm, be, &sum);
+        comm_all_reduce(comm, be, &sum);
     }
+    comm_ask_all_reduce(comm, be, &sum);
+    comm_ask_all_gather(comm, be, &spread, NULL);
     comm_wait(comm, be);
-    comm_all_reduce(comm, be, &sum);
-    comm_all_gather(comm, be, &spread);
+    exchange_rows(comm, be, task);
     task->counted[rank] = comm_sum_count(comm, rank + 1);
     snprintf(task->word[rank], sizeof task->word[0], "from %d", rank);
     comm_broadcast_bytes(comm, "a word", task->word[rank], sizeof task->word[0]);
@@ -107,6 +139,10 @@ static void work(struct comm *comm, void *context)
     };
     task->sum[rank] = calloc((size_t)task->count + 1, 4);
     task->spread[rank] = calloc((size_t)task->count * COLUMNS + 1, 4);
+    task->rows[rank] = calloc((size_t)task->count * COLUMNS + 1, 4);
+    task->uneven[rank] = calloc((size_t)task->count * COLUMNS + 1, 4);
+    fill(task->rows[rank], task->count * COLUMNS, task->dtype, rank + 1);
+    fill(task->uneven[rank], task->count * COLUMNS, task->dtype, rank + 2);
     fill(task->sum[rank], task->count, task->dtype, rank);
     fill(task->spread[rank], task->count * COLUMNS, task->dtype, rank);
     if (task->patience > 0) {
@@ -142,6 +178,8 @@ static void drop_task(struct task *task)
     for (int p = 0; p < LOOPBACK_RANKS_MAX; p++) {
         free(task->sum[p]);
         free(task->spread[p]);
+        free(task->rows[p]);
+        free(task->uneven[p]);
     }
     free(task);
 }
@@ -160,10 +198,14 @@ static void compare(int ranks, int64_t count, enum dtype dtype)
         assert_string_equal(nccl->engine[p], "nccl");
         assert_memory_equal(nccl->sum[p], host->sum[p], bytes);
         assert_memory_equal(nccl->spread[p], host->spread[p], bytes * COLUMNS);
+        assert_memory_equal(nccl->rows[p], host->rows[p], bytes * COLUMNS);
+        assert_memory_equal(nccl->uneven[p], host->uneven[p], bytes * COLUMNS);
         assert_memory_equal(&nccl->counts[p], &host->counts[p], sizeof host->counts[p]);
         assert_int_equal(nccl->counted[p], ranks * (ranks + 1) / 2);
         assert_string_equal(nccl->word[p], "from 0");
         assert_memory_equal(nccl->spread[p], nccl->spread[0], bytes * COLUMNS);
+        assert_memory_equal(nccl->rows[p], nccl->rows[0], bytes * COLUMNS);
+        assert_memory_equal(nccl->uneven[p], nccl->uneven[0], bytes * COLUMNS);
     }
     drop_task(host);
     drop_task(nccl);
@@ -244,7 +286,8 @@ static void test_failures(void **state)
     check_fails(all, "wrong", "NCCL sums wrongly: 7 instead of 6");
     check_fails(all, "error-at=2",
                 "all-reduce of numbers did not come about: NCCL: remote process");
-    check_fails(all, "error-at=6", "all-gather of rows did not come about: NCCL: remote process");
+    check_fails(all, "error-at=5", "all-gather of rows did not come about: NCCL: remote process");
+    check_fails(all, "error-at=8", "reduce-scatter of shared rows did not come about: NCCL");
     check_fails((struct task){ .missing_rank = 1, .patience = 3000 }, "",
                 "all-reduce of numbers did not come about: it was given up");
 }
