@@ -27,6 +27,12 @@ struct region {
     struct memory_record **chunk;
     size_t chunk_count;
     size_t record_count;
+    /* Copies of the records that were alive at the peak of the sum over regions (null backend); the
+     * first `kept_same` of them are still what lies in the region. */
+    struct memory_record *kept;
+    size_t kept_count;
+    size_t kept_capacity;
+    size_t kept_same;
     bool window; /* an older stretch is being placed anew, below: */
     size_t window_top;
     size_t window_records;
@@ -38,10 +44,8 @@ struct memory {
     struct region region[MEMORY_CATEGORY_COUNT];
     size_t live_total;
     size_t peak_total;
-    struct memory_record *peak_record; /* what was alive at peak_total (null backend) */
-    size_t peak_record_count;
-    size_t peak_record_capacity;
     bool peak_stale; /* live_total rose above peak_total since the records were copied */
+    bool peak_kept;  /* they were copied since the peak was reset */
 };
 
 /* The null backend's address space is large enough for any model that a shape can name. */
@@ -79,6 +83,13 @@ static int region_open(struct memory *memory, enum memory_category category, siz
     return 0;
 }
 
+/* Only `count` records are left: what comes next is not what was copied. */
+static void cut_records(struct region *region, size_t count)
+{
+    region->record_count = count;
+    region->kept_same = region->kept_same < count ? region->kept_same : count;
+}
+
 static void region_close(struct memory *memory, enum memory_category category)
 {
     struct region *region = &memory->region[category];
@@ -88,7 +99,7 @@ static void region_close(struct memory *memory, enum memory_category category)
     memory->live_total -= region->top;
     region->base = NULL;
     region->top = 0;
-    region->record_count = 0;
+    cut_records(region, 0);
 }
 
 /* Scratch of one operation: on top of the workspace, and free again at once, since the next
@@ -137,8 +148,8 @@ void memory_close(struct memory *memory)
             free(region->chunk[i]);
         }
         free(region->chunk);
+        free(region->kept);
     }
-    free(memory->peak_record);
     free(memory);
 }
 
@@ -150,28 +161,31 @@ int memory_resize(struct memory *memory, enum memory_category category, size_t c
     return region_open(memory, category, memory->unlimited ? UNLIMITED_BYTES : capacity, err);
 }
 
-/* Copies the live records of all regions: called when the total is about to fall from a new peak,
- * so that a long climb copies once. */
+/* Copies the live records of a region, but for those that are there from the last time. */
+static void keep_records(struct region *region)
+{
+    if (region->record_count > region->kept_capacity) {
+        region->kept_capacity = 2 * region->record_count;
+        region->kept = xrealloc(region->kept, region->kept_capacity * sizeof *region->kept);
+    }
+    for (size_t i = region->kept_same; i < region->record_count; i++) {
+        region->kept[i] = *record_at(region, i);
+    }
+    region->kept_count = region->record_count;
+    region->kept_same = region->record_count;
+}
+
+/* Called when the total is about to fall from a new peak, so that a long climb copies once. */
 static void remember_peak(struct memory *memory)
 {
     if (!memory->peak_stale || !memory->unlimited) {
         return;
     }
+    for (int c = 0; c < MEMORY_CATEGORY_COUNT; c++) {
+        keep_records(&memory->region[c]);
+    }
     memory->peak_stale = false;
-    size_t count = 0;
-    for (int c = 0; c < MEMORY_CATEGORY_COUNT; c++) {
-        count += memory->region[c].record_count;
-    }
-    if (count > memory->peak_record_capacity) {
-        memory->peak_record = xrealloc(memory->peak_record, count * sizeof *memory->peak_record);
-        memory->peak_record_capacity = count;
-    }
-    memory->peak_record_count = 0;
-    for (int c = 0; c < MEMORY_CATEGORY_COUNT; c++) {
-        for (size_t i = 0; i < memory->region[c].record_count; i++) {
-            memory->peak_record[memory->peak_record_count++] = *record_at(&memory->region[c], i);
-        }
-    }
+    memory->peak_kept = true;
 }
 
 static struct tensor shaped(const char *name, struct memory_shape shape)
@@ -249,7 +263,7 @@ void memory_release(struct memory *memory, enum memory_category category,
     remember_peak(memory);
     memory->live_total -= region->window ? 0 : region->top - mark.bytes;
     region->top = mark.bytes;
-    region->record_count = mark.records;
+    cut_records(region, mark.records);
 }
 
 void memory_window_open(struct memory *memory, enum memory_category category,
@@ -274,7 +288,7 @@ void memory_window_close(struct memory *memory, enum memory_category category)
     }
     region->window = false;
     region->top = region->window_top;
-    region->record_count = region->window_records;
+    cut_records(region, region->window_records);
 }
 
 /* Live bytes, whatever a window shows. */
@@ -309,8 +323,8 @@ void memory_reset_peak(struct memory *memory)
         memory->region[c].peak = region_live(&memory->region[c]);
     }
     memory->peak_total = memory->live_total;
-    memory->peak_record_count = 0;
     memory->peak_stale = true;
+    memory->peak_kept = false;
 }
 
 static int by_bytes(const void *a, const void *b)
@@ -325,14 +339,24 @@ static int by_bytes(const void *a, const void *b)
 
 size_t memory_peak_records(const struct memory *memory, struct memory_record *out, size_t limit)
 {
-    if (memory->peak_record_count == 0) {
+    size_t count = 0;
+    for (int c = 0; c < MEMORY_CATEGORY_COUNT && memory->peak_kept; c++) {
+        count += memory->region[c].kept_count;
+    }
+    if (count == 0) {
         return 0;
     }
-    size_t bytes = memory->peak_record_count * sizeof *memory->peak_record;
-    struct memory_record *sorted = xmalloc(bytes);
-    memcpy(sorted, memory->peak_record, bytes);
-    qsort(sorted, memory->peak_record_count, sizeof *sorted, by_bytes);
-    size_t count = memory->peak_record_count < limit ? memory->peak_record_count : limit;
+    struct memory_record *sorted = xcalloc(count, sizeof *sorted);
+    size_t at = 0;
+    for (int c = 0; c < MEMORY_CATEGORY_COUNT; c++) {
+        const struct region *region = &memory->region[c];
+        if (region->kept_count > 0) {
+            memcpy(sorted + at, region->kept, region->kept_count * sizeof *sorted);
+            at += region->kept_count;
+        }
+    }
+    qsort(sorted, count, sizeof *sorted, by_bytes);
+    count = count < limit ? count : limit;
     memcpy(out, sorted, count * sizeof *sorted);
     free(sorted);
     return count;

@@ -118,7 +118,9 @@ static void choose(struct method *method, struct backend *be, struct grass_part 
         args.offset = part->offset;
         op_select(be, &args);
     }
-    backend_fetch(be, part->norms, norms->data, tensor_bytes(norms));
+    if (!be->facts.imaginary) { /* a plan reads no norms */
+        backend_fetch(be, part->norms, norms->data, tensor_bytes(norms));
+    }
     backend_fetch(be, part->next, part->next_index.data, tensor_bytes(&part->next_index));
     if (part->waiting == NULL) {
         backend_fetch(be, grass_old_age(part), part->age.data, tensor_bytes(&part->age));
@@ -280,15 +282,17 @@ void grass_commit_part(struct method *method, struct grass_part *part)
     const struct grass_waiting *waiting = part->waiting;
     const int32_t *before = waiting != NULL ? waiting->index : part->chosen;
     int64_t before_count = grass_used(before, waiting != NULL ? waiting->count : part->count);
-    selection_measure(&(struct selection_input){ .squared_norms = part->norms,
-                                                 .candidates = part->candidates,
-                                                 .chosen = part->next,
-                                                 .chosen_count = used,
-                                                 .before = before,
-                                                 .before_count = before_count,
-                                                 .seen = part->seen,
-                                                 .sorted = part->sorted },
-                      &part->report);
+    if (!method->be->facts.imaginary) { /* a plan chooses nothing */
+        selection_measure(&(struct selection_input){ .squared_norms = part->norms,
+                                                     .candidates = part->candidates,
+                                                     .chosen = part->next,
+                                                     .chosen_count = used,
+                                                     .before = before,
+                                                     .before_count = before_count,
+                                                     .seen = part->seen,
+                                                     .sorted = part->sorted },
+                          &part->report);
+    }
     grass_residue_commit(method, part);
     if (method->settings.carry) {
         carry(method, part, used);

@@ -3,6 +3,8 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include <cmocka.h>
@@ -150,6 +152,89 @@ static void test_null_remembers_the_peak(void **state)
     backend_close(be);
 }
 
+/* Tensors that a test keeps account of beside the records. */
+enum { ACCOUNT_MAX = 64 };
+struct account {
+    int live[2][ACCOUNT_MAX]; /* the number in each name; which is also its size in 256 bytes */
+    int count[2];
+    int peak[2 * ACCOUNT_MAX];
+    int peak_count, peak_sum;
+};
+
+static void account_peak(struct account *a)
+{
+    int sum = 0;
+    for (int c = 0; c < 2; c++) {
+        for (int i = 0; i < a->count[c]; i++) {
+            sum += a->live[c][i];
+        }
+    }
+    if (sum > a->peak_sum) {
+        a->peak_sum = sum;
+        a->peak_count = 0;
+        for (int c = 0; c < 2; c++) {
+            memcpy(a->peak + a->peak_count, a->live[c], (size_t)a->count[c] * sizeof(int));
+            a->peak_count += a->count[c];
+        }
+    }
+}
+
+static int falling(const void *a, const void *b)
+{
+    return *(const int *)b - *(const int *)a;
+}
+
+/* Two regions that grow and shrink at random: what is told of the peak is what was alive then, the
+ * names included. Every number is placed once. */
+static void test_peak_of_any_course(void **state)
+{
+    (void)state;
+    enum { TURNS = 400, ROOM = 30 };
+    static const enum memory_category category[] = { MEMORY_ACTIVATIONS, MEMORY_WORKSPACE };
+    struct error err = { 0 };
+    struct backend *be = open_backend("null");
+    struct memory *memory = memory_open(be, NULL, &err);
+    struct memory_position mark[2][ACCOUNT_MAX];
+    struct memory_record records[2 * ACCOUNT_MAX];
+    struct account a = { 0 };
+    uint32_t random = 12345;
+    for (int turn = 1; turn <= TURNS; turn++) {
+        random = random * 1664525u + 1013904223u;
+        int c = (int)(random >> 31);
+        int left = (int)(random >> 8) % (a.count[c] + 1);
+        if ((random >> 20) % 3 == 0 || a.count[c] == ROOM) {
+            memory_release(memory, category[c],
+                           left < a.count[c] ? mark[c][left] : memory_mark(memory, category[c]));
+            a.count[c] = left;
+        } else {
+            char name[16];
+            int number = 1 + (turn * 277) % 997;
+            snprintf(name, sizeof name, "%d", number);
+            mark[c][a.count[c]] = memory_mark(memory, category[c]);
+            memory_vector(memory, category[c], name, DTYPE_F32, 64 * number);
+            a.live[c][a.count[c]++] = number;
+        }
+        account_peak(&a);
+        if (turn == TURNS / 2) {
+            memory_reset_peak(memory);
+            a.peak_sum = 0;
+            account_peak(&a);
+        }
+    }
+    for (int c = 0; c < 2; c++) {
+        memory_release(memory, category[c], (struct memory_position){ 0 });
+    }
+    qsort(a.peak, (size_t)a.peak_count, sizeof(int), falling);
+    assert_int_equal(memory_peak_total(memory), (size_t)a.peak_sum * 256);
+    assert_int_equal(memory_peak_records(memory, records, 2 * ACCOUNT_MAX), a.peak_count);
+    for (int i = 0; i < a.peak_count; i++) {
+        assert_int_equal(strtol(records[i].name, NULL, 10), a.peak[i]);
+        assert_int_equal(records[i].bytes, (size_t)a.peak[i] * 256);
+    }
+    memory_close(memory);
+    backend_close(be);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -158,6 +243,7 @@ int main(void)
         cmocka_unit_test(test_full_region_is_a_sentence),
         cmocka_unit_test(test_resize),
         cmocka_unit_test(test_null_remembers_the_peak),
+        cmocka_unit_test(test_peak_of_any_course),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
