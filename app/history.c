@@ -526,6 +526,7 @@ void history_add(struct history *history, const struct event *event)
     case EVENT_STOP:
         add_stop(history, event);
         break;
+    case EVENT_RANKS:
     case EVENT_KIND_COUNT:
         break;
     }

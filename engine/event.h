@@ -19,7 +19,8 @@ enum {
     EVENT_HISTOGRAM_BINS = 64,
     EVENT_CURVE_POINTS = 7,
     EVENT_LARGEST_COUNT = 16,
-    EVENT_PHASE_COUNT = 8
+    EVENT_PHASE_COUNT = 8,
+    EVENT_RANKS_MAX = 4096
 };
 #define EVENT_UNKNOWN INT64_MIN
 
@@ -39,6 +40,7 @@ enum event_kind {
     EVENT_RESUME,
     EVENT_STATE, /* what the run is doing now: running, paused, evaluating, saving */
     EVENT_STOP,
+    EVENT_RANKS, /* how the ranks of a run fare; only where there are several */
     EVENT_KIND_COUNT
 };
 /* "start", "plan", "step" ... */
@@ -91,6 +93,7 @@ struct event_step {
     double tokens_per_second; /* processed positions */
     double mfu; /* FLOPs of the plan a second / those of a large matrix product on this device */
     double step_ms, forward_ms, backward_ms, update_ms, refresh_ms, data_ms;
+    double exchange_ms; /* stood in collectives, in none of the phases; absent: there is one rank */
     int64_t offload_written_bytes; /* of activations, to an SSD and back */
     int64_t offload_read_bytes;
     double offload_stall_ms; /* the step waited for the disk */
@@ -177,6 +180,28 @@ struct event_stop {
     double seconds;
     float loss;
 };
+/* One of the ranks. */
+struct event_rank {
+    char host[64]; /* "": unknown, as `device` */
+    char device[64];
+    int64_t local_rank; /* among those of its host: with GPUs the number of the GPU */
+    /* Means over the steps. A step is computing and waiting: in collectives, for the other ranks
+     * and for the bytes that travel. */
+    double step_ms, compute_ms, wait_ms;
+    int64_t exchanged_bytes;
+    /* Tensors: alive between two steps, at most, and the regions made for them; what the plan was
+     * held to (0: nothing). */
+    int64_t bytes, peak_bytes, planned_bytes, limit_bytes;
+    /* As in struct event_telemetry. */
+    int64_t device_used_bytes, device_total_bytes, host_bytes;
+    double gpu_util, power_w, temperature_c;
+};
+struct event_ranks {
+    int64_t steps;           /* that the times are means of */
+    int64_t slowest;         /* the rank that computed longest */
+    int count;               /* ranks; at most EVENT_RANKS_MAX are told */
+    struct event_rank *item; /* made with xmalloc: the event's */
+};
 
 struct event {
     enum event_kind kind;
@@ -197,16 +222,20 @@ struct event {
         struct event_resume resume;
         struct event_state state;
         struct event_stop stop;
+        struct event_ranks ranks;
     };
 };
 
 /* An event with every field unknown. */
 void event_init(struct event *event, enum event_kind kind);
-/* Frees the strings (made with xmalloc). */
+/* Frees strings and ranks (made with xmalloc). */
 void event_free(struct event *event);
 
 /* Appends one line, with its newline. No byte of it can command a terminal. */
 void event_write(const struct event *event, struct buffer *out);
+
+/* A rank of which nothing is known. */
+void event_rank_init(struct event_rank *rank);
 
 /* Reads one line (with or without newline). Unknown keys are ignored, so that older programs read
  * newer runs; an unknown kind is an error. */

@@ -239,22 +239,24 @@ void backend_time_begin(struct backend *be)
     }
 }
 
-void backend_time_part(struct backend *be, int part)
+int backend_time_part(struct backend *be, int part)
 {
     struct backend_times *t = &be->times;
+    int before = t->part;
     if (be->failed || !t->on || part < 0 || part >= BACKEND_PARTS) {
-        return;
-    }
-    if (be->ops->time_part != NULL) {
-        be->ops->time_part(be, part);
-        return;
-    }
-    double now = call_clock_s();
-    if (t->part >= 0) {
-        t->ms[t->part] += 1e3 * (now - t->since_s);
+        return -1;
     }
     t->part = part;
+    if (be->ops->time_part != NULL) {
+        be->ops->time_part(be, part);
+        return before;
+    }
+    double now = call_clock_s();
+    if (before >= 0) {
+        t->ms[before] += 1e3 * (now - t->since_s);
+    }
     t->since_s = now;
+    return before;
 }
 
 bool backend_time_read(struct backend *be, double ms[BACKEND_PARTS])

@@ -96,8 +96,9 @@ struct backend_record {
     struct op_count count[OP_FAMILY_COUNT];
 };
 
-/* Parts of a step whose times are told apart (backend_time_part). */
-enum { BACKEND_PARTS = 8 };
+/* Parts of a step whose times are told apart (backend_time_part); the last one is that of
+ * collectives between ranks. */
+enum { BACKEND_PARTS = 8, BACKEND_PART_EXCHANGE = BACKEND_PARTS - 1 };
 struct backend_times {
     bool on;
     int part; /* -1: none began yet */
@@ -189,9 +190,12 @@ void backend_forget_replays(struct backend *be);
  * in recorded work too, until the next one. The last part of all is not counted: its beginning is
  * the end. Nothing is waited for; read after a wait that came later than the last part
  * (backend_sync or a download). False, and nothing in `ms`, if there is no telling (on the null
- * backend, always). */
+ * backend, always).
+ *
+ * backend_time_part returns the part that was going on, to be gone back to; -1: none, and a part of
+ * -1 changes nothing. */
 void backend_time_begin(struct backend *be);
-void backend_time_part(struct backend *be, int part);
+int backend_time_part(struct backend *be, int part);
 bool backend_time_read(struct backend *be, double ms[BACKEND_PARTS]);
 
 /* Kernels take their scratch from there from now on; take NULL: from the backend itself. Memory of

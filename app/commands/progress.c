@@ -226,6 +226,7 @@ static void tell(struct progress *p, const struct event *event)
         break;
     case EVENT_SELECTION:
     case EVENT_TELEMETRY:
+    case EVENT_RANKS:
     case EVENT_KIND_COUNT:
         break;
     }

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "engine/base/clock.h"
 #include "engine/base/xalloc.h"
 #include "engine/comm/engine.h"
 
@@ -128,7 +129,9 @@ static void send_bucket(struct comm *comm)
     }
     comm->counts.hops += (int64_t)(sums + spreads) * (comm->ranks - 1);
     announce(comm, bucket->what);
+    int part = backend_time_part(bucket->be, BACKEND_PART_EXCHANGE);
     comm->ops->send(comm, bucket);
+    backend_time_part(bucket->be, part);
     bucket->count = 0;
 }
 
@@ -215,7 +218,9 @@ void comm_wait(struct comm *comm, struct backend *be)
 {
     send_bucket(comm);
     if (comm->ops->wait != NULL && !comm->failed && comm->ranks > 1) {
+        int part = backend_time_part(be, BACKEND_PART_EXCHANGE);
         comm->ops->wait(comm, be);
+        backend_time_part(be, part);
     }
 }
 
@@ -255,7 +260,9 @@ static bool begins(struct comm *comm, const char *verb, const char *what, double
 void comm_broadcast_bytes(struct comm *comm, const char *what, void *data, size_t bytes)
 {
     if (begins(comm, "broadcast", what, (double)bytes)) {
+        double began = clock_monotonic();
         comm->ops->broadcast_bytes(comm, data, bytes, 0);
+        comm->counts.wait_seconds += clock_monotonic() - began;
     }
 }
 
@@ -265,7 +272,9 @@ void comm_all_gather_bytes(struct comm *comm, const char *what, const void *mine
     memset(all, 0, bytes * (size_t)comm->ranks);
     memcpy((char *)all + bytes * (size_t)comm->rank, mine, bytes);
     if (begins(comm, "all-gather", what, (double)bytes * comm->ranks)) {
+        double began = clock_monotonic();
         comm->ops->all_gather_bytes(comm, mine, all, bytes);
+        comm->counts.wait_seconds += clock_monotonic() - began;
     }
 }
 
@@ -275,7 +284,9 @@ void comm_fetch_bytes(struct comm *comm, const char *what, int owner, void *data
         memset(data, 0, bytes);
     }
     if (owner != 0 && begins(comm, "fetch", what, (double)bytes)) {
+        double began = clock_monotonic();
         comm->ops->broadcast_bytes(comm, data, bytes, owner);
+        comm->counts.wait_seconds += clock_monotonic() - began;
     }
 }
 

@@ -31,13 +31,17 @@ struct transport;
  * all-gathers made whole again, which are no payload: a reduce-scatter and the all-gather of the
  * same matrix together are one exchange of it, as an all-reduce is. `wire_bytes`: what each rank
  * sends at least, 2 (P - 1) / P of an all-reduce and (P - 1) / P of the others, as a ring does;
- * `hops`: how often it sends for that, one after another: 2 (P - 1) and P - 1. */
+ * `hops`: how often it sends for that, one after another: 2 (P - 1) and P - 1.
+ *
+ * `wait_seconds`: that this rank stood in collectives on host memory. In those on tensors stands
+ * the device, whose time counts to BACKEND_PART_EXCHANGE (kernels/backend.h). */
 struct comm_counts {
     int64_t calls;
     double payload_bytes;
     double gathered_bytes;
     double wire_bytes;
     int64_t hops;
+    double wait_seconds;
 };
 
 struct comm {

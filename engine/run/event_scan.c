@@ -289,6 +289,7 @@ static bool take_value(struct scanner *scanner, const struct event_row *row, str
     case ROW_OBJECT:
     case ROW_PHASES:
     case ROW_LARGEST:
+    case ROW_RANKS:
         break; /* there are few of them */
     }
     return false;

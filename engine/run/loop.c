@@ -164,16 +164,19 @@ int run_step(struct run *run, struct step_result *result, struct error *err)
 {
     const struct recipe *recipe = &run->effective;
     int64_t ranks = run->comm->ranks;
+    double began = clock_monotonic();
     for (int64_t i = 0; i < recipe->batch_accumulate; i++) {
         int64_t block = i * ranks + run->comm->rank;
         dataset_fill(run->material.dataset, DATA_TRAIN,
                      run->state.rows + block * recipe->batch_micro, &run->batch[i]);
     }
     run->filled_s = clock_monotonic();
+    run_tell_ranks(run);
     if (trainer_step(run->trainer, run->state.step + 1, run->batch, recipe->batch_accumulate,
                      result, err) != 0) {
         return fail_within(err, "step %lld", (long long)(run->state.step + 1));
     }
+    run_note_fare(run, clock_monotonic() - began, 1e-3 * result->exchange_ms);
     run->state.step++;
     run->state.rows += ranks * recipe->batch_accumulate * recipe->batch_micro;
     return 0;
@@ -219,6 +222,7 @@ static void report_around(struct run *run, const struct step_result *result)
         run->telemetry_s = now;
         run_report_telemetry(run);
     }
+    run_report_ranks(run, is_last(run));
 }
 
 /* A sample or a save that fails is told, and training goes on; without a device it cannot. */
@@ -261,14 +265,19 @@ static int do_due(struct run *run, struct error *err)
     return 0;
 }
 
+void run_open_sampler(struct run *run)
+{
+    if (run->be->facts.bus_id[0] != '\0') {
+        run->sampler = sampler_open(run->be->facts.bus_id, NULL);
+    }
+}
+
 int run_loop(struct run *run, struct error *err)
 {
     run->began_s = clock_monotonic();
     telemetry_cpu_percent(&run->telemetry);
     run->telemetry_s = run->began_s;
-    if (run->be->facts.bus_id[0] != '\0') {
-        run->sampler = sampler_open(run->be->facts.bus_id, NULL);
-    }
+    run_open_sampler(run);
     while (!is_last(run) && !run->stop_asked && run_signal() == 0) {
         struct step_result result;
         if (do_step(run, &result, err) != 0) {

@@ -13,6 +13,7 @@
  *   commands.c  the safe point: commands and signals
  *   settings.c  a live change, on all ranks or on none
  *   ranks.c     several ranks: orders of the first to the others
+ *   fare.c      how the ranks fare: what each tells, and the event about it
  */
 #ifndef WINDROW_ENGINE_RUN_PARTS_H
 #define WINDROW_ENGINE_RUN_PARTS_H
@@ -57,6 +58,16 @@ struct run_state {
     struct run_digests digests;
 };
 
+/* How the ranks fare, between two events about it. On ranks other than 0 only what they tell. */
+struct run_fare {
+    struct rank_report mine; /* of this rank, told with the next step */
+    double looked_s;         /* clock_monotonic of its slow parts */
+    double exchanged_bytes;  /* until the last step */
+    struct rank_fare *rank;  /* of all ranks; NULL: there is one */
+    int64_t steps;           /* in the sums */
+    double told_s;           /* clock_monotonic of the last event */
+};
+
 struct run {
     const struct run_options *options;
     struct recipe recipe;    /* resolved, with live changes */
@@ -94,6 +105,7 @@ struct run {
     int64_t steps_here;    /* done by this process */
     double evaluated_loss; /* of the evaluation at evaluated_step */
     int64_t evaluated_step;
+    struct run_fare fare;
     struct telemetry telemetry;
     struct sampler *sampler; /* of the device; NULL: it is none that can be asked */
     double telemetry_s;      /* clock of the last one */
@@ -185,6 +197,28 @@ void run_report_state(struct run *run, const char *state);
 void run_report_resume(struct run *run, const char *path, int64_t from_step, const char *reason);
 void run_report_stop(struct run *run, const char *reason, int64_t status);
 
+/* ---- fare.c --------------------------------------------------------------------------------- */
+
+/* Who a rank is, as it tells before the first step. */
+struct rank_name {
+    char host[64];
+    char device[64];
+    int64_t local_rank;
+};
+void run_name_self(const struct run *run, struct rank_name *name);
+/* Takes the name of rank p. */
+void run_name_rank(struct run *run, int p, const struct rank_name *name);
+
+/* What this rank tells as the next step begins. */
+void run_tell_ranks(struct run *run);
+/* Notes that a step took so long, of which this rank stood in collectives for `wait_s`. On rank 0
+ * also takes what all told as it began. */
+void run_note_fare(struct run *run, double step_s, double wait_s);
+/* The event about the ranks, where one is due or `last`: no oftener than telemetry, and of many
+ * ranks more rarely, since it is as long as they are many. */
+void run_report_ranks(struct run *run, bool last);
+void run_free_fare(struct run *run);
+
 /* ---- ranks.c -------------------------------------------------------------------------------- */
 
 /* Whether this is not rank 0: then it writes and prints nothing, and obeys. */
@@ -226,6 +260,8 @@ int run_apply(struct run *run, const struct recipe *effective, const struct plan
 
 /* Takes the next rows and trains one step on them. */
 int run_step(struct run *run, struct step_result *result, struct error *err);
+/* Starts to ask the device, if it can be asked. */
+void run_open_sampler(struct run *run);
 /* Trains to the last step, a stop or a failure. */
 int run_loop(struct run *run, struct error *err);
 /* Writes a text from `prompt` (NULL: train.sample_prompt) into the stream. */

@@ -522,6 +522,7 @@ void run_release(struct run *run)
     watch_close(run->watch, run->comm->failed);
     comm_close(run->comm);
     buffer_free(&run->backlog);
+    run_free_fare(run);
     checkpoint_unpin(run->pin);
     free(run->resume_path);
     recipe_free(&run->recipe);

@@ -9,7 +9,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "engine/base/clock.h"
 #include "engine/base/json.h"
@@ -142,9 +141,9 @@ int run_share_start(struct run *run, struct error *err)
     return result;
 }
 
-/* What has to be the same on all ranks, as text. */
+/* Who a rank is; and, as text, what has to be the same on all. */
 struct passport {
-    char host[64];
+    struct rank_name name;
     char version[32];
     char data[DIGEST_TEXT_SIZE];
     char tokenizer[DIGEST_TEXT_SIZE];
@@ -169,7 +168,8 @@ static int compare(const struct passport *first, const struct passport *other, i
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
         if (strcmp(rows[i].here, rows[i].there) != 0) {
             fail(err, ERROR_DATA, "rank %d on %s has another %s than rank 0 on %s: %s, not %s",
-                 rank, other->host, rows[i].what, first->host, rows[i].there, rows[i].here);
+                 rank, other->name.host, rows[i].what, first->name.host, rows[i].there,
+                 rows[i].here);
             return hint(err, "all ranks need the same program and the same files");
         }
     }
@@ -183,7 +183,7 @@ int run_check_ranks(struct run *run, struct error *err)
     }
     struct passport mine = { .version = WINDROW_VERSION };
     const struct run_digests *digests = &run->state.digests;
-    gethostname(mine.host, sizeof mine.host - 1);
+    run_name_self(run, &mine.name);
     snprintf(mine.data, sizeof mine.data, "%s", digests->data);
     snprintf(mine.tokenizer, sizeof mine.tokenizer, "%s", digests->tokenizer);
     snprintf(mine.model, sizeof mine.model, "%s", digests->model);
@@ -193,6 +193,9 @@ int run_check_ranks(struct run *run, struct error *err)
     int result = comm_check(run->comm, err);
     for (int p = 1; result == 0 && p < run->comm->ranks; p++) {
         result = compare(&all[0], &all[p], p, err);
+    }
+    for (int p = 0; result == 0 && !run_follows(run) && p < run->comm->ranks; p++) {
+        run_name_rank(run, p, &all[p].name);
     }
     free(all);
     return result;
@@ -327,6 +330,7 @@ int run_follow(struct run *run, struct error *err)
 {
     struct order order = { .kind = ORDER_STEP };
     int result = 0;
+    run_open_sampler(run);
     while (result == 0 && order.kind != ORDER_STOP) {
         comm_broadcast_bytes(run->comm, "an order", &order, sizeof order);
         bool has_text = order.kind == ORDER_SETTINGS || order.kind == ORDER_GO_BACK;

@@ -197,6 +197,7 @@ void run_report_step(struct run *run, const struct step_result *result, double d
     step->skipped = result->skipped;
     run_report_offload(run, step);
     if (run->comm->ranks > 1) {
+        step->exchange_ms = result->exchange_ms;
         double exchanged = run->comm->counts.payload_bytes;
         step->exchanged_bytes = (int64_t)(exchanged - run->exchanged_bytes);
         run->exchanged_bytes = exchanged;

@@ -286,21 +286,48 @@ static int read_back(struct trainer *trainer, struct step_result *result, struct
     return 0;
 }
 
-/* After a wait. */
-static void read_times(struct trainer *trainer, double phase_ms[PHASE_COUNT])
+/* After a wait; `waited_s`: that the host stood in collectives of its own. */
+static void read_times(struct trainer *trainer, double waited_s, struct step_result *result)
 {
-    _Static_assert((int)PHASE_COUNT <= (int)BACKEND_PARTS, "the backend tells parts apart");
+    _Static_assert((int)PHASE_COUNT <= (int)BACKEND_PART_EXCHANGE, "the backend tells parts apart");
     double ms[BACKEND_PARTS];
     bool told = backend_time_read(trainer->be, ms);
     for (int phase = 0; phase < PHASE_COUNT; phase++) {
-        phase_ms[phase] = told ? ms[phase] : (double)NAN;
+        result->phase_ms[phase] = told ? ms[phase] : (double)NAN;
     }
+    result->exchange_ms = told ? ms[BACKEND_PART_EXCHANGE] + 1e3 * waited_s : (double)NAN;
+}
+
+void trainer_tell_ranks(struct trainer *trainer, const struct rank_report *mine)
+{
+    trainer->told = *mine;
+}
+
+const struct rank_report *trainer_rank_reports(const struct trainer *trainer)
+{
+    return trainer->reports;
+}
+
+/* Tokens of all ranks, who tell how they fare in the same breath. */
+static int64_t gather_reports(struct trainer *trainer, int64_t tokens)
+{
+    struct comm *comm = trainer->comm;
+    int64_t sum = 0;
+    trainer->told.tokens = tokens;
+    comm_all_gather_bytes(comm, "counts", &trainer->told, trainer->reports, sizeof trainer->told);
+    for (int p = 0; p < comm->ranks; p++) {
+        sum += trainer->reports[p].tokens;
+    }
+    /* Ranks that nobody plays have as much as this one. */
+    return comm->imaginary ? tokens * comm->ranks : sum;
 }
 
 int trainer_step(struct trainer *trainer, int64_t step, const struct batch *batches, int64_t count,
                  struct step_result *result, struct error *err)
 {
+    double waited_s = trainer->comm->counts.wait_seconds;
     memset(result, 0, sizeof *result);
+    result->exchange_ms = (double)NAN;
     for (int phase = 0; phase < PHASE_COUNT; phase++) {
         result->phase_ms[phase] = (double)NAN;
     }
@@ -312,7 +339,7 @@ int trainer_step(struct trainer *trainer, int64_t step, const struct batch *batc
         tokens += batches[i].trained_tokens;
         result->positions += trainer->comm->ranks * batches[i].rows * batches[i].sequence;
     }
-    result->tokens = comm_sum_count(trainer->comm, tokens);
+    result->tokens = gather_reports(trainer, tokens);
     if (comm_check(trainer->comm, err) != 0) {
         return -1;
     }
@@ -322,6 +349,7 @@ int trainer_step(struct trainer *trainer, int64_t step, const struct batch *batc
         result->grad_norm = NAN;
         result->skipped = true;
         result->reason = "no token of the batch is trained";
+        result->exchange_ms = 1e3 * (trainer->comm->counts.wait_seconds - waited_s);
         return 0;
     }
     struct method *method = &trainer->method;
@@ -333,6 +361,7 @@ int trainer_step(struct trainer *trainer, int64_t step, const struct batch *batc
     method->rule_settings = &settings;
     method->loss = &trainer->loss;
     backend_time_begin(trainer->be);
+    backend_time_part(trainer->be, PHASE_IDLE);
     method->ops->begin_step(method, step);
     op_zero(trainer->be, &trainer->loss);
     if (begin_dense(trainer, batches, count, err) != 0) {
@@ -346,7 +375,7 @@ int trainer_step(struct trainer *trainer, int64_t step, const struct batch *batc
     method->rule_settings = NULL;
     backend_time_part(trainer->be, PHASE_IDLE); /* the end of the last part, before the wait */
     int rc = read_back(trainer, result, err);
-    read_times(trainer, result->phase_ms);
+    read_times(trainer, trainer->comm->counts.wait_seconds - waited_s, result);
     result->flops = backend_total(trainer->be).flops - flops;
     trainer_enter(trainer, PHASE_IDLE);
     return rc;

@@ -323,6 +323,7 @@ struct trainer *trainer_open(const struct trainer_options *options, struct error
     trainer->be = options->be;
     trainer->alone = options->comm == NULL ? comm_open_single() : NULL;
     trainer->comm = options->comm != NULL ? options->comm : trainer->alone;
+    trainer->reports = xcalloc((size_t)trainer->comm->ranks, sizeof *trainer->reports);
     trainer->on_phase = options->on_phase;
     trainer->context = options->context;
     trainer->inference = options->inference;
@@ -348,6 +349,7 @@ void trainer_close(struct trainer *trainer)
     free(trainer->item);
     free(trainer->packed);
     free(trainer->step_ids);
+    free(trainer->reports);
     memory_close(trainer->memory);
     model_free(&trainer->model);
     comm_close(trainer->alone);

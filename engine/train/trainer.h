@@ -67,6 +67,7 @@ struct step_result {
     int64_t positions;            /* processed, by all ranks: ranks * micro-batches * rows * S */
     double flops;                 /* that the operations asked for on this rank */
     double phase_ms[PHASE_COUNT]; /* times of the device; NaN where it cannot tell */
+    double exchange_ms; /* that this rank stood in collectives, in no phase; NaN likewise */
     bool refreshed;     /* rows (or a subspace, of some matrices) were chosen anew in this step */
     bool skipped;       /* nothing was changed */
     const char *reason; /* why it was skipped; a constant */
@@ -77,6 +78,30 @@ struct step_result {
  * if the device or another rank failed or the batch holds ids outside the vocabulary. */
 int trainer_step(struct trainer *trainer, int64_t step, const struct batch *batches, int64_t count,
                  struct step_result *result, struct error *err);
+
+/* What each rank tells the others as a step begins: the tokens that it is about to train, and how
+ * it fared. It goes from host to host as it is. Bytes of -1 and NaN are unknown. */
+struct rank_report {
+    int64_t tokens;
+    double step_s;          /* the step before, from its rows to its end */
+    double wait_s;          /* of that, in collectives: for other ranks and for the bytes */
+    double exchanged_bytes; /* in it, as comm_counts.payload_bytes counts */
+    int64_t bytes;          /* tensors alive now */
+    int64_t peak_bytes;     /* at most at one time */
+    int64_t planned_bytes;  /* the regions */
+    int64_t limit_bytes;    /* that the plan was held to; 0: none */
+    int64_t device_used_bytes;
+    int64_t device_total_bytes;
+    int64_t host_bytes;
+    double gpu_util; /* percent */
+    double temperature_c;
+    double power_w;
+};
+
+/* Tells this with the next steps; the trainer fills in the tokens. */
+void trainer_tell_ranks(struct trainer *trainer, const struct rank_report *mine);
+/* What the ranks told as the latest step began, in their order; they are the trainer's. */
+const struct rank_report *trainer_rank_reports(const struct trainer *trainer);
 
 /* Row selection (engine/method/selection.h): one report per matrix.
  * Number of reports of the latest refresh (0 if the method selects nothing). */

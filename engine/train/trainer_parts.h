@@ -38,7 +38,9 @@ struct trainer {
     bool offloads;
     struct input_sampler sampler; /* without ops: inputs are used whole */
     struct comm *comm;
-    struct comm *alone; /* the same, if the trainer opened it */
+    struct comm *alone;          /* the same, if the trainer opened it */
+    struct rank_report told;     /* by this rank, with the next step */
+    struct rank_report *reports; /* of all ranks */
     void (*on_phase)(void *context, enum trainer_phase phase);
     void *context;
     bool inference;

@@ -50,6 +50,10 @@ same() { # same RUN RUN FIRST: losses from step FIRST on agree within 1e-5
 same "$work/one" "$work/two" 1 || bad "two ranks differ from one"
 "$windrow" show "$work/two" >"$work/said" 2>&1
 grep -q "^ranks  *2, .* exchanged a step" "$work/said" || bad "show does not tell the ranks"
+grep '"event":"ranks"' "$work/two/events.jsonl" | tail -n 1 >"$work/said"
+grep -q '"step":8,.*"slowest":[01],.*"rank":0,"host":".*"compute_ms":[0-9].*"rank":1,.*"wait_ms":[0-9]' \
+    "$work/said" || bad "no event tells how the ranks fare"
+grep -q '"event":"ranks"' "$work/one/events.jsonl" && bad "a single rank tells of ranks"
 good "two ranks have the losses of one"
 
 # shellcheck disable=SC2086

@@ -291,11 +291,12 @@ static void test_times(void **state)
     char why[256] = "";
     assert_false(backend_time_read(be, ms));
     backend_time_begin(be);
-    backend_time_part(be, 1);
+    assert_int_equal(backend_time_part(be, 1), -1);
     usleep(3000);
-    backend_time_part(be, 4);
+    int before = backend_time_part(be, 4);
     usleep(1000);
-    backend_time_part(be, 1);
+    assert_int_equal(backend_time_part(be, -1), -1); /* changes nothing */
+    assert_int_equal(backend_time_part(be, before), 4);
     usleep(3000);
     backend_time_part(be, 0);
     usleep(3000);

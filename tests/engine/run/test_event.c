@@ -176,6 +176,72 @@ static void memory_and_selection_come_back(void **state)
     event_free(&event);
 }
 
+static void ranks_come_back(void **state)
+{
+    (void)state;
+    struct event event;
+    struct event back;
+    event_init(&event, EVENT_RANKS);
+    event.time = 5.0;
+    event.step = 12;
+    event.ranks.steps = 3;
+    event.ranks.slowest = 1;
+    event.ranks.count = 3;
+    event.ranks.item = xcalloc(3, sizeof *event.ranks.item);
+    for (int p = 0; p < 3; p++) {
+        event_rank_init(&event.ranks.item[p]);
+    }
+    struct event_rank *second = &event.ranks.item[1];
+    snprintf(second->host, sizeof second->host, "mower-\xc3\xa4");
+    snprintf(second->device, sizeof second->device, "a GPU \x1b[31m");
+    second->local_rank = 0;
+    second->compute_ms = 0.1 + 0.2;
+    second->peak_bytes = 1LL << 40;
+    second->temperature_c = 61.0;
+    round_trip(&event, &back);
+    assert_int_equal(back.ranks.count, 3);
+    assert_int_equal(back.ranks.slowest, 1);
+    assert_int_equal(back.ranks.steps, 3);
+    assert_string_equal(back.ranks.item[1].host, "mower-\xc3\xa4");
+    assert_true(back.ranks.item[1].compute_ms == 0.1 + 0.2);
+    assert_true(back.ranks.item[1].peak_bytes == 1LL << 40);
+    assert_int_equal(back.ranks.item[1].local_rank, 0);
+    assert_true(isnan(back.ranks.item[1].wait_ms) && isnan(back.ranks.item[2].compute_ms));
+    assert_true(back.ranks.item[0].peak_bytes == EVENT_UNKNOWN);
+    assert_string_equal(back.ranks.item[2].host, "");
+    event_free(&back);
+    /* Every prefix is refused, and nothing of it is left behind. */
+    char *line = line_of(&event);
+    for (size_t cut = 0; cut + 2 < strlen(line); cut++) {
+        struct error err = { 0 };
+        assert_int_equal(event_read(line, cut, &back, &err), -1);
+    }
+    free(line);
+    event_free(&event);
+    assert_null(event.ranks.item);
+}
+
+/* A name that is too long loses its end; more members than are known do no harm. */
+static void ranks_of_others_are_read(void **state)
+{
+    (void)state;
+    struct event event;
+    struct error err = { 0 };
+    char line[512];
+    char name[201];
+    memset(name, 'n', 200);
+    name[200] = '\0';
+    snprintf(line, sizeof line,
+             "{\"event\":\"ranks\",\"time\":1,\"ranks\":[{\"rank\":0,\"host\":\"%s\",\"mood\":[1],"
+             "\"step_ms\":null}]}",
+             name);
+    assert_int_equal(event_read(line, strlen(line), &event, &err), 0);
+    assert_int_equal(strlen(event.ranks.item[0].host), 63);
+    assert_true(isnan(event.ranks.item[0].step_ms));
+    assert_true(event.ranks.slowest == EVENT_UNKNOWN);
+    event_free(&event);
+}
+
 static void the_start_carries_the_recipe(void **state)
 {
     (void)state;
@@ -257,6 +323,12 @@ static void damaged_lines_are_refused(void **state)
     refuse("{\"event\":\"selection\",\"time\":1,\"tensor\":\"a\",\"energy_curve\":[1,2]}");
     refuse("{\"event\":\"plan\",\"time\":1,\"phases\":{\"a name much too long for a phase\":{}}}");
     refuse("{\"event\":\"plan\",\"time\":1,\"largest\":[{\"name\":\"a\"}]}");
+    refuse("{\"event\":\"ranks\",\"time\":1,\"ranks\":[]}");
+    refuse("{\"event\":\"ranks\",\"time\":1,\"ranks\":[{}]}");
+    refuse("{\"event\":\"ranks\",\"time\":1,\"ranks\":[{\"rank\":1}]}");
+    refuse("{\"event\":\"ranks\",\"time\":1,\"ranks\":[{\"rank\":0},{\"rank\":0}]}");
+    refuse("{\"event\":\"ranks\",\"time\":1,\"ranks\":[{\"rank\":0,\"host\":5}]}");
+    refuse("{\"event\":\"ranks\",\"time\":1,\"ranks\":[{\"rank\":0,\"bytes\":0.5}]}");
     refuse("{\"event\":\"step\",\"time\":1,\"time\":2}");
     refuse("{\"event\":\"step\",\"time\":1} {}");
 }
@@ -456,6 +528,8 @@ int main(void)
         cmocka_unit_test(a_skipped_step_has_no_loss),
         cmocka_unit_test(a_plan_comes_back_whole),
         cmocka_unit_test(memory_and_selection_come_back),
+        cmocka_unit_test(ranks_come_back),
+        cmocka_unit_test(ranks_of_others_are_read),
         cmocka_unit_test(the_start_carries_the_recipe),
         cmocka_unit_test(no_text_can_command_a_terminal),
         cmocka_unit_test(damaged_lines_are_refused),

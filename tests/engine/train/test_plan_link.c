@@ -130,7 +130,7 @@ static void close_pair(struct pair *p)
 }
 
 /* Of one rank nothing is exchanged, and the wire carries 2 (P - 1) / P of what is summed and
- * (P - 1) / P of what is gathered: here the counts of tokens, 8 bytes of each rank. */
+ * (P - 1) / P of what is gathered: here what each rank tells of itself. */
 static void test_wire(void **state)
 {
     (void)state;
@@ -140,7 +140,7 @@ static void test_wire(void **state)
     assert_true(p.grass.refresh_wire_bytes == 0.0 && p.grass.refresh_hops == 0.0);
     close_pair(&p);
     open_pair(&p, GPUS, WORDS("method.rank=128"));
-    const double counts = 8.0 * GPUS;
+    const double counts = (double)sizeof(struct rank_report) * GPUS;
     const double passed = (GPUS - 1.0) / GPUS;
     near(p.full.step_wire_bytes,
          2.0 * passed * (p.full.step_payload_bytes - counts) + passed * counts);
@@ -165,7 +165,8 @@ static double selected(void)
 static void test_bytes_at_7b(void **state)
 {
     (void)state;
-    const double small = 4 + 8.0 * GPUS; /* the loss, the counts of tokens */
+    const double small =
+        4 + (double)sizeof(struct rank_report) * GPUS; /* the loss, what ranks tell */
     struct pair p;
     open_pair(&p, GPUS, WORDS("method.embedding=dense", "method.head=full"));
     near(p.full.step_payload_bytes, 2.0 * 6738415616.0 + small);

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "../comm/loopback.h"
 #include "engine/comm/comm.h"
@@ -274,7 +275,7 @@ static void test_four(void **state)
 
 /* ---- bytes ----------------------------------------------------------------------------------- */
 
-/* Gradients that exist between refreshes, in bytes of fp32, and the loss and the token count. */
+/* Gradients that exist between refreshes, in bytes of fp32, the loss, and what ranks tell. */
 static void test_bytes(void **state)
 {
     (void)state;
@@ -286,7 +287,7 @@ static void test_bytes(void **state)
     /* Rows of each matrix: rank * dimension / hidden, (4 + 2 + 2 + 4) and (6 + 6) of the hidden
      * size, and of down 4 of the intermediate size. */
     const double selected = 12 * hidden + 12 * hidden + 4 * 24;
-    const double small = 4 + 2 * 8; /* the loss; counts of two ranks */
+    const double small = 4 + 2 * sizeof(struct rank_report); /* the loss; what two ranks tell */
     struct rank_case *full = run_case(cases[0], 2);
     struct rank_case *grass =
         run_case(WORDS("method.name=grass", "method.rank=4", "method.interval=100"), 2);
@@ -304,12 +305,92 @@ static void test_bytes(void **state)
     free_case(grass);
 }
 
+/* ---- what ranks tell ------------------------------------------------------------------------- */
+
+enum { TELLING_STEPS = 2, SLOW_US = 60 * 1000 };
+
+struct telling {
+    struct rank_case *c;
+    struct rank_report reports[2][2]; /* [by whom they were read][of whom] */
+    double exchange_ms[2];
+    double phase_ms[2];
+};
+
+/* Rank 1 comes late to its last step. */
+static void tell_work(struct comm *comm, void *context)
+{
+    struct telling *t = context;
+    struct error err = { 0 };
+    struct recipe recipe;
+    char why[128];
+    struct plan plan;
+    struct backend *be = backend_open("cpu", 0, why, sizeof why);
+    int rc = set_words(&recipe, t->c, &err);
+    rc = rc == 0 ? plan_make_ranks(&recipe, &config, comm->ranks, &plan, &err) : rc;
+    struct trainer_options options = {
+        .recipe = &recipe, .config = &config, .be = be, .comm = comm, .capacity = plan.bytes
+    };
+    struct trainer *trainer = rc == 0 ? trainer_open(&options, &err) : NULL;
+    struct step_result result = { .exchange_ms = (double)NAN };
+    for (int64_t step = 1; trainer != NULL && step <= TELLING_STEPS; step++) {
+        struct batch batches[MICRO_BATCHES];
+        for (int i = 0; i < MICRO_BATCHES; i++) {
+            batches[i] = share_of(comm, &t->c->batch[step - 1][i]);
+        }
+        struct rank_report mine = { .step_s = 0.5 + comm->rank,
+                                    .peak_bytes = 1000 * step + comm->rank,
+                                    .gpu_util = (double)NAN };
+        trainer_tell_ranks(trainer, &mine);
+        if (comm->rank == 1 && step == TELLING_STEPS) {
+            usleep(SLOW_US);
+        }
+        rc = trainer_step(trainer, step, batches, MICRO_BATCHES, &result, &err);
+    }
+    if (trainer != NULL && rc == 0) {
+        memcpy(t->reports[comm->rank], trainer_rank_reports(trainer), sizeof t->reports[0]);
+        t->exchange_ms[comm->rank] = result.exchange_ms;
+        for (int i = PHASE_FORWARD; i <= PHASE_UPDATE; i++) {
+            t->phase_ms[comm->rank] += result.phase_ms[i];
+        }
+    }
+    snprintf(t->c->error[comm->rank], sizeof t->c->error[0], "%.200s", err.message);
+    trainer_close(trainer);
+    backend_close(be);
+    recipe_free(&recipe);
+}
+
+/* Every rank hears what each told with the latest step, and who waited for whom shows. */
+static void test_telling(void **state)
+{
+    (void)state;
+    struct rank_case *c = run_case(cases[0], 2);
+    struct telling t = { .c = c };
+    loopback_run(&(struct loopback_options){ .ranks = 2, .silent_rank = -1 }, tell_work, &t);
+    for (int reader = 0; reader < 2; reader++) {
+        assert_string_equal(c->error[reader], "");
+        int64_t tokens = 0;
+        for (int p = 0; p < 2; p++) {
+            const struct rank_report *told = &t.reports[reader][p];
+            assert_true(told->step_s == 0.5 + p);
+            assert_int_equal(told->peak_bytes, 1000 * TELLING_STEPS + p);
+            assert_true(isnan(told->gpu_util));
+            tokens += told->tokens;
+        }
+        assert_int_equal(tokens, c->batch[1][0].trained_tokens + c->batch[1][1].trained_tokens);
+        assert_true(t.exchange_ms[reader] > 0.0 && t.phase_ms[reader] > 0.0);
+    }
+    assert_true(t.exchange_ms[0] >= 1e-3 * SLOW_US / 2);
+    assert_true(t.exchange_ms[0] > t.exchange_ms[1]);
+    free_case(c);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_two),
         cmocka_unit_test(test_four),
         cmocka_unit_test(test_bytes),
+        cmocka_unit_test(test_telling),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
