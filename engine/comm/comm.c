@@ -10,6 +10,8 @@
 #include "engine/base/xalloc.h"
 #include "engine/comm/engine.h"
 
+enum { COMM_NAME = 112 };
+
 struct comm *comm_make(const struct comm_ops *ops, int rank, int ranks)
 {
     struct comm *comm = xcalloc(1, sizeof *comm);
@@ -17,6 +19,7 @@ struct comm *comm_make(const struct comm_ops *ops, int rank, int ranks)
     comm->ops = ops;
     comm->rank = rank;
     comm->ranks = ranks;
+    comm->bucket_bytes = COMM_BUCKET_BYTES;
     comm->bucket = xcalloc(1, sizeof *comm->bucket);
     comm->bucket->bounds = xcalloc(bounds * COMM_BUCKET_ASKS, sizeof *comm->bucket->bounds);
     for (size_t i = 0; i < COMM_BUCKET_ASKS; i++) {
@@ -111,6 +114,12 @@ static void count_ask(struct comm *comm, const struct comm_ask *ask)
     }
 }
 
+static void clear_bucket(struct comm_bucket *bucket)
+{
+    bucket->count = 0;
+    bucket->bytes = 0;
+}
+
 /* Sends what has been asked for: once around for all that is to be summed, and once for all that
  * every rank gets. */
 static void send_bucket(struct comm *comm)
@@ -119,7 +128,7 @@ static void send_bucket(struct comm *comm)
     bool sums = false;
     bool spreads = false;
     if (bucket->count == 0 || comm->failed) {
-        bucket->count = 0;
+        clear_bucket(bucket);
         return;
     }
     for (int i = 0; i < bucket->count; i++) {
@@ -128,11 +137,16 @@ static void send_bucket(struct comm *comm)
         spreads = spreads || bucket->ask[i].kind != COMM_REDUCE_SCATTER;
     }
     comm->counts.hops += (int64_t)(sums + spreads) * (comm->ranks - 1);
+    if (bucket->count > 1) {
+        size_t length = strlen(bucket->what);
+        snprintf(bucket->what + length, sizeof bucket->what - length, " and %d more",
+                 bucket->count - 1);
+    }
     announce(comm, bucket->what);
     int part = backend_time_part(bucket->be, BACKEND_PART_EXCHANGE);
     comm->ops->send(comm, bucket);
     backend_time_part(bucket->be, part);
-    bucket->count = 0;
+    clear_bucket(bucket);
 }
 
 /* ---- tensors -------------------------------------------------------------------------------- */
@@ -161,40 +175,63 @@ static bool take_bounds(const struct comm *comm, const int64_t *bound, int64_t r
     return out[0] == 0 && out[comm->ranks] == rows;
 }
 
-static void name_bucket(struct comm_bucket *bucket, enum comm_kind kind, const char *name)
+static void name_ask(char name[COMM_NAME], enum comm_kind kind, const struct tensor *tensor)
 {
     static const char *const verbs[] = { [COMM_ALL_REDUCE] = "all-reduce",
                                          [COMM_REDUCE_SCATTER] = "reduce-scatter",
                                          [COMM_ALL_GATHER] = "all-gather" };
-    snprintf(bucket->what, sizeof bucket->what, "%s of %.90s", verbs[kind],
-             name ? name : "a tensor");
+    snprintf(name, COMM_NAME, "%s of %.80s", verbs[kind], tensor->name ? tensor->name : "a tensor");
 }
 
-static void ask(struct comm *comm, struct backend *be, enum comm_kind kind, struct tensor *tensor,
-                const int64_t *bound)
+/* A bucket's tensors are exchanged in no order. */
+static bool overlaps(const struct comm *comm, const struct comm_ask *ask)
+{
+    const struct comm_bucket *bucket = comm->bucket;
+    uintptr_t begin = (uintptr_t)ask->data;
+    for (int i = 0; i < bucket->count && !comm->imaginary; i++) {
+        uintptr_t other = (uintptr_t)bucket->ask[i].data;
+        if (begin < other + bucket->ask[i].bytes && other < begin + ask->bytes) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static void ask(struct comm *comm, struct backend *be, enum comm_kind kind,
+                const struct tensor *tensor, const int64_t *bound)
 {
     struct comm_bucket *bucket = comm->bucket;
+    struct comm_ask *ask = &bucket->ask[bucket->count];
+    char name[COMM_NAME];
     if (comm->ranks == 1 || comm->failed) {
         return;
     }
     size_t width = dtype_size(tensor->dtype);
     bool elements = kind == COMM_ALL_REDUCE;
-    struct comm_ask *ask = &bucket->ask[bucket->count];
+    int64_t units = elements ? tensor_count(tensor) : tensor_rows(tensor);
     ask->kind = kind;
     ask->dtype = tensor->dtype;
     ask->data = tensor->data;
     ask->bytes = tensor_bytes(tensor);
     ask->unit_bytes = elements ? width : (size_t)tensor_columns(tensor) * width;
-    name_bucket(bucket, kind, tensor->name);
-    if (!take_bounds(comm, bound, elements ? tensor_count(tensor) : tensor_rows(tensor),
-                     ask->bound)) {
+    name_ask(name, kind, tensor);
+    if (!take_bounds(comm, bound, units, ask->bound)) {
         comm_fail(comm, "rank %d: the %s was asked for with bounds that are not those of %lld rows",
-                  comm->rank, bucket->what, (long long)tensor_rows(tensor));
-        return;
+                  comm->rank, name, (long long)units);
+    } else if (overlaps(comm, ask)) {
+        comm_fail(comm, "rank %d: the %s was asked for while its memory was part of the %s",
+                  comm->rank, name, bucket->what);
+    } else {
+        if (bucket->count == 0) {
+            snprintf(bucket->what, sizeof bucket->what, "%s", name);
+        }
+        bucket->be = be;
+        bucket->count++;
+        bucket->bytes += ask->bytes;
+        if (bucket->bytes >= comm->bucket_bytes || bucket->count == COMM_BUCKET_ASKS) {
+            send_bucket(comm);
+        }
     }
-    bucket->be = be;
-    bucket->count++;
-    send_bucket(comm);
 }
 
 void comm_ask_all_reduce(struct comm *comm, struct backend *be, struct tensor *tensor)

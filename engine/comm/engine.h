@@ -20,11 +20,12 @@ struct comm_ask {
     int64_t *bound; /* units [bound[p], bound[p + 1]) are rank p's; ranks + 1 numbers */
 };
 
-enum { COMM_BUCKET_ASKS = 64 };
+enum { COMM_BUCKET_ASKS = 256 };
 
 struct comm_bucket {
     struct comm_ask ask[COMM_BUCKET_ASKS];
     int count;
+    size_t bytes;
     struct backend *be; /* of all its tensors */
     int64_t *bounds;    /* those of its asks */
     char what[128];     /* "all-reduce of x.weight and 3 more" */
@@ -44,7 +45,7 @@ static inline size_t comm_part_bytes(const struct comm_ask *ask, int rank)
 /* All but `close` are called only while no error is latched and there is more than one rank. */
 struct comm_ops {
     const char *name;
-    /* Begins to send a bucket. What it says is not to be changed, and is gone after that. */
+    /* Begins to send a bucket, as one exchange. What `bucket` says is gone after that. */
     void (*send)(struct comm *comm, const struct comm_bucket *bucket);
     /* May be NULL: nothing is under way when send returns. */
     void (*wait)(struct comm *comm, struct backend *be);

@@ -53,6 +53,7 @@ struct rehearsal {
 struct step_cost {
     struct op_count count[OP_FAMILY_COUNT];
     double payload_bytes, wire_bytes, hops;
+    int64_t calls;
     bool refreshed;
 };
 
@@ -70,6 +71,7 @@ static int measure_step(struct rehearsal *run, int64_t step, int64_t count, stru
         .payload_bytes = run->comm->counts.payload_bytes - sent.payload_bytes,
         .wire_bytes = run->comm->counts.wire_bytes - sent.wire_bytes,
         .hops = (double)(run->comm->counts.hops - sent.hops),
+        .calls = run->comm->counts.calls - sent.calls,
     };
     for (int f = 0; f < OP_FAMILY_COUNT; f++) {
         const struct op_count *after = &run->be->count[f];
@@ -205,10 +207,12 @@ static int plan_steps(struct rehearsal *run, struct plan *plan, struct error *er
     if (refreshes) {
         add_rest(&usual.due, &usual.plain, &usual.single, rest, plan->refresh_count);
     }
-    /* What ranks exchange is as linear in the micro-batches. */
+    /* What ranks exchange is as linear in the micro-batches. That a larger tensor sent a bucket
+     * earlier is nothing that goes on so: each tensor does it once. */
     double more_payload = rest * (usual.plain.payload_bytes - usual.single.payload_bytes);
     double more_wire = rest * (usual.plain.wire_bytes - usual.single.wire_bytes);
-    double more_hops = rest * (usual.plain.hops - usual.single.hops);
+    bool more_calls = usual.plain.calls > usual.single.calls;
+    double more_hops = more_calls ? rest * (usual.plain.hops - usual.single.hops) : 0.0;
     plan->step_payload_bytes = mean.payload_bytes + more_payload;
     plan->step_wire_bytes = mean.wire_bytes + more_wire;
     plan->step_hops = mean.hops + more_hops;

@@ -157,6 +157,226 @@ static void test_spread(void **state)
     }
 }
 
+/* ---- buckets -------------------------------------------------------------------------------- */
+
+enum { MIXED = 300, MIXED_ROWS = 40, MIXED_COLUMNS = 3, HEARD = 64 };
+
+/* What a rank was told of, in order. */
+struct heard {
+    int count;
+    char what[HEARD][128];
+};
+
+/* Tensors of both dtypes and all three kinds, many of them, in buckets of so many bytes. */
+struct mixed {
+    int ranks;
+    size_t bucket_bytes;
+    struct heard heard[LOOPBACK_RANKS_MAX];
+    struct comm_counts counts[LOOPBACK_RANKS_MAX];
+    float sum[LOOPBACK_RANKS_MAX][MIXED][MIXED_ROWS * MIXED_COLUMNS];
+    char error[LOOPBACK_RANKS_MAX][512];
+};
+
+static void hear(void *context, const char *last)
+{
+    struct heard *heard = context;
+    if (heard->count < HEARD) {
+        snprintf(heard->what[heard->count++], sizeof heard->what[0], "%s", last);
+    }
+}
+
+static int64_t mixed_rows(int t)
+{
+    return t % MIXED_ROWS + 1;
+}
+
+static struct tensor mixed_tensor(int t, char name[16])
+{
+    snprintf(name, 16, "number %d", t);
+    return (struct tensor){ .data = calloc((size_t)mixed_rows(t) * MIXED_COLUMNS, sizeof(float)),
+                            .dtype = t % 2 ? DTYPE_BF16 : DTYPE_F32,
+                            .rank = 2,
+                            .dim = { mixed_rows(t), MIXED_COLUMNS, 1, 1 },
+                            .name = name };
+}
+
+static void set(struct tensor *tensor, int64_t i, float value)
+{
+    if (tensor->dtype == DTYPE_BF16) {
+        ((uint16_t *)tensor->data)[i] = bf16_from_float(value);
+    } else {
+        ((float *)tensor->data)[i] = value;
+    }
+}
+
+static void ask_mixed(struct comm *comm, struct backend *be, struct tensor *tensor, int t,
+                      bool again)
+{
+    if (t % 3 == 0 && !again) {
+        comm_ask_all_reduce(comm, be, tensor);
+    } else if (t % 3 == 1 && !again) {
+        comm_ask_reduce_scatter(comm, be, tensor, NULL);
+    } else if ((t % 3 == 1) == again) {
+        comm_ask_all_gather(comm, be, tensor, NULL);
+    }
+}
+
+static void mixed_work(struct comm *comm, void *context)
+{
+    struct mixed *mixed = context;
+    struct backend *be = open_cpu();
+    struct tensor tensor[MIXED];
+    char name[MIXED][16];
+    struct error err = { 0 };
+    comm->begun = hear;
+    comm->begun_context = &mixed->heard[comm->rank];
+    comm->bucket_bytes = mixed->bucket_bytes;
+    for (int t = 0; t < MIXED; t++) {
+        tensor[t] = mixed_tensor(t, name[t]);
+        for (int64_t i = 0; i < tensor_count(&tensor[t]); i++) {
+            /* Of a gather each rank has its own rows, the others are not read. */
+            set(&tensor[t], i, t % 3 == 2 ? value_of(0, i) : value_of(comm->rank, i));
+        }
+    }
+    for (int again = 0; again < 2; again++) {
+        for (int t = 0; t < MIXED; t++) {
+            ask_mixed(comm, be, &tensor[t], t, again == 1);
+        }
+        comm_wait(comm, be);
+    }
+    for (int t = 0; t < MIXED; t++) {
+        for (int64_t i = 0; i < tensor_count(&tensor[t]); i++) {
+            mixed->sum[comm->rank][t][i] = tensor[t].dtype == DTYPE_BF16
+                                               ? bf16_to_float(((uint16_t *)tensor[t].data)[i])
+                                               : ((float *)tensor[t].data)[i];
+        }
+        free(tensor[t].data);
+    }
+    mixed->counts[comm->rank] = comm->counts;
+    comm_check(comm, &err);
+    snprintf(mixed->error[comm->rank], sizeof mixed->error[0], "%.500s", err.message);
+    backend_close(be);
+}
+
+static struct mixed *run_mixed(int ranks, size_t bucket_bytes)
+{
+    struct mixed *mixed = calloc(1, sizeof *mixed);
+    mixed->ranks = ranks;
+    mixed->bucket_bytes = bucket_bytes;
+    loopback_run(&(struct loopback_options){ .ranks = ranks, .silent_rank = -1 }, mixed_work,
+                 mixed);
+    for (int p = 0; p < ranks; p++) {
+        assert_string_equal(mixed->error[p], "");
+        for (int t = 0; t < MIXED; t++) {
+            for (int64_t i = 0; i < mixed_rows(t) * MIXED_COLUMNS; i++) {
+                float sum = 0.0f;
+                for (int q = 0; q < (t % 3 == 2 ? 1 : ranks); q++) {
+                    sum += value_of(q, i);
+                }
+                assert_true(mixed->sum[p][t][i] == sum); /* exact in bf16 */
+            }
+        }
+    }
+    return mixed;
+}
+
+/* The counts of two engines that were asked for the same. */
+static void check_imaginary(const struct mixed *mixed)
+{
+    char why[128];
+    struct backend *be = backend_open("null", 0, why, sizeof why);
+    struct comm *comm = comm_open_imaginary(0, mixed->ranks);
+    comm->bucket_bytes = mixed->bucket_bytes;
+    for (int again = 0; again < 2; again++) {
+        for (int t = 0; t < MIXED; t++) {
+            char name[16];
+            struct tensor tensor = mixed_tensor(t, name);
+            free(tensor.data);
+            tensor.data = NULL;
+            ask_mixed(comm, be, &tensor, t, again == 1);
+        }
+        comm_wait(comm, be);
+    }
+    assert_memory_equal(&comm->counts, &mixed->counts[0], sizeof comm->counts);
+    comm_close(comm);
+    backend_close(be);
+}
+
+static void test_buckets(void **state)
+{
+    (void)state;
+    for (int ranks = 2; ranks <= 5; ranks += 3) {
+        struct mixed *one = run_mixed(ranks, 1); /* each tensor goes out at once */
+        struct mixed *some = run_mixed(ranks, 3000);
+        struct mixed *all = run_mixed(ranks, COMM_BUCKET_BYTES);
+        const int sums = 100;
+        const int rows = 100; /* summed to their owners, then given to all */
+        const int given = 100;
+        assert_int_equal(one->counts[0].calls, sums + 2 * rows + given);
+        assert_int_equal(one->counts[0].hops, (ranks - 1) * (2 * sums + 2 * rows + given));
+        assert_string_equal(one->heard[0].what[0], "all-reduce of number 0");
+        assert_string_equal(one->heard[0].what[1], "reduce-scatter of number 1");
+        assert_string_equal(one->heard[0].what[2], "all-gather of number 2");
+        /* No more than COMM_BUCKET_ASKS in one: 256, then 44, then the rows that are given back. */
+        assert_int_equal(all->heard[0].count, 3);
+        assert_int_equal(all->counts[0].hops, (ranks - 1) * (2 + 2 + 1));
+        assert_string_equal(all->heard[0].what[0], "all-reduce of number 0 and 255 more");
+        assert_string_equal(all->heard[ranks - 1].what[1],
+                            "reduce-scatter of number 256 and 43 more");
+        assert_string_equal(all->heard[0].what[2], "all-gather of number 1 and 99 more");
+        assert_true(some->heard[0].count > 3 && some->heard[0].count < HEARD);
+        assert_true(some->counts[0].wire_bytes == all->counts[0].wire_bytes);
+        assert_true(some->counts[0].payload_bytes == one->counts[0].payload_bytes);
+        assert_true(some->counts[0].hops > all->counts[0].hops);
+        assert_true(some->counts[0].hops < one->counts[0].hops);
+        check_imaginary(one);
+        check_imaginary(some);
+        check_imaginary(all);
+        free(one);
+        free(some);
+        free(all);
+    }
+}
+
+/* What nobody could do in an order that all ranks agree on is refused by all. */
+static void twice_work(struct comm *comm, void *context)
+{
+    struct result *result = context;
+    struct backend *be = open_cpu();
+    float numbers[6] = { 1.0f };
+    struct error err = { 0 };
+    struct tensor whole = {
+        .data = numbers, .dtype = DTYPE_F32, .rank = 1, .dim = { 6, 1, 1, 1 }, .name = "six"
+    };
+    struct tensor end = {
+        .data = numbers + 5, .dtype = DTYPE_F32, .rank = 1, .dim = { 1, 1, 1, 1 }, .name = "last"
+    };
+    comm_ask_all_reduce(comm, be, &whole);
+    comm_wait(comm, be);
+    comm_ask_all_reduce(comm, be, &end);
+    result->failed[comm->rank] = comm_check(comm, &err) != 0;
+    comm_ask_all_reduce(comm, be, &whole);
+    comm_wait(comm, be);
+    comm_check(comm, &err);
+    snprintf(result->error[comm->rank], sizeof result->error[0], "%.500s", err.message);
+    backend_close(be);
+}
+
+static void test_asked_twice(void **state)
+{
+    (void)state;
+    struct result *result = calloc(1, sizeof *result);
+    loopback_run(&(struct loopback_options){ .ranks = 2, .silent_rank = -1 }, twice_work, result);
+    for (int p = 0; p < 2; p++) {
+        assert_false(result->failed[p]);
+        assert_non_null(strstr(result->error[p], "the all-reduce of six was asked for while its "
+                                                 "memory was part of the all-reduce of last"));
+    }
+    free(result);
+}
+
+/* ---- ranks that stay away ------------------------------------------------------------------- */
+
 static bool patience(void *context)
 {
     int *left = context;
@@ -199,8 +419,8 @@ static void test_silence(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_sum),
-        cmocka_unit_test(test_spread),
+        cmocka_unit_test(test_sum),     cmocka_unit_test(test_spread),
+        cmocka_unit_test(test_buckets), cmocka_unit_test(test_asked_twice),
         cmocka_unit_test(test_silence),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

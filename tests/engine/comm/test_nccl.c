@@ -287,8 +287,10 @@ static void test_failures(void **state)
     check_fails(all, "wrong", "NCCL sums wrongly: 7 instead of 6");
     check_fails(all, "error-at=2",
                 "all-reduce of numbers did not come about: NCCL: remote process");
-    check_fails(all, "error-at=5", "all-gather of rows did not come about: NCCL: remote process");
-    check_fails(all, "error-at=8", "reduce-scatter of shared rows did not come about: NCCL");
+    check_fails(all, "error-at=5",
+                "all-reduce of numbers and 1 more did not come about: NCCL: remote process");
+    check_fails(all, "error-at=8",
+                "reduce-scatter of shared rows and 1 more did not come about: NCCL: remote");
     check_fails((struct task){ .missing_rank = 1, .patience = 3000 }, "",
                 "all-reduce of numbers did not come about: it was given up");
 }

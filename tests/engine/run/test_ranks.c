@@ -13,6 +13,7 @@
 
 #include "../comm/loopback.h"
 #include "engine/base/xalloc.h"
+#include "engine/comm/engine.h"
 #include "engine/run/fixture.h"
 #include "engine/run/parts.h"
 #include "kernels/backend_ops.h"
@@ -143,9 +144,9 @@ static void train(struct comm *lent, void *context)
     struct error err = { 0 };
     struct comm_ops ops = *lent->ops;
     ops.close = close_nothing;
-    run.comm = xcalloc(1, sizeof *run.comm);
-    *run.comm = *lent;
-    run.comm->ops = &ops;
+    run.comm = comm_make(&ops, lent->rank, lent->ranks);
+    run.comm->local_rank = lent->local_rank;
+    run.comm->state = lent->state;
     int rank = lent->rank;
     int result = run_prepare(&run, &err);
     if (result == 0 && rank == c->poor) {
