@@ -36,13 +36,13 @@ static void place(struct dense *dense, const struct method *method, struct param
     dense->gradient[p->id] = memory_tensor(dense->memory, MEMORY_GRADIENTS, name, shape);
     struct tensor like = p->value;
     like.rank = p->rank;
-    rule_place(dense->rule, dense->be, dense->memory,
-               &(struct rule_layout){ .name = p->name,
-                                      .like = &like,
-                                      .whole = parameter_count(p),
-                                      .dtype = method->settings.state_dtype,
-                                      .ages = by_rows ? p->dim[0] : 1 },
-               &dense->state[p->id]);
+    owned_rows_place(&dense->owned[p->id], method,
+                     &(struct rule_layout){ .name = p->name,
+                                            .like = &like,
+                                            .whole = parameter_count(p),
+                                            .dtype = method->settings.state_dtype,
+                                            .ages = by_rows ? p->dim[0] : 1 },
+                     by_rows);
 }
 
 int dense_attach(struct dense *dense, const struct method *method, int64_t step_tokens,
@@ -55,7 +55,7 @@ int dense_attach(struct dense *dense, const struct method *method, int64_t step_
                              .rule = method->rule,
                              .weight_decay = method->settings.weight_decay };
     dense->gradient = xcalloc((size_t)model->parameter_count, sizeof *dense->gradient);
-    dense->state = xcalloc((size_t)model->parameter_count, sizeof *dense->state);
+    dense->owned = xcalloc((size_t)model->parameter_count, sizeof *dense->owned);
     dense->by_rows = method->settings.embedding_rows && !model->embedding->frozen;
     if (dense->by_rows && model->head == model->embedding) {
         fail(err, ERROR_USAGE,
@@ -76,7 +76,7 @@ int dense_attach(struct dense *dense, const struct method *method, int64_t step_
 void dense_detach(struct dense *dense)
 {
     free(dense->gradient);
-    free(dense->state);
+    free(dense->owned);
     memset(dense, 0, sizeof *dense);
 }
 
@@ -112,12 +112,36 @@ void dense_each_gradient(struct dense *dense, const struct gradient_visitor *vis
     }
 }
 
+void dense_ask_sums(struct dense *dense)
+{
+    struct parameter *p;
+    for (int64_t i = 0; (p = next_trained(dense->model, &i)) != NULL;) {
+        dense->gradient[p->id].name = p->name;
+        owned_rows_ask_sum(&dense->owned[p->id], &dense->gradient[p->id]);
+    }
+}
+
 void dense_add_squares(struct dense *dense, struct tensor *sum)
 {
     struct parameter *p;
     for (int64_t i = 0; (p = next_trained(dense->model, &i)) != NULL;) {
-        op_sum_squares(dense->be, sum, &dense->gradient[p->id], true);
+        if (!dense->owned[p->id].split) {
+            owned_rows_add_squares(&dense->owned[p->id], &dense->gradient[p->id], sum);
+        }
     }
+}
+
+bool dense_add_own_squares(struct dense *dense, struct tensor *sum)
+{
+    struct parameter *p;
+    bool any = false;
+    for (int64_t i = 0; (p = next_trained(dense->model, &i)) != NULL;) {
+        if (dense->owned[p->id].split) {
+            any = true;
+            owned_rows_add_squares(&dense->owned[p->id], &dense->gradient[p->id], sum);
+        }
+    }
+    return any;
 }
 
 void dense_update(struct dense *dense, double lr, const struct rule_settings *settings)
@@ -138,22 +162,25 @@ void dense_update(struct dense *dense, double lr, const struct rule_settings *se
                                                           .rule = dense->rule,
                                                           .settings = settings,
                                                           .target = &target },
-                             &dense->state[p->id]);
+                             &dense->owned[p->id].state);
         } else {
-            dense->rule->step(dense->be, settings, &target, &dense->state[p->id]);
+            owned_rows_step(&dense->owned[p->id], dense->rule, settings, &target);
         }
     }
+}
+
+static struct owned_part part_of(const struct dense *dense, const struct parameter *p)
+{
+    return (struct owned_part){ .parameter = p->name, .count = dense->owned[p->id].rows };
 }
 
 void dense_visit(struct dense *dense, const struct state_visitor *visitor)
 {
     struct parameter *p;
     for (int64_t i = 0; (p = next_trained(dense->model, &i)) != NULL;) {
-        struct rule_state *state = &dense->state[p->id];
-        for (int s = 0; s < state->slot_count; s++) {
-            state_show(visitor, "optimizer", p->name, state->slot_name[s], &state->slot[s], false);
-        }
-        state_show(visitor, "optimizer", p->name, "age", &state->age, false);
+        struct owned_part part = part_of(dense, p);
+        owned_rows_show(&dense->owned[p->id], visitor, &part);
+        owned_rows_show_age(&dense->owned[p->id], visitor, p->name);
     }
 }
 
@@ -161,16 +188,9 @@ int dense_restore(struct dense *dense, const struct state_source *source, struct
 {
     struct parameter *p;
     for (int64_t i = 0; (p = next_trained(dense->model, &i)) != NULL;) {
-        struct rule_state *state = &dense->state[p->id];
-        char name[STATE_NAME_SIZE];
-        for (int s = 0; s < state->slot_count; s++) {
-            snprintf(name, sizeof name, "optimizer/%s/%s", p->name, state->slot_name[s]);
-            if (method_restore_tensor(dense->be, source, name, &state->slot[s], err) != 0) {
-                return -1;
-            }
-        }
-        snprintf(name, sizeof name, "optimizer/%s/age", p->name);
-        if (method_restore_tensor(dense->be, source, name, &state->age, err) != 0) {
+        struct owned_part part = part_of(dense, p);
+        if (owned_rows_restore(&dense->owned[p->id], source, &part, err) != 0 ||
+            owned_rows_restore_age(&dense->owned[p->id], source, p->name, err) != 0) {
             return -1;
         }
     }

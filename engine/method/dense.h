@@ -1,10 +1,13 @@
 /*
  * Parameters that train in full outside the linear layers, unless frozen: embedding, head, norms.
- * Of the embedding's gradient only the rows that occur may be kept: token_rows.h.
+ * Of the embedding's gradient only the rows that occur may be kept: token_rows.h. With several
+ * ranks the states of embedding and head are split over them (owned_rows.h), but for those of an
+ * embedding of which only rows have a gradient: they are whole on every rank.
  */
 #ifndef WINDROW_ENGINE_METHOD_DENSE_H
 #define WINDROW_ENGINE_METHOD_DENSE_H
 
+#include "engine/method/owned_rows.h"
 #include "engine/method/token_rows.h"
 
 struct dense {
@@ -14,7 +17,7 @@ struct dense {
     const struct rule_ops *rule;
     double weight_decay;
     struct tensor *gradient;  /* by parameter number; without data for matrices and frozen ones */
-    struct rule_state *state; /* likewise */
+    struct owned_rows *owned; /* likewise: their states */
     bool by_rows;             /* of the embedding, only rows that occur have a gradient */
     struct token_rows rows;
 };
@@ -32,8 +35,11 @@ void dense_begin_step(struct dense *dense, int64_t tokens);
  * the step; of rank 0: the ids do. */
 struct tensor dense_slots(const struct dense *dense, int64_t first, int64_t count);
 
+/* What follows is as in struct method_ops. */
 void dense_each_gradient(struct dense *dense, const struct gradient_visitor *visitor);
+void dense_ask_sums(struct dense *dense);
 void dense_add_squares(struct dense *dense, struct tensor *sum);
+bool dense_add_own_squares(struct dense *dense, struct tensor *sum);
 void dense_update(struct dense *dense, double lr, const struct rule_settings *settings);
 void dense_visit(struct dense *dense, const struct state_visitor *visitor);
 int dense_restore(struct dense *dense, const struct state_source *source, struct error *err);

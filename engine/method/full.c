@@ -1,6 +1,7 @@
 /*
  * Full training: dW += dy^T x, and the rule on the whole packed weight. The baseline that every
- * other method is measured against.
+ * other method is measured against. With several ranks the states are split over them by rows of
+ * the packed weight: owned_rows.h.
  */
 #include "engine/method/full.h"
 
@@ -8,6 +9,7 @@
 #include <stdlib.h>
 
 #include "engine/base/xalloc.h"
+#include "engine/method/owned_rows.h"
 
 /* Parts of a packed layer that lie side by side and train: one product, one update. */
 struct full_piece {
@@ -17,7 +19,7 @@ struct full_piece {
     struct tensor weight; /* (rows, N) view of the packed weight */
     int64_t first_row;
     struct tensor gradient;
-    struct rule_state state;
+    struct owned_rows owned; /* its states */
 };
 
 struct full {
@@ -44,13 +46,13 @@ static void piece_place(struct method *method, struct full_piece *piece)
     snprintf(name, sizeof name, "%.80s gradient", label);
     piece->gradient = memory_matrix(method->memory, MEMORY_GRADIENTS, name, method->model->dtype,
                                     piece->weight.dim);
-    rule_place(method->rule, method->be, method->memory,
-               &(struct rule_layout){ .name = label,
-                                      .like = &piece->weight,
-                                      .whole = tensor_count(&piece->weight),
-                                      .dtype = method->settings.state_dtype,
-                                      .ages = 1 },
-               &piece->state);
+    owned_rows_place(&piece->owned, method,
+                     &(struct rule_layout){ .name = label,
+                                            .like = &piece->weight,
+                                            .whole = tensor_count(&piece->weight),
+                                            .dtype = method->settings.state_dtype,
+                                            .ages = 1 },
+                     false);
 }
 
 static int full_attach(struct method *method, struct error *err)
@@ -123,12 +125,35 @@ static void full_weight_gradient(struct method *method, struct pass *pass,
     }
 }
 
+static void full_ask_sums(struct method *method)
+{
+    struct full *full = method->state;
+    for (int64_t i = 0; i < full->piece_count; i++) {
+        owned_rows_ask_sum(&full->piece[i].owned, &full->piece[i].gradient);
+    }
+}
+
 static void full_add_squares(struct method *method, struct tensor *sum)
 {
     struct full *full = method->state;
     for (int64_t i = 0; i < full->piece_count; i++) {
-        op_sum_squares(method->be, sum, &full->piece[i].gradient, true);
+        if (!full->piece[i].owned.split) {
+            owned_rows_add_squares(&full->piece[i].owned, &full->piece[i].gradient, sum);
+        }
     }
+}
+
+static bool full_add_own_squares(struct method *method, struct tensor *sum)
+{
+    struct full *full = method->state;
+    bool any = false;
+    for (int64_t i = 0; i < full->piece_count; i++) {
+        if (full->piece[i].owned.split) {
+            any = true;
+            owned_rows_add_squares(&full->piece[i].owned, &full->piece[i].gradient, sum);
+        }
+    }
+    return any;
 }
 
 static void full_update(struct method *method, double lr, const struct rule_settings *settings)
@@ -136,15 +161,14 @@ static void full_update(struct method *method, double lr, const struct rule_sett
     struct full *full = method->state;
     for (int64_t i = 0; i < full->piece_count; i++) {
         struct full_piece *piece = &full->piece[i];
-        method->rule->step(
-            method->be, settings,
+        owned_rows_step(
+            &piece->owned, method->rule, settings,
             &(struct rule_target){ .weight = &piece->weight,
                                    .gradient = &piece->gradient,
                                    .lr = (float)lr,
                                    .weight_decay = (float)method->settings.weight_decay,
                                    .scale = 1.0f,
-                                   .id = piece->linear->part[piece->first_part].parameter->id },
-            &piece->state);
+                                   .id = piece->linear->part[piece->first_part].parameter->id });
     }
 }
 
@@ -173,40 +197,39 @@ static void full_each_gradient(struct method *method, const struct gradient_visi
     }
 }
 
+static struct owned_part owned_part_of(const struct full_piece *piece, int part)
+{
+    const struct linear_part *p = &piece->linear->part[piece->first_part + part];
+    return (struct owned_part){ .parameter = p->parameter->name,
+                                .first = p->first - piece->first_row,
+                                .count = p->rows };
+}
+
 static void full_visit(struct method *method, const struct state_visitor *visitor)
 {
     struct full *full = method->state;
     for (int64_t i = 0; i < full->piece_count; i++) {
         struct full_piece *piece = &full->piece[i];
         for (int p = 0; p < piece->part_count; p++) {
-            for (int s = 0; s < piece->state.slot_count; s++) {
-                struct tensor view = part_view(piece, &piece->state.slot[s], p);
-                state_show(visitor, "optimizer", part_name(piece, p), piece->state.slot_name[s],
-                           &view, false);
-            }
+            struct owned_part part = owned_part_of(piece, p);
+            owned_rows_show(&piece->owned, visitor, &part);
         }
-        state_show(visitor, "optimizer", part_name(piece, 0), "age", &piece->state.age, false);
+        owned_rows_show_age(&piece->owned, visitor, part_name(piece, 0));
     }
 }
 
 static int full_restore(struct method *method, const struct state_source *source, struct error *err)
 {
     struct full *full = method->state;
-    char name[STATE_NAME_SIZE];
     for (int64_t i = 0; i < full->piece_count; i++) {
         struct full_piece *piece = &full->piece[i];
         for (int p = 0; p < piece->part_count; p++) {
-            for (int s = 0; s < piece->state.slot_count; s++) {
-                struct tensor view = part_view(piece, &piece->state.slot[s], p);
-                snprintf(name, sizeof name, "optimizer/%s/%s", part_name(piece, p),
-                         piece->state.slot_name[s]);
-                if (method_restore_tensor(method->be, source, name, &view, err) != 0) {
-                    return -1;
-                }
+            struct owned_part part = owned_part_of(piece, p);
+            if (owned_rows_restore(&piece->owned, source, &part, err) != 0) {
+                return -1;
             }
         }
-        snprintf(name, sizeof name, "optimizer/%s/age", part_name(piece, 0));
-        if (method_restore_tensor(method->be, source, name, &piece->state.age, err) != 0) {
+        if (owned_rows_restore_age(&piece->owned, source, part_name(piece, 0), err) != 0) {
             return -1;
         }
     }
@@ -241,7 +264,9 @@ const struct method_ops full_method = {
     .replayable = full_replayable,
     .weight_gradient = full_weight_gradient,
     .each_gradient = full_each_gradient,
+    .ask_sums = full_ask_sums,
     .add_squares = full_add_squares,
+    .add_own_squares = full_add_own_squares,
     .update = full_update,
     .visit = full_visit,
     .restore = full_restore,

@@ -53,33 +53,38 @@ static void shape_text(char *out, size_t size, enum dtype dtype, int rank, const
     }
 }
 
-int method_restore_tensor(struct backend *be, const struct state_source *source, const char *name,
-                          struct tensor *tensor, struct error *err)
+int method_restore_rows(struct backend *be, const struct state_source *source,
+                        const struct method_rows *rows, struct error *err)
 {
     struct state_entry entry;
-    int64_t index = source->find(source->context, name, &entry);
+    const struct tensor *tensor = rows->tensor;
+    int64_t dim[TENSOR_RANK_MAX];
+    int64_t index = source->find(source->context, rows->name, &entry);
     if (index < 0) {
-        return fail(err, ERROR_DATA, "saved state: tensor '%s' is missing", name);
+        return fail(err, ERROR_DATA, "saved state: tensor '%s' is missing", rows->name);
     }
+    memcpy(dim, tensor->dim, sizeof dim);
+    dim[0] = rows->rows;
     bool same = entry.dtype == tensor->dtype && entry.rank == tensor->rank;
     for (int d = 0; same && d < tensor->rank; d++) {
-        same = entry.dim[d] == tensor->dim[d];
+        same = entry.dim[d] == dim[d];
     }
     if (!same) {
         char found[96];
         char wanted[96];
         shape_text(found, sizeof found, entry.dtype, entry.rank, entry.dim);
-        shape_text(wanted, sizeof wanted, tensor->dtype, tensor->rank, tensor->dim);
-        return fail(err, ERROR_DATA, "saved state: tensor '%s' is %s, the recipe needs %s", name,
-                    found, wanted);
+        shape_text(wanted, sizeof wanted, tensor->dtype, tensor->rank, dim);
+        return fail(err, ERROR_DATA, "saved state: tensor '%s' is %s, the recipe needs %s",
+                    rows->name, found, wanted);
     }
     size_t width = dtype_size(tensor->dtype);
     int64_t count = tensor_count(tensor);
+    int64_t before = rows->first * (tensor->rank > 1 ? tensor_columns(tensor) : 1);
     int64_t chunk = count < (1 << 18) ? count : 1 << 18;
     void *host = xmalloc((size_t)(chunk > 0 ? chunk : 1) * width);
     for (int64_t first = 0; first < count; first += chunk) {
         int64_t n = count - first < chunk ? count - first : chunk;
-        if (source->read(source->context, index, first, n, host, err) != 0) {
+        if (source->read(source->context, index, before + first, n, host, err) != 0) {
             free(host);
             return -1;
         }
@@ -87,4 +92,11 @@ int method_restore_tensor(struct backend *be, const struct state_source *source,
     }
     free(host);
     return 0;
+}
+
+int method_restore_tensor(struct backend *be, const struct state_source *source, const char *name,
+                          struct tensor *tensor, struct error *err)
+{
+    return method_restore_rows(be, source, &(struct method_rows){ name, tensor, tensor->dim[0], 0 },
+                               err);
 }

@@ -109,13 +109,20 @@ struct method_ops {
     /* Keeps of the inputs what its weight gradients will want, if the recipe asks for that
      * (method.inputs); its context is the method. */
     const struct sampler_ops *inputs;
-    /* Shows every gradient that it keeps, for sums over ranks and for tests. Until then each rank
-     * keeps that of its own tokens; what a choice of rows or a basis rests on is summed by the
-     * method as it comes (method->comm), so that all ranks choose the same. */
+    /* Shows every gradient that it keeps, for sums over ranks and for tests. Until they are summed
+     * each rank keeps that of its own tokens; what a choice of rows or a basis rests on is summed
+     * by the method as it comes (method->comm), so that all ranks choose the same. */
     void (*each_gradient)(struct method *method, const struct gradient_visitor *visitor);
-    /* Adds the squares of what it keeps to sum (1). Called once, after the last micro-batch. */
+    /* Asks for the sums over the ranks of its gradients; NULL: an all-reduce of each. */
+    void (*ask_sums)(struct method *method);
+    /* Adds the squares of what it keeps to sum (1), after the last micro-batch; without those of
+     * matrices whose states are split. */
     void (*add_squares)(struct method *method, struct tensor *sum);
-    /* Applies the step with learning rate `lr`, obeying settings->control. */
+    /* Adds the squares of this rank's rows of matrices whose states are split (owned_rows.h).
+     * Whether there are any, which is the same on all ranks. NULL: there are none. */
+    bool (*add_own_squares)(struct method *method, struct tensor *sum);
+    /* Applies the step with learning rate `lr`, obeying settings->control. What it asks of other
+     * ranks is complete after a comm_wait. */
     void (*update)(struct method *method, double lr, const struct rule_settings *settings);
     void (*visit)(struct method *method, const struct state_visitor *visitor);
     /* Takes its states back from a saved set, of another rank too. */
@@ -164,5 +171,15 @@ const char *method_name(size_t index);
  * shape and dtype. An error names the tensor and both shapes. */
 int method_restore_tensor(struct backend *be, const struct state_source *source, const char *name,
                           struct tensor *tensor, struct error *err);
+
+/* Likewise rows [first, ...) of a matrix `name` of `rows` rows, into one that has only these. */
+struct method_rows {
+    const char *name;
+    struct tensor *tensor;
+    int64_t rows;
+    int64_t first;
+};
+int method_restore_rows(struct backend *be, const struct state_source *source,
+                        const struct method_rows *rows, struct error *err);
 
 #endif

@@ -80,6 +80,7 @@ struct run {
     struct watch *watch;     /* over them; NULL: there is one */
     double impatient_s;      /* clock since when, told to end, it waits for another rank; or 0 */
     char impatient_for[128]; /* in which collective */
+    bool showing;            /* it shows its states to rank 0, which saves */
     struct backend *be;
     double ceiling_flops;          /* a second, of a large matrix product; 0: unknown */
     struct store *store;           /* of offloaded activations; NULL: none leave */
@@ -243,6 +244,8 @@ int run_use_devices(struct run *run, struct error *err);
 void run_order_step(struct run *run);
 void run_order_settings(struct run *run, const struct recipe *effective);
 void run_order_back(struct run *run, const char *checkpoint);
+/* The others show their states (trainer_show_states) until trainer_show_end. */
+void run_order_show(struct run *run);
 void run_order_stop(struct run *run);
 
 /* Obeys until told to stop. */

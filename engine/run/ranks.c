@@ -20,7 +20,7 @@
 #include "engine/recipe/load.h"
 #include "engine/run/parts.h"
 
-enum order_kind { ORDER_STEP, ORDER_SETTINGS, ORDER_GO_BACK, ORDER_STOP };
+enum order_kind { ORDER_STEP, ORDER_SETTINGS, ORDER_GO_BACK, ORDER_SHOW_STATES, ORDER_STOP };
 
 struct order {
     int64_t kind;
@@ -61,7 +61,7 @@ static bool waits_on(void *context)
         comm_fail(run->comm, "%s", sentence);
         return false;
     }
-    if (run_signal() == 0) {
+    if (run_signal() == 0 || run->showing) {
         run->impatient_s = 0.0;
         return true;
     }
@@ -285,6 +285,12 @@ void run_order_back(struct run *run, const char *checkpoint)
     give_order(run, (struct order){ .kind = ORDER_GO_BACK }, checkpoint ? checkpoint : "");
 }
 
+void run_order_show(struct run *run)
+{
+    give_order(run, (struct order){ .kind = ORDER_SHOW_STATES }, NULL);
+    trainer_show_states(run->trainer);
+}
+
 void run_order_stop(struct run *run)
 {
     give_order(run, (struct order){ .kind = ORDER_STOP }, NULL);
@@ -308,6 +314,16 @@ static int take_settings(struct run *run, const char *text, struct error *err)
     return result == 0 || !run->broken ? 0 : -1;
 }
 
+/* Rank 0 saves, which may take its time after a signal to end too: it is not given up meanwhile. */
+static int show_states(struct run *run, struct error *err)
+{
+    run->showing = true;
+    int result = trainer_serve_states(run->trainer, err);
+    run->showing = false;
+    run->impatient_s = 0.0;
+    return result;
+}
+
 static int obey(struct run *run, const struct order *order, const char *text, struct error *err)
 {
     struct step_result ignored;
@@ -320,6 +336,8 @@ static int obey(struct run *run, const struct order *order, const char *text, st
         return take_settings(run, text, err);
     case ORDER_GO_BACK:
         return run_build(run, text[0] ? text : NULL, err);
+    case ORDER_SHOW_STATES:
+        return show_states(run, err);
     case ORDER_STOP:
         break;
     }

@@ -94,6 +94,7 @@ static int end_well(struct run *run, struct error *err)
     if (!last) {
         save_unless_done(run);
     }
+    run_order_stop(run);
     if (run->save_failed || run->backlog.size > 0) {
         fail(err, ERROR_RUNTIME, "the last save failed; the newest checkpoint is an older one");
         code = ERROR_RUNTIME;
@@ -113,7 +114,6 @@ static int train(struct run *run, struct error *err)
     }
     begin(run);
     if (run_loop(run, err) == 0) {
-        run_order_stop(run);
         return end_well(run, err);
     }
     int code = err->code == ERROR_NONE ? ERROR_RUNTIME : (int)err->code;

@@ -335,7 +335,7 @@ static void tidy(struct run *run, bool best)
     }
 }
 
-int run_save(struct run *run, struct error *err)
+static int save(struct run *run, struct error *err)
 {
     double began = clock_monotonic();
     struct run_state before = run->state;
@@ -372,6 +372,14 @@ int run_save(struct run *run, struct error *err)
     run->pin = -1;
     free(path);
     return 0;
+}
+
+int run_save(struct run *run, struct error *err)
+{
+    run_order_show(run);
+    int result = save(run, err);
+    trainer_show_end(run->trainer);
+    return result;
 }
 
 /* ---- the model at the end ------------------------------------------------------------------- */

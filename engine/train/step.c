@@ -229,9 +229,14 @@ static void reduce_gradient(void *context, const char *parameter, struct tensor 
 static void reduce(struct trainer *trainer)
 {
     struct gradient_visitor visitor = { .visit = reduce_gradient, .context = trainer };
+    struct method *method = &trainer->method;
     comm_ask_all_reduce(trainer->comm, trainer->be, &trainer->loss);
-    dense_each_gradient(&trainer->dense, &visitor);
-    trainer->method.ops->each_gradient(&trainer->method, &visitor);
+    dense_ask_sums(&trainer->dense);
+    if (method->ops->ask_sums != NULL) {
+        method->ops->ask_sums(method);
+    } else {
+        method->ops->each_gradient(method, &visitor);
+    }
     comm_wait(trainer->comm, trainer->be); /* from here on the host may wait for the device */
 }
 
@@ -251,17 +256,34 @@ static struct rule_settings rule_settings_of(const struct trainer *trainer, int6
                                    .control = &trainer->control };
 }
 
+/* The squares of all gradients: of those that are split each rank has its own rows, the others are
+ * whole on every rank and count once. */
+static void sum_squares(struct trainer *trainer)
+{
+    struct method *method = &trainer->method;
+    struct tensor *sum = &trainer->sum_squares;
+    op_zero(trainer->be, sum);
+    bool split = dense_add_own_squares(&trainer->dense, sum);
+    if (method->ops->add_own_squares != NULL) {
+        split = method->ops->add_own_squares(method, sum) || split;
+    }
+    if (split) {
+        comm_all_reduce(trainer->comm, trainer->be, sum);
+    }
+    dense_add_squares(&trainer->dense, sum);
+    method->ops->add_squares(method, sum);
+}
+
 static void update(struct trainer *trainer, double lr, const struct rule_settings *settings)
 {
     struct method *method = &trainer->method;
     trainer_enter(trainer, PHASE_UPDATE);
-    op_zero(trainer->be, &trainer->sum_squares);
-    dense_add_squares(&trainer->dense, &trainer->sum_squares);
-    method->ops->add_squares(method, &trainer->sum_squares);
+    sum_squares(trainer);
     op_clip(trainer->be, &trainer->control, &trainer->sum_squares, &trainer->loss,
             (float)trainer->recipe.train_clip);
     dense_update(&trainer->dense, lr, settings);
     method->ops->update(method, lr, settings);
+    comm_wait(trainer->comm, trainer->be); /* for the rows that other ranks have updated */
 }
 
 /* What the device found, once it is done: the one time in a step that the host waits. */

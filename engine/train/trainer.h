@@ -174,9 +174,17 @@ bool trainer_lost(const struct trainer *trainer);
  * makes the list, which holds until the next step, apply or restore. */
 int64_t trainer_state_count(struct trainer *trainer);
 void trainer_state_entry(struct trainer *trainer, int64_t index, struct state_entry *entry);
-/* Downloads elements [first, first + count) into `out` (of the entry's dtype). */
+/* Downloads elements [first, first + count) into `out` (of the entry's dtype). What is split over
+ * several ranks is read by rank 0, while it shows states. */
 int trainer_state_read(struct trainer *trainer, int64_t index, int64_t first, int64_t count,
                        void *out, struct error *err);
+
+/* With several ranks: on rank 0, between the two trainer_state_read gives what others hold, and
+ * trainer_state_finite asks all; the others are in trainer_serve_states, which returns at the end,
+ * or with an error if a rank is lost. The end follows whatever failed in between. */
+void trainer_show_states(struct trainer *trainer);
+void trainer_show_end(struct trainer *trainer);
+int trainer_serve_states(struct trainer *trainer, struct error *err);
 
 /* Numbers that must survive beside the tensors. Steps are step numbers; all 0 before the first. */
 struct trainer_counters {
@@ -190,7 +198,8 @@ void trainer_counters(const struct trainer *trainer, struct trainer_counters *co
 int trainer_restore(struct trainer *trainer, const struct state_source *source,
                     const struct trainer_counters *counters, struct error *err);
 
-/* True if every element of every state tensor is finite; else names the first bad one. */
+/* True if every element of every state tensor is finite; else names the first bad one. Of several
+ * ranks it is what this one holds, unless states are shown. */
 bool trainer_state_finite(struct trainer *trainer, const char **bad);
 
 #endif

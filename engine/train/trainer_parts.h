@@ -1,6 +1,6 @@
-/* What a trainer holds: shared by trainer.c (building), trainer_change.c (live
- * settings), step.c (training), look.c
- * (evaluation, generation) and trainer_state.c (saving, restoring). */
+/* What a trainer holds: shared by trainer.c (building), trainer_change.c (live settings), step.c
+ * (training), look.c (evaluation, generation), trainer_state.c and state_show.c (saving,
+ * restoring). */
 #ifndef WINDROW_ENGINE_TRAIN_TRAINER_PARTS_H
 #define WINDROW_ENGINE_TRAIN_TRAINER_PARTS_H
 
@@ -67,6 +67,7 @@ struct trainer {
     int64_t item_count;
     int64_t item_capacity;
     int64_t item_weights;
+    bool shown; /* on rank 0: the other ranks answer (state_show.c) */
 };
 
 void trainer_enter(struct trainer *trainer, enum trainer_phase phase);
@@ -87,6 +88,15 @@ int trainer_check_batch(const struct trainer *trainer, const struct batch *batch
                         struct error *err);
 /* Feeds a batch to inputs `index` (0 or, if there are two, 1); backend_join follows. */
 void trainer_feed(struct trainer *trainer, int index, const struct batch *batch, float scale);
+
+/* Elements of what is here of an item. */
+int trainer_read_here(struct trainer *trainer, const struct state_item *item, int64_t first,
+                      int64_t count, void *out, struct error *err);
+/* Elements of a whole item that is split, on rank 0. */
+int trainer_read_split(struct trainer *trainer, int64_t index, int64_t first, int64_t count,
+                       void *out, struct error *err);
+/* The first item of the list of which something here is not finite, or cannot be read; or -1. */
+int64_t trainer_first_bad(struct trainer *trainer);
 
 /* A host copy of all states (not of weights), to put back after they were laid out anew. */
 struct state_snapshot;

@@ -41,18 +41,16 @@ int64_t trainer_state_count(struct trainer *trainer)
 
 void trainer_state_entry(struct trainer *trainer, int64_t index, struct state_entry *entry)
 {
-    const struct state_item *item = &trainer->item[index];
-    *entry = (struct state_entry){ .name = item->name,
-                                   .dtype = item->tensor.dtype,
-                                   .rank = item->tensor.rank,
-                                   .weight = index < trainer->item_weights };
-    memcpy(entry->dim, item->tensor.dim, sizeof entry->dim);
+    *entry = state_entry_of(&trainer->item[index]);
+    entry->weight = index < trainer->item_weights;
 }
 
-int trainer_state_read(struct trainer *trainer, int64_t index, int64_t first, int64_t count,
-                       void *out, struct error *err)
+int trainer_read_here(struct trainer *trainer, const struct state_item *item, int64_t first,
+                      int64_t count, void *out, struct error *err)
 {
-    const struct state_item *item = &trainer->item[index];
+    if (count == 0) {
+        return 0;
+    }
     size_t width = dtype_size(item->tensor.dtype);
     const char *from = (const char *)item->tensor.data + (size_t)first * width;
     if (item->on_host) {
@@ -61,6 +59,16 @@ int trainer_state_read(struct trainer *trainer, int64_t index, int64_t first, in
     }
     backend_download(trainer->be, out, from, (size_t)count * width);
     return backend_sync(trainer->be) == 0 ? 0 : trainer_device_error(trainer, err);
+}
+
+int trainer_state_read(struct trainer *trainer, int64_t index, int64_t first, int64_t count,
+                       void *out, struct error *err)
+{
+    const struct state_item *item = &trainer->item[index];
+    if (item->split.share > 0 && !trainer->be->facts.imaginary) {
+        return trainer_read_split(trainer, index, first, count, out, err);
+    }
+    return trainer_read_here(trainer, item, first, count, out, err);
 }
 
 void trainer_counters(const struct trainer *trainer, struct trainer_counters *counters)
@@ -107,14 +115,14 @@ static bool chunk_finite(const void *values, int64_t count, enum dtype dtype)
     return true;
 }
 
-bool trainer_state_finite(struct trainer *trainer, const char **bad)
+int64_t trainer_first_bad(struct trainer *trainer)
 {
     enum { CHUNK = 1 << 18 };
     struct error unused;
     void *host = xmalloc(CHUNK * sizeof(float));
-    bool finite = true;
-    int64_t items = trainer_state_count(trainer);
-    for (int64_t i = 0; finite && i < items; i++) {
+    int64_t bad = -1;
+    for (int64_t i = 0; bad < 0 && i < trainer->item_count; i++) {
+        bool finite = true;
         const struct tensor *t = &trainer->item[i].tensor;
         if (t->dtype != DTYPE_F32 && t->dtype != DTYPE_BF16) {
             continue;
@@ -122,20 +130,19 @@ bool trainer_state_finite(struct trainer *trainer, const char **bad)
         int64_t count = tensor_count(t);
         for (int64_t first = 0; finite && first < count; first += CHUNK) {
             int64_t n = count - first < CHUNK ? count - first : CHUNK;
-            finite = trainer_state_read(trainer, i, first, n, host, &unused) == 0 &&
+            finite = trainer_read_here(trainer, &trainer->item[i], first, n, host, &unused) == 0 &&
                      chunk_finite(host, n, t->dtype);
         }
-        if (!finite) {
-            *bad = trainer->item[i].name;
-        }
+        bad = finite ? bad : i;
     }
     free(host);
-    return finite;
+    return bad;
 }
 
 /* ---- snapshots ----------------------------------------------------------------------------------
  */
 
+/* Of states that are split the rows that are here: where they were they will be again. */
 struct state_snapshot {
     struct state_item *item; /* their tensors point into `data` */
     int64_t count;
@@ -171,8 +178,8 @@ struct state_snapshot *trainer_snapshot(struct trainer *trainer, struct error *e
         *item = trainer->item[from];
         item->tensor.data = snapshot->data + used;
         used += rounded(tensor_bytes(&item->tensor));
-        if (trainer_state_read(trainer, from, 0, tensor_count(&item->tensor), item->tensor.data,
-                               err) != 0) {
+        if (trainer_read_here(trainer, &trainer->item[from], 0, tensor_count(&item->tensor),
+                              item->tensor.data, err) != 0) {
             trainer_snapshot_free(snapshot);
             return NULL;
         }
@@ -186,10 +193,7 @@ static int64_t snapshot_find(void *context, const char *name, struct state_entry
     for (int64_t i = 0; i < snapshot->count; i++) {
         const struct state_item *item = &snapshot->item[i];
         if (strcmp(item->name, name) == 0) {
-            *entry = (struct state_entry){ .name = item->name,
-                                           .dtype = item->tensor.dtype,
-                                           .rank = item->tensor.rank };
-            memcpy(entry->dim, item->tensor.dim, sizeof entry->dim);
+            *entry = state_entry_of(item);
             return i;
         }
     }
@@ -201,9 +205,11 @@ static int snapshot_read(void *context, int64_t index, int64_t first, int64_t co
 {
     (void)err;
     const struct state_snapshot *snapshot = context;
-    const struct tensor *t = &snapshot->item[index].tensor;
+    const struct state_item *item = &snapshot->item[index];
+    const struct tensor *t = &item->tensor;
     size_t width = dtype_size(t->dtype);
-    memcpy(out, (const char *)t->data + (size_t)first * width, (size_t)count * width);
+    int64_t at = first - item->split.first * tensor_columns(t);
+    memcpy(out, (const char *)t->data + (size_t)at * width, (size_t)count * width);
     return 0;
 }
 

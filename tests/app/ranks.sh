@@ -64,6 +64,34 @@ mpirun --oversubscribe -np 2 "$windrow" train --resume "$work/four" train.steps=
 same "$work/one" "$work/four" 1 || bad "four ranks and then two differ from one"
 good "a run of four ranks goes on with two"
 
+# Optimizer states are split over the ranks, and saved whole: two go on with those of four, one with
+# those of two, which a signal ended.
+# shellcheck disable=SC2086
+"$windrow" train $words method.name=full batch.micro=4 train.steps=12 --run-dir "$work/whole" \
+    >"$work/said" 2>&1 || bad "full training on one rank"
+# shellcheck disable=SC2086
+mpirun --oversubscribe -np 4 "$windrow" train $words method.name=full batch.micro=1 train.steps=4 \
+    --run-dir "$work/split" >"$work/said" 2>&1 || bad "full training on four ranks"
+"$windrow" train --resume "$work/split" train.steps=100000 batch.micro=2 \
+    --accept-change batch.micro --gpus 2 >"$work/said" 2>&1 &
+job=$!
+waited=0
+until grep -q '"event":"step".*"step":7,' "$work/split/events.jsonl" 2>/dev/null; do
+    sleep 0.2
+    waited=$((waited + 1))
+    [ $waited -lt 600 ] || bad "two ranks did not go on"
+done
+kill -INT $job
+wait $job
+grep -q "interrupted, the state is saved" "$work/said" ||
+    bad "a run of two ranks that is interrupted does not say so"
+step=$(basename "$(readlink -f "$work/split/latest")" | sed 's/step-0*//')
+[ "$step" -ge 7 ] || bad "an interrupted run of two ranks was not saved"
+"$windrow" train --resume "$work/split" train.steps=$((step + 2)) batch.micro=4 \
+    --accept-change batch.micro >"$work/said" 2>&1 || bad "one rank does not go on with split states"
+same "$work/split" "$work/whole" 1 || bad "split states change the losses"
+good "states of four ranks, then two, then one"
+
 # Ranks that are given other words: the same name stands for another file.
 cat >"$work/differ" <<'END'
 #!/bin/sh

@@ -9,27 +9,9 @@
 #include <unistd.h>
 
 #include "../comm/loopback.h"
-#include "engine/comm/comm.h"
-#include "small.h"
+#include "ranked.h"
 
-enum { STEPS = 7, ROWS = 4, SEQUENCE = 12, MICRO_BATCHES = 2 };
-
-static const struct model_config config = { .family = "llama",
-                                            .model_type = "llama",
-                                            .hidden_size = 16,
-                                            .intermediate_size = 24,
-                                            .layers = 2,
-                                            .heads = 4,
-                                            .kv_heads = 2,
-                                            .head_size = 4,
-                                            .vocabulary = 37,
-                                            .max_positions = 64,
-                                            .rms_norm_eps = 1e-5,
-                                            .rope_theta = 10000.0,
-                                            .bos = -1,
-                                            .eos = -1,
-                                            .pad = -1,
-                                            .initializer_range = 0.1 };
+enum { STEPS = 7, MICRO_BATCHES = RANKED_MICRO_BATCHES };
 
 /* One case on all its ranks. Nothing is asserted on the threads of ranks. */
 struct rank_case {
@@ -41,47 +23,11 @@ struct rank_case {
     float *weights[LOOPBACK_RANKS_MAX];
     int64_t weight_count[LOOPBACK_RANKS_MAX];
     double sent[LOOPBACK_RANKS_MAX];
+    double wire[LOOPBACK_RANKS_MAX];
     struct plan plan;
     bool whole[LOOPBACK_RANKS_MAX]; /* ended without an error, in planned memory */
     char error[LOOPBACK_RANKS_MAX][256];
 };
-
-static int set_words(struct recipe *recipe, const struct rank_case *c, struct error *err)
-{
-    char micro[32];
-    snprintf(micro, sizeof micro, "batch.micro=%d", ROWS / c->ranks);
-    const char *const base[] = { "model.init=random",  "data.sequence_length=12",
-                                 "batch.accumulate=2", "train.steps=7",
-                                 "optimizer.lr=0.01",  "train.clip=0.5",
-                                 "device=cpu",         micro };
-    int rc = 0;
-    recipe_init(recipe);
-    for (size_t i = 0; rc == 0 && i < sizeof base / sizeof base[0]; i++) {
-        rc = recipe_set(recipe, base[i], err);
-    }
-    for (const char *const *word = c->words; rc == 0 && *word != NULL; word++) {
-        rc = recipe_set(recipe, *word, err);
-    }
-    return rc;
-}
-
-/* The rows of this rank: the blocks of ranks follow each other within a micro-batch. */
-static struct batch share_of(const struct comm *comm, const struct batch *all)
-{
-    int64_t rows = ROWS / comm->ranks;
-    int64_t first = comm->rank * rows * SEQUENCE;
-    struct batch share = *all;
-    share.rows = rows;
-    share.ids += first;
-    share.targets += first;
-    share.positions += first;
-    share.starts += first;
-    share.trained_tokens = 0;
-    for (int64_t i = 0; i < rows * SEQUENCE; i++) {
-        share.trained_tokens += share.targets[i] >= 0;
-    }
-    return share;
-}
 
 static float *read_weights(struct trainer *trainer, int64_t *count, struct error *err)
 {
@@ -104,19 +50,44 @@ static float *read_weights(struct trainer *trainer, int64_t *count, struct error
     return out;
 }
 
+/* Of everything that every rank has whole: weights too. */
+static int digest_whole(struct trainer *trainer, char text[DIGEST_TEXT_SIZE], struct error *err)
+{
+    struct digest *digest = digest_begin();
+    int64_t count = trainer_state_count(trainer);
+    int rc = 0;
+    for (int64_t i = 0; i < count && rc == 0; i++) {
+        struct state_entry entry;
+        trainer_state_entry(trainer, i, &entry);
+        int64_t n = entry.dim[0] * entry.dim[1] * entry.dim[2] * entry.dim[3];
+        if (entry.split) {
+            continue;
+        }
+        void *values = malloc((size_t)n * dtype_size(entry.dtype) + 1);
+        rc = trainer_state_read(trainer, i, 0, n, values, err);
+        digest_add(digest, entry.name, strlen(entry.name));
+        digest_add(digest, values, (size_t)n * dtype_size(entry.dtype));
+        free(values);
+    }
+    digest_end(digest, text);
+    return rc;
+}
+
 static int train(struct trainer *trainer, struct comm *comm, struct rank_case *c, struct error *err)
 {
     for (int64_t step = 1; step <= STEPS; step++) {
         struct batch batches[MICRO_BATCHES];
         struct step_result result;
         for (int i = 0; i < MICRO_BATCHES; i++) {
-            batches[i] = share_of(comm, &c->batch[step - 1][i]);
+            batches[i] = ranked_share(comm, &c->batch[step - 1][i]);
         }
         double before = comm->counts.payload_bytes;
+        double wire = comm->counts.wire_bytes;
         if (trainer_step(trainer, step, batches, MICRO_BATCHES, &result, err) != 0) {
             return -1;
         }
         c->sent[comm->rank] = comm->counts.payload_bytes - before;
+        c->wire[comm->rank] = comm->counts.wire_bytes - wire;
         c->loss[comm->rank][step - 1] = result.loss;
     }
     return 0;
@@ -127,31 +98,17 @@ static void rank_work(struct comm *comm, void *context)
     struct rank_case *c = context;
     struct error err = { 0 };
     struct recipe recipe;
-    char why[128];
-    struct plan plan;
-    struct backend *be = backend_open("cpu", 0, why, sizeof why);
-    int rc = set_words(&recipe, c, &err);
-    if (rc == 0) {
-        rc = plan_make_ranks(&recipe, &config, comm->ranks, &plan, &err);
-    }
+    struct plan plan = { 0 };
     struct trainer *trainer = NULL;
+    int rc = ranked_recipe(&recipe, c->words, comm->ranks, &err);
     if (rc == 0) {
-        trainer = trainer_open(&(struct trainer_options){ .recipe = &recipe,
-                                                          .config = &config,
-                                                          .be = be,
-                                                          .comm = comm,
-                                                          .capacity = plan.bytes },
-                               &err);
+        trainer = ranked_trainer(&recipe, comm, &plan, &err);
         rc = trainer != NULL ? train(trainer, comm, c, &err) : -1;
     }
-    bool planned = true;
-    for (int m = 0; rc == 0 && m < MEMORY_CATEGORY_COUNT; m++) {
-        planned = planned &&
-                  memory_peak(trainer_memory(trainer), (enum memory_category)m) == plan.bytes[m];
-    }
+    bool planned = rc != 0 || ranked_used(trainer, &plan);
     if (rc == 0) {
         c->weights[comm->rank] = read_weights(trainer, &c->weight_count[comm->rank], &err);
-        small_digest(trainer, c->digest[comm->rank]);
+        rc = digest_whole(trainer, c->digest[comm->rank], &err);
     }
     if (comm->rank == 0) {
         c->plan = plan;
@@ -159,8 +116,7 @@ static void rank_work(struct comm *comm, void *context)
     c->whole[comm->rank] = rc == 0 && planned;
     snprintf(c->error[comm->rank], sizeof c->error[0], "%.200s%s", err.message,
              planned ? "" : "plan != used");
-    trainer_close(trainer);
-    backend_close(be);
+    ranked_close(trainer);
     recipe_free(&recipe);
 }
 
@@ -173,8 +129,8 @@ static struct rank_case *run_case(const char *const *words, int ranks)
     c->ranks = ranks;
     for (int s = 0; s < STEPS; s++) {
         for (int i = 0; i < MICRO_BATCHES; i++) {
-            check(batch_init(&c->batch[s][i], ROWS, SEQUENCE, &err), &err);
-            small_batch(&dice, config.vocabulary, &c->batch[s][i]);
+            check(batch_init(&c->batch[s][i], RANKED_ROWS, RANKED_SEQUENCE, &err), &err);
+            small_batch(&dice, ranked_config.vocabulary, &c->batch[s][i]);
         }
     }
     loopback_run(&(struct loopback_options){ .ranks = ranks, .silent_rank = -1 }, rank_work, c);
@@ -235,6 +191,9 @@ static void compare(const struct rank_case *one, const struct rank_case *many)
 static const char *const *const cases[] = {
     WORDS("method.name=full"),
     WORDS("method.name=full", "method.embedding=rows"),
+    WORDS("method.name=full", "optimizer.name=sgd"),
+    WORDS("method.name=full", "optimizer.name=tradam"),
+    WORDS("method.name=full", "method.frozen=k_proj"),
     WORDS(GRASS),
     WORDS(GRASS, "method.selection=norm"),
     WORDS(GRASS, "method.selection=norm2", "method.unbiased=true"),
@@ -275,7 +234,7 @@ static void test_four(void **state)
 
 /* ---- bytes ----------------------------------------------------------------------------------- */
 
-/* Gradients that exist between refreshes, in bytes of fp32, the loss, and what ranks tell. */
+/* Gradients that exist between refreshes, in bytes of fp32, and what is small. */
 static void test_bytes(void **state)
 {
     (void)state;
@@ -287,14 +246,20 @@ static void test_bytes(void **state)
     /* Rows of each matrix: rank * dimension / hidden, (4 + 2 + 2 + 4) and (6 + 6) of the hidden
      * size, and of down 4 of the intermediate size. */
     const double selected = 12 * hidden + 12 * hidden + 4 * 24;
-    const double small = 4 + 2 * sizeof(struct rank_report); /* the loss; what two ranks tell */
+    /* The loss, the squares of split gradients, and what two ranks tell. */
+    const double told = 2 * sizeof(struct rank_report);
+    const double small = 4 + 4 + told;
     struct rank_case *full = run_case(cases[0], 2);
     struct rank_case *grass =
         run_case(WORDS("method.name=grass", "method.rank=4", "method.interval=100"), 2);
     assert_true(full->sent[0] == 4 * (norms + ends + 2 * (attention + ffn)) + small);
     assert_true(grass->sent[0] == 4 * (norms + ends + 2 * selected) + small);
+    /* Of two ranks each sends half of what it does not own, and of what it owns to the other: as
+     * many bytes as a sum of all of it would take. */
+    assert_true(full->wire[0] == full->sent[0] - told + told / 2);
     for (int p = 0; p < 2; p++) {
         assert_true(full->sent[p] == full->plan.step_payload_bytes);
+        assert_true(full->wire[p] == full->plan.step_wire_bytes);
         assert_true(grass->sent[p] == grass->plan.step_payload_bytes);
     }
     assert_true(full->plan.refresh_payload_bytes == 0.0);
@@ -325,17 +290,17 @@ static void tell_work(struct comm *comm, void *context)
     char why[128];
     struct plan plan;
     struct backend *be = backend_open("cpu", 0, why, sizeof why);
-    int rc = set_words(&recipe, t->c, &err);
-    rc = rc == 0 ? plan_make_ranks(&recipe, &config, comm->ranks, &plan, &err) : rc;
+    int rc = ranked_recipe(&recipe, t->c->words, comm->ranks, &err);
+    rc = rc == 0 ? plan_make_ranks(&recipe, &ranked_config, comm->ranks, &plan, &err) : rc;
     struct trainer_options options = {
-        .recipe = &recipe, .config = &config, .be = be, .comm = comm, .capacity = plan.bytes
+        .recipe = &recipe, .config = &ranked_config, .be = be, .comm = comm, .capacity = plan.bytes
     };
     struct trainer *trainer = rc == 0 ? trainer_open(&options, &err) : NULL;
     struct step_result result = { .exchange_ms = (double)NAN };
     for (int64_t step = 1; trainer != NULL && step <= TELLING_STEPS; step++) {
         struct batch batches[MICRO_BATCHES];
         for (int i = 0; i < MICRO_BATCHES; i++) {
-            batches[i] = share_of(comm, &t->c->batch[step - 1][i]);
+            batches[i] = ranked_share(comm, &t->c->batch[step - 1][i]);
         }
         struct rank_report mine = { .step_s = 0.5 + comm->rank,
                                     .peak_bytes = 1000 * step + comm->rank,
