@@ -1,8 +1,9 @@
 /*
  * A run: the process that trains, its directory, its stream and its socket.
  *
- * The run directory (mode 0700) holds recipe.json, events.jsonl, lock, control (a file with the
- * path of the socket), checkpoints/, latest, best, and model/ after an export.
+ * The run directory (mode 0700) holds recipe.json, forked.json (of a fork), events.jsonl, lock,
+ * control (a file with the path of the socket), checkpoints/, latest, best, and model/ after an
+ * export.
  */
 #ifndef WINDROW_ENGINE_RUN_H
 #define WINDROW_ENGINE_RUN_H

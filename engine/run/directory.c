@@ -2,6 +2,7 @@
  * The run directory.
  *
  *   recipe.json     the resolved recipe
+ *   forked.json     of a fork: what it began from (engine/run/origin.c)
  *   events.jsonl    one event a line (engine/event.h)
  *   lock            held with flock while a process trains here; holds its id
  *   control         path of the control socket while it trains

@@ -1,7 +1,8 @@
 /*
  * What a running run holds, and the files that work on it:
  *   run.c       from options to an exit code
- *   prepare.c   recipe, model, data, trainer; resuming
+ *   origin.c    where it begins: a recipe, a checkpoint, another run
+ *   prepare.c   model, data, trainer
  *   planning.c  device and plan, and whether there is room
  *   room.c      what a device has room for (engine/device.h)
  *   state.c     what a checkpoint remembers beside tensors
@@ -97,7 +98,10 @@ struct run {
     int64_t begin_step;  /* its step */
     int64_t resume_step; /* the same if it lies in this run, else 0 */
     bool resuming;
-    bool finished; /* resumed, but there is nothing left to do */
+    bool forked;           /* it begins with the checkpoint of another run */
+    bool own_tokenizer;    /* trained for the checkpoint that it begins with, and stays */
+    char *saved_tokenizer; /* keys tokenizer.* of that checkpoint, as text */
+    bool finished;         /* resumed, but there is nothing left to do */
 
     struct buffer backlog; /* events that could not be written yet */
     double filled_s;       /* clock_monotonic when the rows of the step under way were there */
@@ -145,6 +149,16 @@ int run_make_plan(struct run *run, struct error *err);
 /* The refusal where memory was not to be had after all: other programs may have taken what was free
  * when the plan was made, and what is free may be in pieces. Always -1. */
 int run_refuse_memory(const struct run *run, struct error *err);
+
+/* ---- origin.c ------------------------------------------------------------------------------- */
+
+/* Resolves what is to be trained and from where on, unless rank 0 does: recipe, state, resume_path
+ * and the directory of a run that is resumed. */
+int run_find_origin(struct run *run, struct error *err);
+/* Whether a key (or what it stands for) may differ from the checkpoint the run begins with. */
+bool run_may_change(const struct run *run, const char *key);
+/* Notes in the run directory what it was forked from, if it was. */
+int run_write_origin(const struct run *run, struct error *err);
 
 /* ---- prepare.c ------------------------------------------------------------------------------ */
 

@@ -16,217 +16,6 @@
 #include "engine/recipe/load.h"
 #include "engine/run/parts.h"
 
-/* Settings that may differ when a run goes on: how long, how often, where; not what is learned. */
-static const char *const free_keys[] = {
-    "train.steps",         "train.epochs",
-    "train.eval_every",    "train.save_every",
-    "train.sample_every",  "train.sample_prompt",
-    "train.keep",          "train.export",
-    "memory.limit",        "device",
-    "method.interval",     "method.rank",
-    "method.selection",    "method.scale",
-    "optimizer.lr",        "optimizer.weight_decay",
-    "train.clip",          "compare.methods",
-    "activation.offload",  "activation.offload_dir",
-    "activation.resident",
-};
-
-static bool is_accepted(const struct run *run, const char *key)
-{
-    if (run->options->fork) {
-        return true; /* a new run may differ in everything */
-    }
-    for (size_t i = 0; i < sizeof free_keys / sizeof free_keys[0]; i++) {
-        if (strcmp(free_keys[i], key) == 0) {
-            return true;
-        }
-    }
-    for (size_t i = 0; i < run->options->accepted_count; i++) {
-        if (strcmp(run->options->accepted[i], key) == 0) {
-            return true;
-        }
-    }
-    return false;
-}
-
-/* ---- the recipe of a resumed run ------------------------------------------------------------ */
-
-static int lay_change(struct run *run, const char *change, struct error *err)
-{
-    const char *equals = strchr(change, '=');
-    char *key = xstrndup(change, equals ? (size_t)(equals - change) : strlen(change));
-    const struct field *field = recipe_field(key);
-    char *before = field ? field_text(field, &run->recipe) : NULL;
-    int result = recipe_set(&run->recipe, change, err);
-    char *after = result == 0 ? field_text(field, &run->recipe) : NULL;
-    if (result == 0 && strcmp(before, after) != 0 && !is_accepted(run, key)) {
-        fail(err, ERROR_USAGE, "%s was %s in this run, now it is %s", key, text_show(before).text,
-             text_show(after).text);
-        result = hint(err, "add --accept-change %s if that is meant", key);
-    }
-    free(before);
-    free(after);
-    free(key);
-    return result;
-}
-
-static int check_accepted(const struct run *run, struct error *err)
-{
-    for (size_t i = 0; i < run->options->accepted_count; i++) {
-        if (!recipe_field(run->options->accepted[i])) {
-            return recipe_refuse_key(run->options->accepted[i], err);
-        }
-    }
-    return 0;
-}
-
-/* Takes state and recipe of a whole checkpoint. 1 if it is not whole, which was told; GONE if its
- * run has removed it since it was listed. */
-enum { GONE = 2 };
-static int take_checkpoint(struct run *run, const char *path, struct error *err)
-{
-    struct checkpoint checkpoint;
-    struct error why = { 0 };
-    if (run->options->fork) {
-        run->pin = checkpoint_pin(path);
-        if (run->pin < 0) {
-            return GONE;
-        }
-    }
-    if (checkpoint_open(path, &checkpoint, &why) != 0) {
-        checkpoint_unpin(run->pin);
-        run->pin = -1;
-        run_notice(run, "checkpoint refused: %s; the one before is tried", why.message);
-        return 1;
-    }
-    run->resume_path = xstrdup(path);
-    run->resume_step = checkpoint.step;
-    run->begin_step = checkpoint.step;
-    int result = run_state_read(checkpoint.state, path, &run->state, err);
-    if (result == 0) {
-        result = recipe_parse(&run->recipe, json_get(checkpoint.state, "recipe"), path, err);
-    }
-    checkpoint_close(&checkpoint);
-    return result;
-}
-
-static int refuse_step(const struct checkpoint_list *list, const char *path, int64_t step,
-                       struct error *err)
-{
-    struct buffer steps = { 0 };
-    for (size_t i = list->count; i > 0; i--) {
-        buffer_printf(&steps, "%s%lld", steps.size > 0 ? ", " : "",
-                      (long long)list->item[i - 1].step);
-    }
-    fail(err, ERROR_USAGE, "%s has no checkpoint of step %lld", text_show(path).text,
-         (long long)step);
-    if (list->count > 0) {
-        hint(err, "there are those of steps %s", steps.text);
-    }
-    buffer_free(&steps);
-    return -1;
-}
-
-/* One round of the search below; GONE: the list is out of date. */
-static int search_checkpoints(struct run *run, const char *path, int64_t step, struct error *err)
-{
-    struct checkpoint_list list;
-    if (checkpoint_list_read(path, &list, err) != 0) {
-        return -1;
-    }
-    int result = 1;
-    bool met = step == 0;
-    for (size_t i = 0; i < list.count && result == 1; i++) {
-        if (step == 0 || list.item[i].step == step) {
-            met = true;
-            result = take_checkpoint(run, list.item[i].path, err);
-        }
-    }
-    if (!met) {
-        result = refuse_step(&list, path, step, err);
-    } else if (result == 1 && step > 0) {
-        result = fail(err, ERROR_DATA, "the checkpoint of step %lld of %s is not whole",
-                      (long long)step, text_show(path).text);
-    } else if (result == 1 && list.count > 0) {
-        fail(err, ERROR_DATA, "none of the %zu checkpoints of %s is whole", list.count,
-             text_show(path).text);
-        result = hint(err, "start again with windrow train and the recipe.json of this run");
-    }
-    checkpoint_list_free(&list);
-    return result == 1 ? 0 : result;
-}
-
-/* The newest whole checkpoint of the run at `path`, or (step > 0) that of one step. None at all is
- * no error. A run that is running saves and removes in the meantime: it is listed anew. */
-static int find_checkpoint(struct run *run, const char *path, int64_t step, struct error *err)
-{
-    enum { ROUNDS = 100 };
-    int result = GONE;
-    for (int i = 0; i < ROUNDS && result == GONE; i++) {
-        result = search_checkpoints(run, path, step, err);
-    }
-    if (result == GONE) {
-        fail(err, ERROR_RUNTIME, "the checkpoints of %s are removed faster than they can be taken",
-             text_show(path).text);
-        return hint(err, "pause the run (windrow pause), fork it, and let it go on");
-    }
-    return result;
-}
-
-static int lay_changes(struct run *run, struct error *err)
-{
-    for (size_t i = 0; i < run->options->change_count; i++) {
-        if (lay_change(run, run->options->changes[i], err) != 0) {
-            return -1;
-        }
-    }
-    return 0;
-}
-
-static int open_resumed(struct run *run, struct error *err)
-{
-    char *path = run_resolve(run->options->resume, err);
-    if (!path) {
-        return -1;
-    }
-    run->resuming = true;
-    int result = run_directory_open(path, &run->directory, err);
-    free(path);
-    if (result != 0 || checkpoint_clean(run->directory.path, err) != 0 ||
-        check_accepted(run, err) != 0 || find_checkpoint(run, run->directory.path, 0, err) != 0) {
-        return -1;
-    }
-    if (!run->resume_path) {
-        char *recipe = path_join(run->directory.path, "recipe.json");
-        result = recipe_load(&run->recipe, recipe, err);
-        free(recipe);
-        run_notice(run, "no checkpoint yet: the run begins anew");
-    }
-    return result == 0 ? lay_changes(run, err) : result;
-}
-
-/* A new run that begins with the state of another one's checkpoint: RUN or RUN@STEP. */
-static int open_forked(struct run *run, struct error *err)
-{
-    int64_t step = 0;
-    const char *at = strrchr(run->options->fork, '@');
-    bool numbered = at && text_to_integer(at + 1, &step) && step > 0;
-    size_t size = numbered ? (size_t)(at - run->options->fork) : strlen(run->options->fork);
-    char *name = xstrndup(run->options->fork, size);
-    char *path = run_resolve(name, err);
-    int result = path ? find_checkpoint(run, path, numbered ? step : 0, err) : -1;
-    if (result == 0 && !run->resume_path) {
-        result = fail(err, ERROR_DATA, "%s has no checkpoint to begin from", text_show(path).text);
-    }
-    free(path);
-    free(name);
-    run->resume_step = 0; /* it lies in another run: nothing to keep here */
-    run->state.best_step = 0;
-    run->state.best_loss = (double)NAN;
-    run->state.returns = 0;
-    return result == 0 ? lay_changes(run, err) : result;
-}
-
 /* ---- model and data ------------------------------------------------------------------------- */
 
 static void tell_progress(void *context, int64_t done_bytes, int64_t total_bytes)
@@ -277,7 +66,7 @@ static int check_world(const struct run *run, const struct run_digests *found, s
         { "model.path", "the model", saved->model, found->model },
     };
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
-        if (strcmp(rows[i].before, rows[i].now) != 0 && !is_accepted(run, rows[i].key)) {
+        if (strcmp(rows[i].before, rows[i].now) != 0 && !run_may_change(run, rows[i].key)) {
             fail(err, ERROR_DATA, "%s: %s changed since the checkpoint of step %lld (%s, was %s)",
                  rows[i].key, rows[i].what, (long long)run->state.step, rows[i].now,
                  rows[i].before);
@@ -287,22 +76,11 @@ static int check_world(const struct run *run, const struct run_digests *found, s
     return 0;
 }
 
-/* Whether the tokenizer was trained for the checkpoint that the run begins with, and stays. */
-static bool has_own_tokenizer(const struct run *run)
-{
-    static const char key[] = "tokenizer.";
-    bool changed = false;
-    for (size_t i = 0; i < run->options->change_count; i++) {
-        changed = changed || strncmp(run->options->changes[i], key, sizeof key - 1) == 0;
-    }
-    return run->resume_path && run->recipe.tokenizer_vocab > 0 && !changed;
-}
-
 /* A trained tokenizer belongs to the weights: the checkpoint's own is used, never trained anew. */
 static int open_parts(struct run *run, int parts, struct error *err)
 {
     struct dataset_progress progress = { tell_progress, run };
-    if (!has_own_tokenizer(run)) {
+    if (!run->own_tokenizer) {
         return material_open(&run->recipe, parts, &progress, &run->material, err);
     }
     struct recipe recipe;
@@ -339,7 +117,7 @@ static int open_material(struct run *run, struct error *err)
         run_notice(run, "%s", notice);
     }
     run_digest(run, &found);
-    if (run->resume_path && check_world(run, &found, err) != 0) {
+    if (run->resume_path && !run->forked && check_world(run, &found, err) != 0) {
         return -1;
     }
     run->state.digests = found;
@@ -448,23 +226,7 @@ static int open_directory(struct run *run, struct error *err)
                                   err) != 0) {
         return -1;
     }
-    return write_recipe(run, err);
-}
-
-/* What is to be trained, and from where on; the other ranks are told. */
-static int resolve(struct run *run, struct error *err)
-{
-    if (run_follows(run)) {
-        return 0;
-    }
-    if (run->options->resume) {
-        return open_resumed(run, err);
-    }
-    if (run->options->fork) {
-        return open_forked(run, err);
-    }
-    recipe_copy(&run->recipe, run->options->recipe);
-    return 0;
+    return run_write_origin(run, err) == 0 ? write_recipe(run, err) : -1;
 }
 
 int run_prepare(struct run *run, struct error *err)
@@ -475,7 +237,7 @@ int run_prepare(struct run *run, struct error *err)
     run->pin = -1;
     recipe_init(&run->recipe);
     recipe_init(&run->effective);
-    if (resolve(run, err) != 0 || run_share_start(run, err) != 0 ||
+    if (run_find_origin(run, err) != 0 || run_share_start(run, err) != 0 ||
         recipe_check(&run->recipe, err) != 0 || open_material(run, err) != 0) {
         return -1;
     }
@@ -525,6 +287,7 @@ void run_release(struct run *run)
     run_free_fare(run);
     checkpoint_unpin(run->pin);
     free(run->resume_path);
+    free(run->saved_tokenizer);
     recipe_free(&run->recipe);
     recipe_free(&run->effective);
 }

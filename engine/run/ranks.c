@@ -120,7 +120,11 @@ int run_share_start(struct run *run, struct error *err)
     char *mine = run_follows(run) ? NULL : recipe_json(&run->recipe);
     char *recipe = share_text(run, "the recipe", mine);
     char *path = share_text(run, "the checkpoint", run->resume_path);
+    int64_t facts[] = { run->forked, run->own_tokenizer };
     comm_broadcast_bytes(run->comm, "the state", &run->state, sizeof run->state);
+    comm_broadcast_bytes(run->comm, "the state", facts, sizeof facts);
+    run->forked = facts[0] != 0;
+    run->own_tokenizer = facts[1] != 0;
     int result = comm_check(run->comm, err);
     if (result == 0 && run_follows(run)) {
         cJSON *root = json_parse(recipe, strlen(recipe), "the recipe of rank 0", 1, err);

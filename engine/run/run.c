@@ -24,7 +24,7 @@ static void begin(struct run *run)
     open_server(run);
     if (run->resuming || run->resume_path) {
         run_report_resume(run, run->resume_path, run->state.step,
-                          !run->resuming     ? "forked"
+                          run->forked        ? "forked"
                           : run->resume_path ? "resumed"
                                              : "there was no checkpoint yet");
     }

@@ -24,81 +24,15 @@
 #include "engine/control.h"
 #include "engine/inspect.h"
 #include "engine/run/fixture.h"
-
-#define PATIENCE_S 120.0
-
-static void nap(void)
-{
-    nanosleep(&(struct timespec){ .tv_nsec = 2000000 }, NULL);
-}
-
-/* Starts a run and waits until it listens. */
-static struct child start(const struct run_options *options)
-{
-    const char *run = options->directory;
-    struct child child = fixture_start(options, NULL);
-    char *control = path_join(run, "control");
-    double end = clock_monotonic() + PATIENCE_S;
-    while ((!file_exists(control) || fixture_events(run, EVENT_STEP, NULL) == 0) &&
-           clock_monotonic() < end) {
-        nap();
-    }
-    assert_true(file_exists(control));
-    free(control);
-    return child;
-}
-
-/* A long run, which saves only when asked. Its path is xmalloc'd. */
-static struct child start_long(struct fixture *fixture, char **run)
-{
-    *run = fixture_path(fixture, "live");
-    fixture_set(fixture, "train.steps=100000000");
-    fixture_set(fixture, "train.save_every=0");
-    fixture_set(fixture, "train.eval_every=0");
-    return start(&(struct run_options){ .recipe = &fixture->recipe, .directory = *run });
-}
-
-static struct control_reply ask(const char *run, const char *command, const char *key,
-                                const char *value)
-{
-    struct error err = { 0 };
-    struct control_reply reply;
-    if (control_request(run, command, key, value, PATIENCE_S, &reply, &err) != 0) {
-        fail_msg("%s: %s", command, err.message);
-    }
-    return reply;
-}
-
-static void expect_ok(const char *run, const char *command, const char *key, const char *value)
-{
-    struct control_reply reply = ask(run, command, key, value);
-    if (!reply.ok) {
-        fail_msg("%s %s=%s: %s (%s)", command, key, value, reply.error, reply.hint);
-    }
-}
+#include "engine/run/live.h"
 
 static void expect_refusal(const char *run, const char *key, const char *value, const char *error,
                            const char *hinted)
 {
-    struct control_reply reply = ask(run, "set", key, value);
+    struct control_reply reply = live_ask(run, "set", key, value);
     assert_false(reply.ok);
     if (!strstr(reply.error, error) || !strstr(reply.hint, hinted)) {
         fail_msg("%s=%s: \"%s\" (%s)", key, value, reply.error, reply.hint);
-    }
-}
-
-static void stop(const char *run, struct child *child)
-{
-    expect_ok(run, "stop", NULL, NULL);
-    assert_int_equal(fixture_finish(child, NULL), 0);
-}
-
-static void wait_steps(const char *run, int64_t more)
-{
-    int64_t now = fixture_events(run, EVENT_STEP, NULL);
-    double end = clock_monotonic() + PATIENCE_S;
-    while (fixture_events(run, EVENT_STEP, NULL) < now + more && clock_monotonic() < end) {
-        nap();
     }
 }
 
@@ -108,26 +42,26 @@ static void settings_change_at_the_next_step(void **state)
 {
     char *run;
     struct event event;
-    struct child child = start_long(*state, &run);
-    expect_ok(run, "pause", NULL, NULL);
+    struct child child = live_start_long(*state, &run);
+    live_expect_ok(run, "pause", NULL, NULL);
     int64_t steps = fixture_events(run, EVENT_STEP, NULL);
     for (int i = 0; i < 50; i++) {
-        nap();
+        live_nap();
     }
     assert_int_equal(fixture_events(run, EVENT_STEP, NULL), steps);
-    struct control_reply reply = ask(run, "set", "optimizer.lr", "0.002");
+    struct control_reply reply = live_ask(run, "set", "optimizer.lr", "0.002");
     assert_true(reply.ok);
     assert_int_equal(reply.step, steps + 1);
-    reply = ask(run, "plan", "method.rank", "4");
+    reply = live_ask(run, "plan", "method.rank", "4");
     assert_true(reply.ok && reply.bytes > 0 && reply.bytes < reply.bytes_now);
     int64_t promised = reply.bytes;
-    expect_ok(run, "set", "method.rank", "4");
+    live_expect_ok(run, "set", "method.rank", "4");
     assert_int_equal(fixture_events(run, EVENT_PLAN, &event), 2);
     assert_int_equal(event.plan.total_bytes, promised);
     event_free(&event);
-    expect_ok(run, "resume", NULL, NULL);
-    wait_steps(run, 3);
-    expect_ok(run, "pause", NULL, NULL);
+    live_expect_ok(run, "resume", NULL, NULL);
+    live_wait_steps(run, 3);
+    live_expect_ok(run, "pause", NULL, NULL);
     steps = fixture_events(run, EVENT_STEP, &event);
     assert_int_equal(event.step_done.rank, 4);
     assert_true(event.step_done.learning_rate == 0.002);
@@ -142,32 +76,32 @@ static void settings_change_at_the_next_step(void **state)
     assert_string_equal(event.setting.from, "8");
     assert_string_equal(event.setting.to, "4");
     event_free(&event);
-    stop(run, &child);
+    live_stop(run, &child);
     free(run);
 }
 
 static void what_may_not_change_is_refused(void **state)
 {
     char *run;
-    struct child child = start_long(*state, &run);
+    struct child child = live_start_long(*state, &run);
     expect_refusal(run, "batch.micro", "3", "cannot change", "live");
     expect_refusal(run, "method.rnak", "3", "method.rnak", "method.rank");
     expect_refusal(run, "method.rank", "17", "hidden size", "16");
     expect_refusal(run, "method.rank", "some", "method.rank", "");
     expect_refusal(run, "", "", "unknown key", "");
-    struct control_reply reply = ask(run, "sample", NULL, NULL);
+    struct control_reply reply = live_ask(run, "sample", NULL, NULL);
     assert_false(reply.ok);
     assert_non_null(strstr(reply.hint, "sample_every"));
-    expect_ok(run, "set", "train.sample_every", "1000000");
-    expect_ok(run, "sample", NULL, NULL);
+    live_expect_ok(run, "set", "train.sample_every", "1000000");
+    live_expect_ok(run, "sample", NULL, NULL);
     assert_int_equal(fixture_events(run, EVENT_SAMPLE, NULL), 1);
-    expect_ok(run, "sample", NULL, "rain");
+    live_expect_ok(run, "sample", NULL, "rain");
     struct event event;
     assert_int_equal(fixture_events(run, EVENT_SAMPLE, &event), 2);
     assert_string_equal(event.sample.prompt, "rain");
     event_free(&event);
     assert_int_equal(fixture_events(run, EVENT_SETTING, NULL), 1);
-    stop(run, &child);
+    live_stop(run, &child);
     free(run);
 }
 
@@ -186,18 +120,18 @@ static void a_rank_that_does_not_fit_names_the_largest(void **state)
     fixture_set(fixture, limit);
     fixture_set(fixture, "method.rank=8");
     material_close(&material);
-    struct child child = start_long(fixture, &run);
+    struct child child = live_start_long(fixture, &run);
     /* Asking changes nothing, and says the same beforehand. */
-    struct control_reply reply = ask(run, "plan", "method.rank", "16");
+    struct control_reply reply = live_ask(run, "plan", "method.rank", "16");
     assert_true(reply.ok && reply.unfit);
     assert_non_null(strstr(reply.hint, "largest rank that fits is 10"));
     assert_true(reply.bytes > reply.bytes_now && reply.flops > reply.flops_now);
     assert_true(reply.refresh_flops > reply.refresh_flops_now && reply.flops_now > 0);
-    reply = ask(run, "plan", "method.rank", "10");
+    reply = live_ask(run, "plan", "method.rank", "10");
     assert_true(reply.ok && !reply.unfit);
     expect_refusal(run, "method.rank", "16", "", "largest rank that fits is 10");
-    expect_ok(run, "set", "method.rank", "10");
-    stop(run, &child);
+    live_expect_ok(run, "set", "method.rank", "10");
+    live_stop(run, &child);
     free(limit);
     free(run);
 }
@@ -210,13 +144,13 @@ static void a_rank_may_change_what_activations_take(void **state)
     fixture_set(fixture, "method.side=in");
     fixture_set(fixture, "method.inputs=columns");
     fixture_set(fixture, "method.rank=2");
-    struct child child = start_long(fixture, &run);
-    struct control_reply reply = ask(run, "plan", "method.rank", "7");
+    struct child child = live_start_long(fixture, &run);
+    struct control_reply reply = live_ask(run, "plan", "method.rank", "7");
     assert_true(reply.ok && reply.bytes > reply.bytes_now);
-    expect_ok(run, "set", "method.rank", "7");
-    expect_ok(run, "set", "method.rank", "1");
-    expect_ok(run, "set", "method.rank", "16");
-    stop(run, &child);
+    live_expect_ok(run, "set", "method.rank", "7");
+    live_expect_ok(run, "set", "method.rank", "1");
+    live_expect_ok(run, "set", "method.rank", "16");
+    live_stop(run, &child);
     free(run);
 }
 
@@ -225,10 +159,10 @@ static void adapters_keep_their_rank(void **state)
     struct fixture *fixture = *state;
     char *run;
     fixture_set(fixture, "method.name=lora");
-    struct child child = start_long(fixture, &run);
+    struct child child = live_start_long(fixture, &run);
     expect_refusal(run, "method.rank", "4", "shape of the adapters", "exported model");
-    expect_ok(run, "set", "optimizer.lr", "0.001");
-    stop(run, &child);
+    live_expect_ok(run, "set", "optimizer.lr", "0.001");
+    live_stop(run, &child);
     free(run);
 }
 
@@ -238,8 +172,8 @@ static void a_save_and_a_stop_leave_checkpoints(void **state)
     int64_t step = 0;
     struct error err = { 0 };
     struct event event;
-    struct child child = start_long(*state, &run);
-    struct control_reply reply = ask(run, "save", NULL, NULL);
+    struct child child = live_start_long(*state, &run);
+    struct control_reply reply = live_ask(run, "save", NULL, NULL);
     assert_true(reply.ok);
     char *path = run_latest_checkpoint(run, &step, NULL, NULL, &err);
     assert_non_null(path);
@@ -250,8 +184,8 @@ static void a_save_and_a_stop_leave_checkpoints(void **state)
     assert_int_equal(fixture_run(&again, &report), 1); /* one process a run */
     assert_non_null(strstr(report, "in use"));
     free(report);
-    wait_steps(run, 2);
-    stop(run, &child);
+    live_wait_steps(run, 2);
+    live_stop(run, &child);
     assert_int_equal(fixture_events(run, EVENT_STOP, &event), 1);
     assert_string_equal(event.stop.reason, "stopped");
     path = run_latest_checkpoint(run, &step, NULL, NULL, &err);
@@ -262,49 +196,15 @@ static void a_save_and_a_stop_leave_checkpoints(void **state)
     free(run);
 }
 
-/* What a fork began from stays although its run saves at every step and keeps one checkpoint, until
- * the fork has its own. */
-static void a_fork_keeps_what_it_began_from(void **state)
-{
-    struct fixture *fixture = *state;
-    struct error err = { 0 };
-    struct event event;
-    char *run = fixture_path(fixture, "live");
-    char *forked = fixture_path(fixture, "forked");
-    const char *changes[] = { "train.save_every=0" };
-    fixture_set(fixture, "train.steps=100000000");
-    fixture_set(fixture, "train.eval_every=0");
-    fixture_set(fixture, "train.save_every=1");
-    fixture_set(fixture, "train.keep=1");
-    struct child child =
-        start(&(struct run_options){ .recipe = &fixture->recipe, .directory = run });
-    wait_steps(run, 3);
-    struct child fork = start(&(struct run_options){
-        .fork = run, .directory = forked, .changes = changes, .change_count = 1 });
-    assert_int_equal(fixture_events(forked, EVENT_RESUME, &event), 1);
-    wait_steps(run, 5);
-    assert_true(file_is_directory(event.resume.path));
-    stop(run, &child);
-    assert_true(file_is_directory(event.resume.path));
-    assert_int_equal(run_prune(run, &err), -1);
-    assert_non_null(strstr(err.message, "another run has begun"));
-    expect_ok(forked, "save", NULL, NULL);
-    assert_int_equal(run_prune(run, &err), 0);
-    stop(forked, &fork);
-    event_free(&event);
-    free(forked);
-    free(run);
-}
-
 static void signals_save_and_end(void **state)
 {
     char *run;
     int64_t step = 0;
     struct error err = { 0 };
-    struct child child = start_long(*state, &run);
+    struct child child = live_start_long(*state, &run);
     kill(child.pid, SIGHUP); /* nothing */
-    wait_steps(run, 2);
-    expect_ok(run, "pause", NULL, NULL);
+    live_wait_steps(run, 2);
+    live_expect_ok(run, "pause", NULL, NULL);
     kill(child.pid, SIGINT); /* also while paused */
     assert_int_equal(fixture_finish(&child, NULL), 130);
     char *path = run_latest_checkpoint(run, &step, NULL, NULL, &err);
@@ -321,7 +221,7 @@ static void read_until(int fd, const char *part)
 {
     struct buffer text = { 0 };
     char chunk[4096];
-    double end = clock_monotonic() + PATIENCE_S;
+    double end = clock_monotonic() + LIVE_PATIENCE_S;
     bool found = false;
     buffer_append(&text, "", 0);
     while (!found) {
@@ -356,7 +256,7 @@ static int connect_run(const char *run)
 static void garbage_is_answered_and_harms_nobody(void **state)
 {
     char *run;
-    struct child child = start_long(*state, &run);
+    struct child child = live_start_long(*state, &run);
     int bad = connect_run(run);
     int good = connect_run(run);
     put(bad, "{\"id\":1,\"comm");
@@ -387,21 +287,21 @@ static void garbage_is_answered_and_harms_nobody(void **state)
     memset(flood, 'a', 1 << 16);
     for (int i = 0; i < 64; i++) {
         send(bad, flood, 1 << 16, MSG_NOSIGNAL | MSG_DONTWAIT);
-        nap();
+        live_nap();
     }
     free(flood);
     close(bad);
     put(good, "{\"id\":8,\"command\":\"save\"}\n");
     read_until(good, "{\"ack\":8,\"ok\":true");
     close(good);
-    stop(run, &child);
+    live_stop(run, &child);
     free(run);
 }
 
 static void events_are_sent_from_any_offset(void **state)
 {
     char *run;
-    struct child child = start_long(*state, &run);
+    struct child child = live_start_long(*state, &run);
     struct error err = { 0 };
     int first = connect_run(run);
     assert_int_equal(control_send(first, 1, "hello", NULL, "0", &err), 0);
@@ -413,8 +313,8 @@ static void events_are_sent_from_any_offset(void **state)
     /* One that never reads costs nothing: steps go on. */
     int deaf = connect_run(run);
     assert_int_equal(control_send(deaf, 1, "hello", NULL, "0", &err), 0);
-    wait_steps(run, 20);
-    expect_ok(run, "stop", NULL, NULL);
+    live_wait_steps(run, 20);
+    live_expect_ok(run, "stop", NULL, NULL);
     read_until(first, "\"event\":\"stop\"");
     assert_int_equal(fixture_finish(&child, NULL), 0);
     close(first);
@@ -426,7 +326,7 @@ static void events_are_sent_from_any_offset(void **state)
 static void many_clients_come_and_go(void **state)
 {
     char *run;
-    struct child child = start_long(*state, &run);
+    struct child child = live_start_long(*state, &run);
     for (int round = 0; round < 5; round++) {
         int fds[100];
         struct error err = { 0 };
@@ -439,14 +339,14 @@ static void many_clients_come_and_go(void **state)
             }
         }
     }
-    double end = clock_monotonic() + PATIENCE_S;
+    double end = clock_monotonic() + LIVE_PATIENCE_S;
     struct control_reply reply = { 0 };
     struct error err = { 0 };
     while (!reply.ok && clock_monotonic() < end) {
-        control_request(run, "save", NULL, NULL, PATIENCE_S, &reply, &err);
+        control_request(run, "save", NULL, NULL, LIVE_PATIENCE_S, &reply, &err);
     }
     assert_true(reply.ok);
-    stop(run, &child);
+    live_stop(run, &child);
     free(run);
 }
 
@@ -456,7 +356,7 @@ static void one_client_too_many_is_told(void **state)
     int fds[64];
     struct error err = { 0 };
     struct control_reply reply = { 0 };
-    struct child child = start_long(*state, &run);
+    struct child child = live_start_long(*state, &run);
     for (int i = 0; i < 64; i++) {
         fds[i] = control_connect(run, &err);
         assert_true(fds[i] >= 0);
@@ -464,18 +364,19 @@ static void one_client_too_many_is_told(void **state)
         read_until(fds[i], "{\"ack\":1,\"ok\":true");
     }
     for (int i = 0; i < 5; i++) {
-        assert_int_equal(control_request(run, "save", NULL, NULL, PATIENCE_S, &reply, &err), 0);
+        assert_int_equal(control_request(run, "save", NULL, NULL, LIVE_PATIENCE_S, &reply, &err),
+                         0);
         assert_false(reply.ok);
         assert_non_null(strstr(reply.error, "too many clients are attached (64)"));
     }
     for (int i = 0; i < 64; i++) {
         close(fds[i]);
     }
-    double end = clock_monotonic() + PATIENCE_S;
+    double end = clock_monotonic() + LIVE_PATIENCE_S;
     while (!reply.ok && clock_monotonic() < end) {
-        control_request(run, "save", NULL, NULL, PATIENCE_S, &reply, &err);
+        control_request(run, "save", NULL, NULL, LIVE_PATIENCE_S, &reply, &err);
     }
-    stop(run, &child);
+    live_stop(run, &child);
     free(run);
 }
 
@@ -506,10 +407,10 @@ static void sockets_of_dead_processes_go(void **state)
     leave_socket(stale);
     leave_socket(alive);
     leave_socket(other);
-    struct child child = start_long(fixture, &run);
+    struct child child = live_start_long(fixture, &run);
     assert_false(file_exists(stale));
     assert_true(file_exists(alive) && file_exists(other));
-    stop(run, &child);
+    live_stop(run, &child);
     free(stale);
     free(alive);
     free(other);
@@ -521,7 +422,7 @@ static void the_socket_is_private(void **state)
 {
     char *run;
     struct error err = { 0 };
-    struct child child = start_long(*state, &run);
+    struct child child = live_start_long(*state, &run);
     char *control = path_join(run, "control");
     size_t size = 0;
     struct stat facts;
@@ -535,7 +436,7 @@ static void the_socket_is_private(void **state)
     assert_int_equal(facts.st_mode & 0777, 0700);
     free(path);
     free(control);
-    stop(run, &child);
+    live_stop(run, &child);
     free(run);
 }
 
@@ -573,7 +474,6 @@ int main(int argc, char **argv)
         TEST(a_rank_may_change_what_activations_take),
         TEST(adapters_keep_their_rank),
         TEST(a_save_and_a_stop_leave_checkpoints),
-        TEST(a_fork_keeps_what_it_began_from),
         TEST(signals_save_and_end),
         TEST(garbage_is_answered_and_harms_nobody),
         TEST(events_are_sent_from_any_offset),
