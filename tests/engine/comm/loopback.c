@@ -136,7 +136,9 @@ static void *sit(void *context)
     struct seat *seat = context;
     struct comm *comm = comm_open_host(&seat->transport);
     seat->work(comm, seat->context);
-    comm_close(comm);
+    if (!seat->meeting->options->gives) {
+        comm_close(comm);
+    }
     return NULL;
 }
 

@@ -9,12 +9,14 @@ enum { LOOPBACK_RANKS_MAX = 8 };
 
 /* `silent_rank` does not come to collective number `silent_at` (from 0) nor to any later one, and
  * is told that it was given up; -1: all do. `tells`: the others notice when a rank closes its
- * transport as broken; else they wait until they give up. */
+ * transport as broken; else they wait until they give up. `gives`: `work` closes the communicator.
+ */
 struct loopback_options {
     int ranks;
     int silent_rank;
     int64_t silent_at;
     bool tells;
+    bool gives;
 };
 
 /* Runs work(comm, context) on a thread for each rank and waits for all of them. */

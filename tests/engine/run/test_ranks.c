@@ -13,7 +13,6 @@
 
 #include "../comm/loopback.h"
 #include "engine/base/xalloc.h"
-#include "engine/comm/engine.h"
 #include "engine/run/fixture.h"
 #include "engine/run/parts.h"
 #include "kernels/backend_ops.h"
@@ -131,23 +130,14 @@ static void note(struct run *run, struct rank_case *c, const struct error *err)
     }
 }
 
-static void close_nothing(struct comm *comm)
-{
-    (void)comm; /* the communicator belongs to the loopback */
-}
-
-static void train(struct comm *lent, void *context)
+static void train(struct comm *comm, void *context)
 {
     struct rank_case *c = context;
     struct run_options options = { .recipe = &c->fixture->recipe, .directory = c->directory };
     struct run run = { .options = &options, .directory = { .lock = -1, .events = -1 } };
     struct error err = { 0 };
-    struct comm_ops ops = *lent->ops;
-    ops.close = close_nothing;
-    run.comm = comm_make(&ops, lent->rank, lent->ranks);
-    run.comm->local_rank = lent->local_rank;
-    run.comm->state = lent->state;
-    int rank = lent->rank;
+    run.comm = comm;
+    int rank = comm->rank;
     int result = run_prepare(&run, &err);
     if (result == 0 && rank == c->poor) {
         make_scarce(run.be);
@@ -171,7 +161,8 @@ static void run_case(struct rank_case *c, struct fixture *fixture, const char *n
     c->fixture = fixture;
     c->directory = directory;
     scarce.be = NULL;
-    loopback_run(&(struct loopback_options){ .ranks = RANKS, .silent_rank = -1 }, train, c);
+    loopback_run(&(struct loopback_options){ .ranks = RANKS, .silent_rank = -1, .gives = true },
+                 train, c);
     free(directory);
 }
 
