@@ -191,6 +191,40 @@ static void test_seven_billion(void **state)
     recipe_free(&recipe);
 }
 
+/* Full training of 7B on eight GPUs: each holds an eighth of the moments (fp32) of 6738415616
+ * parameters, but all of those of 65 norms, and an age of each of 4 matrices a block, embedding,
+ * head and norms. */
+static void test_eight_gpus(void **state)
+{
+    (void)state;
+    struct recipe recipe;
+    struct model_config config;
+    struct plan one;
+    struct plan eight;
+    struct error err = { 0 };
+    open_preset_model("llama-7b", &recipe, &config);
+    check(recipe_set(&recipe, "method.name=full", &err), &err);
+    check(recipe_set(&recipe, "optimizer.state=fp32", &err), &err);
+    check(recipe_set(&recipe, "optimizer.name=adamw", &err), &err);
+    check(plan_make(&recipe, &config, &one, &err), &err);
+    check(plan_make_ranks(&recipe, &config, 8, &eight, &err), &err);
+    const size_t norms = 65 * 4096;
+    const size_t matrices = 6738415616 - norms;
+    const size_t ages = (4 * 32 + 2 + 65) * MEMORY_ALIGNMENT;
+    assert_int_equal(one.bytes[MEMORY_OPTIMIZER], 8 * (matrices + norms) + ages);
+    assert_int_equal(eight.bytes[MEMORY_OPTIMIZER], 8 * (matrices / 8 + norms) + ages);
+    assert_int_equal(eight.bytes[MEMORY_WEIGHTS], one.bytes[MEMORY_WEIGHTS]);
+    assert_int_equal(eight.bytes[MEMORY_GRADIENTS], one.bytes[MEMORY_GRADIENTS]);
+    assert_int_equal(eight.checkpoint_bytes, one.checkpoint_bytes);
+    /* As many bytes as an all-reduce of all gradients, and of loss and norm. */
+    double width = (double)dtype_size((enum dtype)recipe.precision_weights);
+    double payload = width * 6738415616.0 + 2 * sizeof(float);
+    double told = 8 * sizeof(struct rank_report);
+    assert_true(eight.step_payload_bytes == payload + told);
+    assert_true(eight.step_wire_bytes == 7.0 / 8.0 * (2 * payload + told));
+    recipe_free(&recipe);
+}
+
 /* 13B in bf16 with Grass fits a 40 GB card; full AdamW does not. */
 static void test_thirteen_billion(void **state)
 {
@@ -395,7 +429,7 @@ int main(void)
         cmocka_unit_test(test_thirteen_billion),     cmocka_unit_test(test_changes_fit),
         cmocka_unit_test(test_largest_rank),         cmocka_unit_test(test_phases),
         cmocka_unit_test(test_recompute_is_offered), cmocka_unit_test(test_dear_steps),
-        cmocka_unit_test(test_host_bytes),
+        cmocka_unit_test(test_host_bytes),           cmocka_unit_test(test_eight_gpus),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
