@@ -64,8 +64,8 @@ static void find_changes(const struct recipe *recipe, const struct model_config 
     struct plan_change found[LAUNCHER_CHANGES];
     struct error ignored = { 0 };
     size_t count = 0;
-    if (plan_changes(recipe, config, plan->limit_bytes, found, LAUNCHER_CHANGES, &count,
-                     &ignored) != 0) {
+    struct plan_place place = { .limit_bytes = plan->limit_bytes };
+    if (plan_changes(recipe, config, &place, found, LAUNCHER_CHANGES, &count, &ignored) != 0) {
         return;
     }
     for (size_t i = 0; i < count; i++) {

@@ -62,7 +62,8 @@ int plan_inference(const struct trainer_options *wanted, size_t capacity[MEMORY_
                    struct error *err);
 
 /* 0 if total_bytes fits `limit_bytes` (0: no limit); else ERROR_FIT with the numbers and the
- * largest category, and the cheapest change that fits as hint. */
+ * largest category, and the cheapest change that fits as hint, for as many ranks as were planned.
+ */
 int plan_check(const struct plan *plan, const struct recipe *recipe,
                const struct model_config *config, int64_t limit_bytes, struct error *err);
 
@@ -113,12 +114,27 @@ const struct link *link_at(size_t index);
  * latency, which is 0 otherwise. */
 int link_from_text(const char *text, struct link *out, struct error *err);
 
-/* Predicted seconds of a step in which the ranks of `plan` (plan_make_ranks) wait for each other,
+/* Predicted seconds that the ranks of `plan` (plan_make_ranks) take in a step for exchanging,
  * refreshes spread over their interval: bytes on the wire over the link's, and hops times its
- * latency. Nothing is taken to run beside it: gradients are summed once the backward pass is done.
- * 0 of one rank. A step takes plan_step_seconds and this. */
+ * latency. 0 of one rank. */
 double plan_exchange_seconds(const struct plan *plan, const struct recipe *recipe,
                              const struct link *link);
+
+/* What a recipe is to run on: what searches look for, and what their predicted times are of. */
+struct plan_place {
+    int64_t limit_bytes;     /* that may be taken of each device; 0: no limit */
+    const struct card *card; /* NULL: card_for(limit_bytes) */
+    int ranks;               /* that train together, a device each; 0: one */
+    const struct link *link; /* what joins them; NULL: exchanging takes no time */
+    int64_t host_bytes;      /* of host memory that all ranks together may take; 0: no limit */
+};
+
+/* Predicted seconds of a step there: computing and exchanging. */
+double plan_place_seconds(const struct plan *plan, const struct recipe *recipe,
+                          const struct plan_place *place);
+
+/* Whether a plan keeps the limits. */
+bool plan_fits(const struct plan *plan, const struct plan_place *place);
 
 /* A recipe that trains every weight of the same model on the same batches, in the same formats. */
 int plan_full_recipe(const struct recipe *recipe, struct recipe *full, struct error *err);
@@ -146,8 +162,8 @@ int plan_measure(const struct recipe *recipe, const struct model_config *config,
 /* ---- what to change ----------------------------------------------------------------------- */
 
 /* Changes of the recipe that make it fit, cheapest first: each is one or more key=value words.
- * `time_factor` is the predicted time per token on card_for(limit_bytes) over that of the recipe as
- * it is (1.0: none). */
+ * `time_factor` is the predicted time per token there over that of the recipe as it is (1.0: none).
+ */
 enum { PLAN_CHANGES_MAX = 8 };
 struct plan_change {
     char assignments[384]; /* "batch.micro=4 batch.accumulate=2" */
@@ -156,35 +172,39 @@ struct plan_change {
     double time_factor;
 };
 int plan_changes(const struct recipe *recipe, const struct model_config *config,
-                 int64_t limit_bytes, struct plan_change *out, size_t limit, size_t *count,
-                 struct error *err);
+                 const struct plan_place *place, struct plan_change *out, size_t limit,
+                 size_t *count, struct error *err);
 
 /* The trade: every change alone, whether it fits or not, the one that costs the least time first.
  * Only changes that take fewer bytes than the recipe as it is. */
 enum { PLAN_TRADES_MAX = 24 };
-int plan_trades(const struct recipe *recipe, const struct model_config *config, int64_t limit_bytes,
-                struct plan_change out[PLAN_TRADES_MAX], size_t *count, struct error *err);
+int plan_trades(const struct recipe *recipe, const struct model_config *config,
+                const struct plan_place *place, struct plan_change out[PLAN_TRADES_MAX],
+                size_t *count, struct error *err);
 
-/* The fastest way to train this model within the limit, with the recipe's rows a step.
+/* The fastest way to train this model within the limits, with the recipe's rows a step.
  *
  * Searched are the methods that train the model's own weights (full, grass, galore) with bf16
- * weights rounded at random; ranks of 1/4, 1/8, 1/16 and 1/32 of the hidden size; states in fp32,
- * bf16 and int8; recomputing; offloading to host memory; the rows of a micro-batch. Of everything
- * that fits and takes at most 5 % more predicted time than the fastest, it is what stays nearest to
- * full training: more rows before finer states before time. */
+ * weights rounded at random; ranks of 1/4, 1/8, 1/16 and 1/32 of the hidden size; selected rows of
+ * Grass with and without the bits that bf16 lacks; states in fp32, bf16 and int8; recomputing;
+ * offloading to host memory, and to a disk where host memory has a limit; the rows of a
+ * micro-batch. Of everything that fits and takes at most 5 % more predicted time than the fastest,
+ * it is what stays nearest to full training: more rows before finer states before time. Only where
+ * nothing of all that fits, and the model is a trained one, adapters of lora beside its weights are
+ * searched. */
 struct plan_fastest {
     bool found;            /* false: nothing in the space fits */
+    bool adapters;         /* it is lora */
     char assignments[512]; /* key=value words, for this recipe */
     size_t total_bytes;
     double step_seconds;
     double fastest_seconds; /* of the fastest that fits, whatever it gives up */
 };
 int plan_fastest(const struct recipe *recipe, const struct model_config *config,
-                 int64_t limit_bytes, const struct card *card, struct plan_fastest *out,
-                 struct error *err);
+                 const struct plan_place *place, struct plan_fastest *out, struct error *err);
 
 /* The largest method.rank whose plan fits, at most the recipe's hidden size; 0 if none does. */
 int64_t plan_largest_rank(const struct recipe *recipe, const struct model_config *config,
-                          int64_t limit_bytes);
+                          const struct plan_place *place);
 
 #endif

@@ -7,6 +7,7 @@
 #include "app/commands/command.h"
 #include "app/commands/common.h"
 #include "app/commands/output.h"
+#include "app/commands/plan_advice.h"
 #include "app/commands/plan_gpus.h"
 #include "app/text.h"
 #include "engine/base/file.h"
@@ -22,16 +23,7 @@ struct plan_report {
     struct plan plan;
     char *model;
     struct device_room room;
-    int64_t limit_bytes; /* 0: none known */
-    bool fits;
-    struct plan_change change[PLAN_CHANGES_MAX];
-    size_t change_count;
-    /* Where a limit was asked about. */
-    const struct card *card; /* NULL: none was */
-    double step_seconds;     /* predicted for that card */
-    struct plan_change trade[PLAN_TRADES_MAX];
-    size_t trade_count;
-    struct plan_fastest fastest;
+    struct plan_advice advice;
     bool measured; /* --measure */
     struct plan_measured times;
     struct plan_gpus gpus; /* --gpus */
@@ -139,69 +131,6 @@ static void print_largest(const struct plan *plan)
     table_print(&table);
 }
 
-static void print_changes(const struct plan_report *report)
-{
-    if (report->change_count == 0) {
-        output_data("no change known here makes it fit\n");
-        return;
-    }
-    output_data("changes that fit, cheapest first (time for a token: x 1 is as it is now)\n");
-    for (size_t i = 0; i < report->change_count; i++) {
-        const struct plan_change *change = &report->change[i];
-        output_data("\n  %s\n      %s, time x %.2f: %s\n", change->assignments,
-                    text_bytes((double)change->total_bytes).text, change->time_factor,
-                    change->sentence);
-    }
-}
-
-/* Tokens of a step over the predicted seconds of one. */
-static double tokens_per_second(const struct plan_report *report, double seconds)
-{
-    const struct recipe *r = report->recipe;
-    double rows = (double)r->batch_micro * (double)r->batch_accumulate;
-    return seconds > 0.0 ? rows * (double)r->data_sequence_length / seconds : 0.0;
-}
-
-static void print_trade(const struct plan_report *report)
-{
-    struct table table;
-    if (report->trade_count == 0) {
-        return;
-    }
-    output_data("\n");
-    table_open(&table, "lrr");
-    table_add(&table, (const char *[]){ "EACH CHANGE ALONE, CHEAPEST FIRST", "saves", "time" });
-    for (size_t i = 0; i < report->trade_count; i++) {
-        const struct plan_change *change = &report->trade[i];
-        double saved = (double)report->plan.total_bytes - (double)change->total_bytes;
-        struct text_number bytes = text_bytes(saved);
-        char factor[32];
-        snprintf(factor, sizeof factor, "x %.3f", change->time_factor);
-        table_add(&table, (const char *[]){ change->assignments, bytes.text, factor });
-    }
-    table_print(&table);
-}
-
-/* What the search found; the times are predictions for a card of that size. */
-static void print_fastest(const struct plan_report *report)
-{
-    const struct plan_fastest *f = &report->fastest;
-    if (report->card == NULL) {
-        return;
-    }
-    output_data("\nas it is, %s tokens/s are predicted for a %s\n",
-                text_count(tokens_per_second(report, report->step_seconds)).text,
-                report->card->name);
-    if (!f->found) {
-        output_data("nothing that trains this model's own weights fits, whatever its speed\n");
-        return;
-    }
-    output_data("the fastest found that fits, or at most 5 %% slower and nearer to full training: "
-                "%s, %s tokens/s predicted\n\n  %s\n",
-                text_bytes((double)f->total_bytes).text,
-                text_count(tokens_per_second(report, f->step_seconds)).text, f->assignments);
-}
-
 /* Gigabytes an hour, of a step's bytes. */
 static double hourly(const struct plan_measured *t, double bytes)
 {
@@ -255,20 +184,7 @@ static void print_report(const struct plan_report *report)
     print_work(&report->plan);
     print_largest(&report->plan);
     output_data("\n");
-    if (report->limit_bytes == 0) {
-        output_data("no limit known: it fits\n");
-    } else if (report->fits) {
-        output_data(
-            "fits into %s: %s to spare\n", text_bytes((double)report->limit_bytes).text,
-            text_bytes((double)report->limit_bytes - (double)report->plan.total_bytes).text);
-    } else {
-        output_data(
-            "does not fit into %s: %s too much\n\n", text_bytes((double)report->limit_bytes).text,
-            text_bytes((double)report->plan.total_bytes - (double)report->limit_bytes).text);
-        print_changes(report);
-    }
-    print_trade(report);
-    print_fastest(report);
+    plan_advice_print(&report->advice);
     plan_gpus_print(&report->gpus);
     print_measured(report);
 }
@@ -296,38 +212,6 @@ static void json_largest(cJSON *root, const struct plan *plan)
             cJSON_AddItemToArray(shape, cJSON_CreateNumber((double)record->dim[d]));
         }
         json_add_number(item, "bytes", (double)record->bytes);
-    }
-}
-
-static void json_changes(cJSON *root, const char *key, const struct plan_change *list, size_t count)
-{
-    cJSON *changes = json_add_array(root, key);
-    for (size_t i = 0; i < count; i++) {
-        cJSON *item = json_append_object(changes);
-        json_add_text(item, "assignments", list[i].assignments);
-        json_add_text(item, "sentence", list[i].sentence);
-        json_add_number(item, "total_bytes", (double)list[i].total_bytes);
-        json_add_number(item, "time_factor", list[i].time_factor);
-    }
-}
-
-static void json_search(cJSON *root, const struct plan_report *report)
-{
-    json_changes(root, "changes", report->change, report->change_count);
-    if (report->card == NULL) {
-        return;
-    }
-    json_changes(root, "trade", report->trade, report->trade_count);
-    json_add_text(root, "card", report->card->name);
-    json_add_number(root, "predicted_step_seconds", report->step_seconds);
-    cJSON *item = json_add_object(root, "fastest");
-    json_add_bool(item, "found", report->fastest.found);
-    if (report->fastest.found) {
-        json_add_text(item, "assignments", report->fastest.assignments);
-        json_add_number(item, "total_bytes", (double)report->fastest.total_bytes);
-        json_add_number(item, "predicted_step_seconds", report->fastest.step_seconds);
-        json_add_number(item, "predicted_tokens_per_second",
-                        tokens_per_second(report, report->fastest.step_seconds));
     }
 }
 
@@ -390,49 +274,15 @@ static void json_report(const struct plan_report *report)
         json_add_number(root, "offload_span_bytes", (double)plan->offload_span_bytes);
     }
     json_add_number(root, "host_bytes", (double)plan->host_bytes);
-    if (report->limit_bytes > 0) {
-        json_add_number(root, "limit_bytes", (double)report->limit_bytes);
+    if (report->advice.place.limit_bytes > 0) {
+        json_add_number(root, "limit_bytes", (double)report->advice.place.limit_bytes);
     }
     json_room(root, &report->room);
-    json_add_bool(root, "fits", report->fits);
     json_largest(root, plan);
-    json_search(root, report);
+    plan_advice_json(root, &report->advice);
     plan_gpus_json(root, &report->gpus);
     json_measured(root, report);
     output_json(root);
-}
-
-static int take_options(struct recipe *recipe, const struct arguments *arguments, struct error *err)
-{
-    const char *limit = option_text(arguments, "limit");
-    if (limit == NULL) {
-        return 0;
-    }
-    char *assignment = xasprintf("memory.limit=%s", limit);
-    int result = recipe_set(recipe, assignment, err);
-    free(assignment);
-    return result == -1 ? fail_within(err, "--limit") : 0;
-}
-
-/* Looks for what fits, and for the fastest that does where --limit asks for it. */
-static int search(struct plan_report *report, const struct model_config *config, bool asked,
-                  struct error *err)
-{
-    const struct recipe *recipe = report->recipe;
-    int64_t limit = report->limit_bytes;
-    int result = 0;
-    if (!report->fits) {
-        result = plan_changes(recipe, config, limit, report->change, PLAN_CHANGES_MAX,
-                              &report->change_count, err);
-    }
-    if (result != 0 || !asked || limit == 0) {
-        return result;
-    }
-    report->card = card_for(limit);
-    report->step_seconds = plan_step_seconds(&report->plan, recipe, report->card);
-    result = plan_trades(recipe, config, limit, report->trade, &report->trade_count, err);
-    return result == 0 ? plan_fastest(recipe, config, limit, report->card, &report->fastest, err)
-                       : -1;
 }
 
 /* Times a few steps on the recipe's device. */
@@ -458,7 +308,7 @@ static int make_report(struct plan_report *report, const struct arguments *argum
                        struct recipe *recipe, struct error *err)
 {
     if (recipe_from_words(recipe, arguments->word[0], arguments, err) == -1 ||
-        take_options(recipe, arguments, err) == -1 ||
+        plan_advice_take(&report->advice, recipe, arguments, err) == -1 ||
         plan_gpus_take(&report->gpus, arguments, err) == -1) {
         return -1;
     }
@@ -474,11 +324,13 @@ static int make_report(struct plan_report *report, const struct arguments *argum
     }
     if (result == 0) {
         device_look(recipe, &report->room);
-        report->limit_bytes = report->room.usable_bytes;
-        report->fits =
-            report->limit_bytes == 0 || report->plan.total_bytes <= (size_t)report->limit_bytes;
-        bool asked = option_given(arguments, "limit") && !report->gpus.asked;
-        result = search(report, &material.config, asked, err);
+        struct plan_place *place = &report->advice.place;
+        bool elsewhere = report->advice.asked || report->gpus.asked;
+        place->limit_bytes = elsewhere && recipe->memory_limit > 0 ? recipe->memory_limit
+                                                                   : report->room.usable_bytes;
+        place->ranks = report->gpus.count;
+        place->link = report->gpus.asked ? &report->gpus.link : NULL;
+        result = plan_advice_search(&report->advice, recipe, &material.config, &report->plan, err);
     }
     if (result == 0 && report->gpus.asked) {
         plan_gpus_compare(&report->gpus, recipe, &material.config, &report->plan);
@@ -505,7 +357,7 @@ int command_plan(const struct arguments *arguments)
         } else {
             print_report(report);
         }
-        code = report->fits ? 0 : ERROR_FIT;
+        code = report->advice.fits ? 0 : ERROR_FIT;
     }
     free(report->model);
     free(report);

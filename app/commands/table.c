@@ -20,7 +20,11 @@ static const struct option fork_options[] = {
 static const struct option plan_options[] = {
     { "limit", "BYTES",
       "what it has to fit into (24GiB); shows the cheapest changes that fit, what each change "
-      "saves and costs, and the fastest way that fits" },
+      "saves and costs, and the fastest way that fits; with --gpus, on each of them" },
+    { "host", "BYTES",
+      "with --limit: host memory that may be taken for offloading, by all GPUs together; then a "
+      "disk "
+      "is looked at too" },
     { "measure", NULL,
       "time a few blocks on this device, and the disk of offloaded activations, to predict the "
       "time of a step" },

@@ -142,7 +142,9 @@ static int check_fits(const struct run *run, const struct change *change, struct
         return 0;
     }
     if (strcmp(change->field->key, "method.rank") == 0) {
-        int64_t rank = plan_largest_rank(&change->effective, config, run->limit_bytes);
+        int64_t rank = plan_largest_rank(
+            &change->effective, config,
+            &(struct plan_place){ .limit_bytes = run->limit_bytes, .ranks = run->comm->ranks });
         hint(err, "the largest rank that fits is %lld", (long long)rank);
     }
     return -1;

@@ -84,6 +84,12 @@ void device_look(const struct recipe *recipe, struct device_room *out)
 
 /* ---- what to type instead ------------------------------------------------------------------- */
 
+static struct plan_place place_of(const struct need *need)
+{
+    return (struct plan_place){ .limit_bytes = need->room->usable_bytes,
+                                .ranks = need->plan->ranks };
+}
+
 /* Lays a preset of presets/methods over a copy of the recipe; false if they do not go together, or
  * if it is another kind of training: adapters, another rule, drawn gradients. */
 static bool lay_preset(const struct need *need, const char *path, struct recipe *out)
@@ -140,7 +146,7 @@ static char *find_preset(const struct need *need, size_t *bytes, char **command)
     for (size_t i = 0; i < list.count; i++) {
         struct recipe recipe = { 0 };
         if (lay_preset(need, list.item[i].path, &recipe) &&
-            plan_make(&recipe, need->config, plan, &unused) == 0 &&
+            plan_make_ranks(&recipe, need->config, need->plan->ranks, plan, &unused) == 0 &&
             (int64_t)plan->total_bytes <= need->room->usable_bytes && plan->total_bytes > *bytes) {
             *bytes = plan->total_bytes;
             free(name);
@@ -160,8 +166,8 @@ static int hint_resumed(const struct need *need, struct error *err)
 {
     const struct method_ops *method = method_find(need->recipe->method_name);
     bool ranked = method != NULL && !method->adapters && method_reads(method, "method.rank");
-    int64_t rank =
-        ranked ? plan_largest_rank(need->recipe, need->config, need->room->usable_bytes) : 0;
+    struct plan_place place = place_of(need);
+    int64_t rank = ranked ? plan_largest_rank(need->recipe, need->config, &place) : 0;
     if (rank > 0) {
         return hint(err,
                     "end other programs, or go on with the largest rank that fits: windrow train "
@@ -184,9 +190,10 @@ static int hint_new(const struct need *need, struct error *err)
     size_t bytes = 0;
     char *command = NULL;
     char *name = find_preset(need, &bytes, &command);
-    bool changes = plan_changes(need->recipe, need->config, need->room->usable_bytes, &change, 1,
-                                &count, &unused) == 0 &&
-                   count > 0;
+    struct plan_place place = place_of(need);
+    bool changes =
+        plan_changes(need->recipe, need->config, &place, &change, 1, &count, &unused) == 0 &&
+        count > 0;
     if (name != NULL) {
         buffer_printf(&text, "the largest preset that fits is %s (%.1f MiB): %s", name,
                       (double)bytes / mib, command);

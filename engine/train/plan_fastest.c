@@ -16,26 +16,35 @@
 #include "engine/plan.h"
 #include "engine/recipe/combine.h"
 
-enum { STATES = 3, RECOMPUTES = 4, OFFLOADS = 2, SPLITS = 6 };
-static const char *const state_words[STATES] = { "fp32", "bf16", "int8" };
-/* What each format gives up, in halvings of the rank. */
-static const double state_costs[STATES] = { 0.0, 0.2, 0.4 };
+enum { STATES = 4, RECOMPUTES = 4, OFFLOADS = 3, SPLITS = 6 };
+/* What each format gives up, in halvings of the rank. Exact: the bits that bf16 weights lack are
+ * kept for the rows that grass selects. */
+static const struct {
+    const char *name;
+    bool exact;
+    double cost;
+} states[STATES] = {
+    { "fp32", true, 0.0 }, { "fp32", false, 0.1 }, { "bf16", false, 0.2 }, { "int8", false, 0.4 }
+};
+static const char *const offloads[OFFLOADS] = { "none", "host", "ssd" };
 
 struct way {
     const char *method;
     int64_t divisor; /* of the hidden size: the rank */
     double cost;     /* what it gives up, in halvings of the rank */
 };
+/* The last trains adapters. */
 static const struct way ways[] = {
-    { "full", 1, 0.0 },   { "grass", 4, 2.0 },   { "grass", 8, 3.0 },
-    { "grass", 16, 4.0 }, { "grass", 32, 5.0 },  { "galore", 4, 2.5 },
-    { "galore", 8, 3.5 }, { "galore", 16, 4.5 }, { "galore", 32, 5.5 },
+    { "full", 1, 0.0 },    { "grass", 4, 2.0 },  { "grass", 8, 3.0 },  { "grass", 16, 4.0 },
+    { "grass", 32, 5.0 },  { "galore", 4, 2.5 }, { "galore", 8, 3.5 }, { "galore", 16, 4.5 },
+    { "galore", 32, 5.5 }, { "lora", 0, 8.0 },
 };
-enum { WAYS = sizeof ways / sizeof ways[0], HOLDS = WAYS * STATES };
+enum { WAYS = sizeof ways / sizeof ways[0], ADAPTERS = WAYS - 1, HOLDS = WAYS * STATES };
+enum { ADAPTER_RANK = 16 };
 enum { RUNS = RECOMPUTES * OFFLOADS * SPLITS };
 /* The fixed half beside which the other is planned: grass of 1/16 in bf16, and one row at a time
  * with nothing recomputed. */
-enum { HOLD_FIXED = 3 * STATES + 1, RUN_FIXED = 0 };
+enum { HOLD_FIXED = 3 * STATES + 2, RUN_FIXED = 0 };
 
 /* Estimates are trusted this far when they say in which order to look; beyond the tolerance, time
  * counts more than what is given up. */
@@ -44,6 +53,7 @@ static const double tolerance = 0.05;
 
 struct half {
     bool known; /* it could be planned */
+    bool fits;
     double bytes;
     double seconds;
 };
@@ -58,38 +68,56 @@ struct candidate {
 struct hunt {
     const struct recipe *recipe;
     const struct model_config *config;
-    int64_t limit_bytes;
-    const struct card *card;
+    struct plan_place place;
     struct plan *plan;
-    struct half hold[HOLDS], run[RUNS], fixed;
+    struct half run[RUNS], fixed;
     struct candidate *item;
     size_t count;
 };
 
+/* The words of the method, its rank first; -1 if the way does not go with the format. */
+static int method_words(const struct hunt *hunt, int hold, char *out, size_t size)
+{
+    const struct way *way = &ways[hold / STATES];
+    const struct recipe *recipe = hunt->recipe;
+    bool selects = strcmp(way->method, "grass") == 0;
+    bool same = strcmp(way->method, recipe->method_name) == 0;
+    bool exact = states[hold % STATES].exact;
+    int64_t rank = way->divisor > 0 ? hunt->config->hidden_size / way->divisor : ADAPTER_RANK;
+    const char *own = strcmp(way->method, "galore") == 0 ? " method.scale=0.25 method.stagger=true"
+                                                         : " method.scale=1";
+    out[0] = '\0';
+    if (rank < 1 || (exact && !selects)) {
+        return -1;
+    }
+    int used = 0;
+    if (strcmp(way->method, "full") != 0) {
+        bool scaled = !same && way->divisor > 0;
+        used = snprintf(out, size, " method.rank=%lld%s", (long long)rank, scaled ? own : "");
+    }
+    if (exact != recipe->method_exact_rows) {
+        snprintf(out + used, size - (size_t)used, " method.exact_rows=%s",
+                 exact ? "true" : "false");
+    }
+    return 0;
+}
+
 /* The words that make a candidate of the recipe: what the method and the step have, all of it. */
 static int candidate_words(const struct hunt *hunt, int hold, int run, char *out, size_t size)
 {
-    const struct way *way = &ways[hold / STATES];
+    char method[128];
     int64_t rows = hunt->recipe->batch_micro * hunt->recipe->batch_accumulate;
     int64_t micro = (int64_t)1 << run % SPLITS;
-    int64_t rank = hunt->config->hidden_size / way->divisor;
-    if (rows % micro != 0 || rank < 1) {
+    if (rows % micro != 0 || method_words(hunt, hold, method, sizeof method) != 0) {
         return -1;
-    }
-    char method[128] = "";
-    if (strcmp(way->method, "full") != 0) {
-        bool galore = strcmp(way->method, "galore") == 0;
-        bool same = strcmp(way->method, hunt->recipe->method_name) == 0;
-        const char *own = galore ? " method.scale=0.25 method.stagger=true" : " method.scale=1";
-        snprintf(method, sizeof method, " method.rank=%lld%s", (long long)rank, same ? "" : own);
     }
     run /= SPLITS;
     snprintf(out, size,
              "method.name=%s%s optimizer.name=adamw optimizer.state=%s precision.weights=bf16 "
              "precision.rounding=stochastic activation.recompute=%s activation.offload=%s "
              "activation.sample=none batch.micro=%lld batch.accumulate=%lld",
-             way->method, method, state_words[hold % STATES],
-             activation_name((size_t)(run % RECOMPUTES)), run / RECOMPUTES ? "host" : "none",
+             ways[hold / STATES].method, method, states[hold % STATES].name,
+             activation_name((size_t)(run % RECOMPUTES)), offloads[run / RECOMPUTES],
              (long long)micro, (long long)(rows / micro));
     return 0;
 }
@@ -118,34 +146,52 @@ static struct half plan_pair(struct hunt *hunt, int hold, int run)
     recipe_copy(&recipe, hunt->recipe);
     if (candidate_words(hunt, hold, run, words, sizeof words) == 0 &&
         set_words(&recipe, words) == 0 &&
-        plan_make(&recipe, hunt->config, hunt->plan, &unused) == 0) {
+        plan_make_ranks(&recipe, hunt->config, hunt->place.ranks, hunt->plan, &unused) == 0) {
         result = (struct half){ .known = true,
+                                .fits = plan_fits(hunt->plan, &hunt->place),
                                 .bytes = (double)hunt->plan->total_bytes,
-                                .seconds = plan_step_seconds(hunt->plan, &recipe, hunt->card) };
+                                .seconds = plan_place_seconds(hunt->plan, &recipe, &hunt->place) };
     }
     recipe_free(&recipe);
     return result;
 }
 
-static void list_candidates(struct hunt *hunt)
+/* Adapters beside weights that nobody trained would train nothing. */
+static bool may_adapt(const struct recipe *recipe)
+{
+    return recipe->model_path[0] != '\0' && recipe->model_init == MODEL_PRETRAINED;
+}
+
+/* What can be run at all: a disk only where host memory may be short. */
+static int run_count(const struct hunt *hunt)
+{
+    int offload_count = hunt->place.host_bytes > 0 ? OFFLOADS : OFFLOADS - 1;
+    return RECOMPUTES * SPLITS * offload_count;
+}
+
+/* The halves that do not depend on how weights are held. */
+static void plan_runs(struct hunt *hunt)
 {
     hunt->fixed = plan_pair(hunt, HOLD_FIXED, RUN_FIXED);
-    for (int h = 0; h < HOLDS; h++) {
-        hunt->hold[h] = plan_pair(hunt, h, RUN_FIXED);
-    }
-    for (int r = 0; r < RUNS; r++) {
+    for (int r = 0; r < run_count(hunt); r++) {
         hunt->run[r] = plan_pair(hunt, HOLD_FIXED, r);
     }
-    hunt->item = xcalloc((size_t)HOLDS * RUNS, sizeof *hunt->item);
-    for (int h = 0; h < HOLDS; h++) {
-        for (int r = 0; r < RUNS; r++) {
-            if (hunt->hold[h].known && hunt->run[r].known) {
+}
+
+/* Those of the ways from `first` on and before `end`. */
+static void list_candidates(struct hunt *hunt, int first, int end)
+{
+    hunt->count = 0;
+    for (int h = first * STATES; h < end * STATES; h++) {
+        struct half hold = plan_pair(hunt, h, RUN_FIXED);
+        for (int r = 0; r < run_count(hunt) && hold.known; r++) {
+            if (hunt->run[r].known) {
                 hunt->item[hunt->count++] = (struct candidate){
                     .hold = h,
                     .run = r,
-                    .cost = ways[h / STATES].cost + state_costs[h % STATES],
-                    .bytes = hunt->hold[h].bytes + hunt->run[r].bytes - hunt->fixed.bytes,
-                    .seconds = hunt->hold[h].seconds + hunt->run[r].seconds - hunt->fixed.seconds,
+                    .cost = ways[h / STATES].cost + states[h % STATES].cost,
+                    .bytes = hold.bytes + hunt->run[r].bytes - hunt->fixed.bytes,
+                    .seconds = hold.seconds + hunt->run[r].seconds - hunt->fixed.seconds,
                 };
             }
         }
@@ -177,15 +223,15 @@ static bool fits(struct hunt *hunt, struct candidate *c)
 {
     /* Estimates of bytes are far nearer than this. */
     const double certain = 1.1;
-    if (c->state == ESTIMATED && c->bytes > certain * (double)hunt->limit_bytes) {
+    const int64_t limit = hunt->place.limit_bytes;
+    if (c->state == ESTIMATED && limit > 0 && c->bytes > certain * (double)limit) {
         c->state = REFUSED;
     }
     if (c->state == ESTIMATED) {
         struct half whole = plan_pair(hunt, c->hold, c->run);
-        bool good = whole.known && whole.bytes <= (double)hunt->limit_bytes;
         c->bytes = whole.bytes;
         c->seconds = whole.seconds;
-        c->state = good ? FITS : REFUSED;
+        c->state = whole.known && whole.fits ? FITS : REFUSED;
     }
     return c->state == FITS;
 }
@@ -218,28 +264,42 @@ static const struct candidate *find_nearest(struct hunt *hunt, double most_secon
     return NULL;
 }
 
-int plan_fastest(const struct recipe *recipe, const struct model_config *config,
-                 int64_t limit_bytes, const struct card *card, struct plan_fastest *out,
-                 struct error *err)
+static void find(struct hunt *hunt, int first, int end, struct plan_fastest *out)
 {
-    struct hunt hunt = {
-        .recipe = recipe, .config = config, .limit_bytes = limit_bytes, .card = card
-    };
-    *out = (struct plan_fastest){ 0 };
-    hunt.plan = malloc(sizeof *hunt.plan);
-    if (hunt.plan == NULL) {
-        return fail(err, ERROR_RUNTIME, "out of memory");
-    }
-    list_candidates(&hunt);
-    out->fastest_seconds = find_least(&hunt);
-    const struct candidate *best = find_nearest(&hunt, out->fastest_seconds * (1.0 + tolerance));
+    list_candidates(hunt, first, end);
+    out->fastest_seconds = find_least(hunt);
+    const struct candidate *best = find_nearest(hunt, out->fastest_seconds * (1.0 + tolerance));
     if (out->fastest_seconds > 0.0 && best != NULL) {
         out->found = true;
         out->total_bytes = (size_t)best->bytes;
         out->step_seconds = best->seconds;
-        candidate_words(&hunt, best->hold, best->run, out->assignments, sizeof out->assignments);
+        candidate_words(hunt, best->hold, best->run, out->assignments, sizeof out->assignments);
     }
-    free(hunt.item);
-    free(hunt.plan);
+}
+
+int plan_fastest(const struct recipe *recipe, const struct model_config *config,
+                 const struct plan_place *place, struct plan_fastest *out, struct error *err)
+{
+    struct hunt *hunt = xcalloc(1, sizeof *hunt);
+    *out = (struct plan_fastest){ 0 };
+    hunt->recipe = recipe;
+    hunt->config = config;
+    hunt->place = *place;
+    hunt->place.ranks = place->ranks > 0 ? place->ranks : 1;
+    hunt->plan = malloc(sizeof *hunt->plan);
+    if (hunt->plan == NULL) {
+        free(hunt);
+        return fail(err, ERROR_RUNTIME, "out of memory");
+    }
+    hunt->item = xcalloc((size_t)HOLDS * RUNS, sizeof *hunt->item);
+    plan_runs(hunt);
+    find(hunt, 0, ADAPTERS, out);
+    if (!out->found && may_adapt(recipe)) {
+        find(hunt, ADAPTERS, WAYS, out);
+        out->adapters = out->found;
+    }
+    free(hunt->item);
+    free(hunt->plan);
+    free(hunt);
     return 0;
 }

@@ -116,6 +116,22 @@ double plan_exchange_seconds(const struct plan *plan, const struct recipe *recip
     return seconds;
 }
 
+double plan_place_seconds(const struct plan *plan, const struct recipe *recipe,
+                          const struct plan_place *place)
+{
+    const struct card *card = place->card != NULL ? place->card : card_for(place->limit_bytes);
+    double seconds = plan_step_seconds(plan, recipe, card);
+    return place->link != NULL ? seconds + plan_exchange_seconds(plan, recipe, place->link)
+                               : seconds;
+}
+
+bool plan_fits(const struct plan *plan, const struct plan_place *place)
+{
+    double host = (double)plan->host_bytes * (double)plan->ranks;
+    return (place->limit_bytes <= 0 || plan->total_bytes <= (size_t)place->limit_bytes) &&
+           (place->host_bytes <= 0 || host <= (double)place->host_bytes);
+}
+
 int plan_full_recipe(const struct recipe *recipe, struct recipe *full, struct error *err)
 {
     recipe_copy(full, recipe);

@@ -25,9 +25,9 @@ enum {
     OFFLOADS = 3,
     ROUNDINGS = 2
 };
-/* Without offloading to a disk: it takes the bytes of the device that host memory does, and longer,
- * so that it is a trade but never the cheapest change. */
-enum { OPTIONS = SPLITS * RANKS * STATES * PRECISIONS * METHODS * RECOMPUTES * 2 * ROUNDINGS };
+enum {
+    OPTIONS = SPLITS * RANKS * STATES * PRECISIONS * METHODS * RECOMPUTES * OFFLOADS * ROUNDINGS
+};
 
 struct option {
     int split;     /* halvings of batch.micro */
@@ -45,8 +45,7 @@ struct option {
 struct search {
     const struct recipe *recipe;
     const struct model_config *config;
-    int64_t limit_bytes;
-    const struct card *card;
+    struct plan_place place;
     size_t now_bytes;
     double now_seconds; /* 0: it cannot be planned as it is */
     struct plan *plan;
@@ -68,7 +67,7 @@ static const char *const offload_places[OFFLOADS] = { "none", "host", "ssd" };
 
 static double option_cost(const struct option *o)
 {
-    static const double offload[OFFLOADS] = { 0.0, 2.4, 3.4 };
+    static const double offload[OFFLOADS] = { 0.0, 2.4, 5.0 };
     static const double recompute[RECOMPUTES] = { 0.0, 0.3, 1.3, 2.2 };
     static const double state[STATES] = { 0.0, 1.5, 2.6 };
     return 1.0 * o->split + 2.5 * o->rank + state[o->state] + 3.0 * o->precision +
@@ -102,6 +101,13 @@ static bool may_offload(const struct recipe *recipe)
 {
     return strcmp(recipe->activation_offload, "none") == 0 && strcmp(recipe->device, "cpu") != 0 &&
            (recipe->memory_limit > 0 || plan_takes_cuda(recipe));
+}
+
+/* A disk takes the bytes of the device that host memory does, and longer: it is a trade, but never
+ * the cheapest change unless host memory is short. */
+static bool option_makes_sense(const struct option *o, const struct plan_place *place)
+{
+    return o->offload < 2 || place->host_bytes > 0;
 }
 
 static bool option_applies(const struct option *o, const struct recipe *recipe)
@@ -258,8 +264,8 @@ static size_t option_list(struct option *out)
         rest /= METHODS;
         o.recompute = rest % RECOMPUTES;
         rest /= RECOMPUTES;
-        o.offload = rest % 2;
-        o.inexact = rest / 2;
+        o.offload = rest % OFFLOADS;
+        o.inexact = rest / OFFLOADS;
         o.cost = option_cost(&o);
         out[count++] = o;
     }
@@ -268,20 +274,20 @@ static size_t option_list(struct option *out)
 }
 
 static int search_open(struct search *search, const struct recipe *recipe,
-                       const struct model_config *config, int64_t limit_bytes, struct error *err)
+                       const struct model_config *config, const struct plan_place *place,
+                       struct error *err)
 {
     struct error unused;
-    *search = (struct search){ .recipe = recipe,
-                               .config = config,
-                               .limit_bytes = limit_bytes,
-                               .card = card_for(limit_bytes),
-                               .plan = malloc(sizeof *search->plan) };
+    *search = (struct search){
+        .recipe = recipe, .config = config, .place = *place, .plan = malloc(sizeof *search->plan)
+    };
     if (search->plan == NULL) {
         return fail(err, ERROR_RUNTIME, "out of memory");
     }
-    if (plan_make(recipe, config, search->plan, &unused) == 0) {
+    search->place.ranks = place->ranks > 0 ? place->ranks : 1;
+    if (plan_make_ranks(recipe, config, search->place.ranks, search->plan, &unused) == 0) {
         search->now_bytes = search->plan->total_bytes;
-        search->now_seconds = plan_step_seconds(search->plan, recipe, search->card);
+        search->now_seconds = plan_place_seconds(search->plan, recipe, &search->place);
     }
     return 0;
 }
@@ -294,10 +300,11 @@ static bool option_plan(struct search *search, const struct option *option,
     struct recipe changed;
     recipe_init(&changed);
     recipe_copy(&changed, search->recipe);
-    bool planned = option_apply(option, search->config, &changed) == 0 &&
-                   plan_make(&changed, search->config, search->plan, &unused) == 0;
+    bool planned =
+        option_apply(option, search->config, &changed) == 0 &&
+        plan_make_ranks(&changed, search->config, search->place.ranks, search->plan, &unused) == 0;
     if (planned && change != NULL) {
-        double seconds = plan_step_seconds(search->plan, &changed, search->card);
+        double seconds = plan_place_seconds(search->plan, &changed, &search->place);
         *change = (struct plan_change){ .total_bytes = search->plan->total_bytes,
                                         .time_factor = search->now_seconds > 0.0
                                                            ? seconds / search->now_seconds
@@ -330,34 +337,33 @@ static bool hopeless(struct search *search, struct hopes *hopes, const struct op
         least.offload = may_offload(search->recipe);
         bool planned = option_plan(search, &least, NULL);
         const struct plan *plan = search->plan;
+        size_t limit = search->place.limit_bytes > 0 ? (size_t)search->place.limit_bytes : 0;
         size_t fixed = planned ? plan->bytes[MEMORY_WEIGHTS] + plan->bytes[MEMORY_GRADIENTS] +
                                      plan->bytes[MEMORY_OPTIMIZER]
                                : 0;
-        *asked = fixed > (size_t)search->limit_bytes ||
-                         (planned && plan->total_bytes > (size_t)search->limit_bytes)
-                     ? NONE
-                     : HOPE;
+        bool more = fixed > limit || (planned && plan->total_bytes > limit);
+        *asked = more && limit > 0 ? NONE : HOPE;
     }
     return *asked == NONE;
 }
 
 int plan_changes(const struct recipe *recipe, const struct model_config *config,
-                 int64_t limit_bytes, struct plan_change *out, size_t limit, size_t *count,
-                 struct error *err)
+                 const struct plan_place *place, struct plan_change *out, size_t limit,
+                 size_t *count, struct error *err)
 {
     struct search search;
     struct hopes hopes = { 0 };
     *count = 0;
-    if (search_open(&search, recipe, config, limit_bytes, err) != 0) {
+    if (search_open(&search, recipe, config, place, err) != 0) {
         return -1;
     }
     struct option *options = xcalloc(OPTIONS, sizeof *options);
     size_t options_count = option_list(options);
     for (size_t i = 0; i < options_count && *count < limit; i++) {
         struct plan_change change;
-        bool fits =
-            option_applies(&options[i], recipe) && !hopeless(&search, &hopes, &options[i]) &&
-            option_plan(&search, &options[i], &change) && change.total_bytes <= (size_t)limit_bytes;
+        bool fits = option_makes_sense(&options[i], place) && option_applies(&options[i], recipe) &&
+                    !hopeless(&search, &hopes, &options[i]) &&
+                    option_plan(&search, &options[i], &change) && plan_fits(search.plan, place);
         if (fits) {
             out[(*count)++] = change;
         }
@@ -377,24 +383,25 @@ static int by_time(const void *a, const void *b)
     return left->time_factor > right->time_factor;
 }
 
-int plan_trades(const struct recipe *recipe, const struct model_config *config, int64_t limit_bytes,
-                struct plan_change out[PLAN_TRADES_MAX], size_t *count, struct error *err)
+int plan_trades(const struct recipe *recipe, const struct model_config *config,
+                const struct plan_place *place, struct plan_change out[PLAN_TRADES_MAX],
+                size_t *count, struct error *err)
 {
     /* In this order: the last step of every knob. */
     static const int steps[] = { SPLITS,  RANKS,      STATES,   PRECISIONS,
                                  METHODS, RECOMPUTES, OFFLOADS, ROUNDINGS };
     struct search search;
     *count = 0;
-    if (search_open(&search, recipe, config, limit_bytes, err) != 0) {
+    if (search_open(&search, recipe, config, place, err) != 0) {
         return -1;
     }
     for (size_t knob = 0; knob < sizeof steps / sizeof steps[0]; knob++) {
         for (int step = 1; step < steps[knob] && *count < PLAN_TRADES_MAX; step++) {
             struct option option = { 0 };
-            int *const place[] = { &option.split,     &option.rank,   &option.state,
+            int *const value[] = { &option.split,     &option.rank,   &option.state,
                                    &option.precision, &option.method, &option.recompute,
                                    &option.offload,   &option.inexact };
-            *place[knob] = step;
+            *value[knob] = step;
             struct plan_change change;
             if (option_plan(&search, &option, &change) && change.total_bytes < search.now_bytes) {
                 out[(*count)++] = change;
@@ -433,7 +440,8 @@ int plan_check(const struct plan *plan, const struct recipe *recipe,
     struct plan_change change;
     size_t count = 0;
     struct error unused;
-    if (plan_changes(recipe, config, limit_bytes, &change, 1, &count, &unused) == 0 && count > 0) {
+    struct plan_place place = { .limit_bytes = limit_bytes, .ranks = plan->ranks };
+    if (plan_changes(recipe, config, &place, &change, 1, &count, &unused) == 0 && count > 0) {
         hint(err, "%s (%.1f MiB: %s)", change.assignments, (double)change.total_bytes / mib,
              change.sentence);
     } else {
@@ -445,8 +453,9 @@ int plan_check(const struct plan *plan, const struct recipe *recipe,
 }
 
 int64_t plan_largest_rank(const struct recipe *recipe, const struct model_config *config,
-                          int64_t limit_bytes)
+                          const struct plan_place *place)
 {
+    int ranks = place->ranks > 0 ? place->ranks : 1;
     int64_t low = 0; /* fits; 0: nothing known to fit */
     int64_t high = config->hidden_size + 1;
     struct plan *plan = malloc(sizeof *plan);
@@ -460,8 +469,8 @@ int64_t plan_largest_rank(const struct recipe *recipe, const struct model_config
         recipe_init(&tried);
         recipe_copy(&tried, recipe);
         tried.method_rank = middle;
-        bool fits = plan_make(&tried, config, plan, &unused) == 0 &&
-                    (limit_bytes <= 0 || plan->total_bytes <= (size_t)limit_bytes);
+        bool fits =
+            plan_make_ranks(&tried, config, ranks, plan, &unused) == 0 && plan_fits(plan, place);
         low = fits ? middle : low;
         high = fits ? high : middle;
         recipe_free(&tried);

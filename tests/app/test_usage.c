@@ -60,6 +60,8 @@ static void plans_of_several_gpus_are_refused_in_sentences(void **state)
     REFUSES(2, "whole numbers from 1 to 1024", "plan", "stories", "--gpus", "0");
     REFUSES(2, "whole numbers from 1 to 1024", "plan", "stories", "--gpus", "2000");
     REFUSES(2, "--gpus plans for several", "plan", "stories", "--gpus", "2", "--measure");
+    REFUSES(2, "add --limit", "plan", "stories", "--host", "1GiB");
+    REFUSES(2, "--host", "plan", "stories", "--limit", "1GiB", "--host", "much");
 }
 
 static double number_at(const cJSON *item, const char *key)
@@ -100,6 +102,38 @@ static void several_gpus_are_planned(void **state)
     cJSON_Delete(slow);
     cJSON_Delete(one);
     cJSON_Delete(none);
+}
+
+/* --limit with --gpus looks for what fits each, with the time of exchanging in every prediction. */
+static void several_gpus_are_searched(void **state)
+{
+    (void)state;
+    cJSON *near = RUN_JSON(0, "plan", "stories", "--gpus", "4", "--link", "nvlink", "--limit",
+                           "1GiB", "--json");
+    cJSON *far = RUN_JSON(0, "plan", "stories", "--gpus=4", "--link=1MB", "--limit=1GiB", "--json");
+    cJSON *small = RUN_JSON(4, "plan", "stories", "--gpus=4", "--limit=24MiB", "--json");
+    const cJSON *recipe = json_get(json_get(far, "gpus"), "recipe");
+    assert_true(number_at(far, "predicted_step_seconds") == number_at(recipe, "step_seconds"));
+    assert_true(number_at(far, "predicted_step_seconds") >
+                10.0 * number_at(near, "predicted_step_seconds"));
+    assert_true(number_at(json_get(far, "fastest"), "predicted_tokens_per_second") <
+                number_at(json_get(near, "fastest"), "predicted_tokens_per_second"));
+    assert_true(number_at(small, "total_bytes") > number_at(small, "limit_bytes"));
+    /* Of devices that are not here: no less than was said, whatever this machine has. */
+    cJSON *large = RUN_JSON(0, "plan", "stories", "--limit=4096GiB", "--json");
+    assert_true(number_at(large, "limit_bytes") == 4096.0 * 0x1p30);
+    cJSON_Delete(large);
+    const cJSON *change = json_get(small, "changes")->child;
+    assert_non_null(change);
+    assert_true(number_at(change, "total_bytes") <= number_at(small, "limit_bytes"));
+    struct result text = RUN("plan", "stories", "--gpus", "4", "--limit", "1GiB", "--host", "1GiB");
+    assert_int_equal(text.code, 0);
+    assert_non_null(strstr(text.output, "each of 4, exchanging included"));
+    assert_non_null(strstr(text.output, "activation.offload"));
+    result_free(&text);
+    cJSON_Delete(near);
+    cJSON_Delete(far);
+    cJSON_Delete(small);
 }
 
 static void train_wants_either_a_recipe_or_a_run(void **state)
@@ -204,6 +238,7 @@ int main(void)
         cmocka_unit_test(what_is_not_built_is_refused_by_name),
         cmocka_unit_test(plans_of_several_gpus_are_refused_in_sentences),
         cmocka_unit_test(several_gpus_are_planned),
+        cmocka_unit_test(several_gpus_are_searched),
         cmocka_unit_test(train_wants_either_a_recipe_or_a_run),
         cmocka_unit_test(words_without_data_stay_off_stdout),
         cmocka_unit_test(every_command_has_help),

@@ -67,7 +67,8 @@ def intent(card, model, recipe):
     activation = recipe["activation"]
     kept = {"none": "nothing recomputed", "norms": "norms and SwiGLU recomputed",
             "ffn": "the feed-forward recomputed", "block": "whole blocks recomputed"}
-    parts = ["bf16 weights", "moments in " + recipe["optimizer"]["state"],
+    exact = method.get("exact_rows", False)
+    parts = ["bf16 weights, selected rows exact" if exact else "bf16 weights", "moments in " + recipe["optimizer"]["state"],
              kept[activation["recompute"]]]
     if activation["offload"] == "host":
         parts.append("activations in host memory")
@@ -109,9 +110,10 @@ def main():
             r.update(recipe)
             name = "card-%dgb-%s.json" % (card, model)
             good = write(os.path.join(FOLDER, name), r, check) and good
-            print("| %d GB | %s | %s | %s | %s | %s | %s | %d | %.2f | %.2f | %.0f |" % (
+            print("| %d GB | %s | %s | %s | %s%s | %s | %s | %d | %.2f | %.2f | %.0f |" % (
                 card, model.upper(), r["method"]["name"], r["method"].get("rank", ""),
-                r["optimizer"]["state"], r["activation"]["recompute"], r["activation"]["offload"],
+                r["optimizer"]["state"], ", exact" if r["method"].get("exact_rows") else "",
+                r["activation"]["recompute"], r["activation"]["offload"],
                 r["batch"]["micro"], found["total_bytes"] / 2**30, card * 0.94,
                 found["predicted_tokens_per_second"]), flush=True)
     sys.exit(0 if good else 1)

@@ -255,7 +255,9 @@ static void test_changes_fit(void **state)
     int64_t limit = (int64_t)f.plan.total_bytes * 4 / 10;
     struct plan_change changes[PLAN_CHANGES_MAX];
     size_t count = 0;
-    check(plan_changes(&f.recipe, &f.config, limit, changes, PLAN_CHANGES_MAX, &count, &err), &err);
+    check(plan_changes(&f.recipe, &f.config, &(struct plan_place){ .limit_bytes = limit }, changes,
+                       PLAN_CHANGES_MAX, &count, &err),
+          &err);
     assert_true(count > 0);
     int grass = 0;
     int galore = 0;
@@ -276,7 +278,9 @@ static void test_changes_fit(void **state)
         recipe_free(&changed);
     }
     assert_true(grass > 0 && galore > 0);
-    check(plan_changes(&f.recipe, &f.config, 1000, changes, PLAN_CHANGES_MAX, &count, &err), &err);
+    check(plan_changes(&f.recipe, &f.config, &(struct plan_place){ .limit_bytes = 1000 }, changes,
+                       PLAN_CHANGES_MAX, &count, &err),
+          &err);
     assert_int_equal(count, 0);
     fixture_close(&f);
 }
@@ -301,8 +305,9 @@ static void test_recompute_is_offered(void **state)
     check(recipe_set(&recipe, "activation.recompute=none", &err), &err);
     assert_true(block.total_bytes < plan.total_bytes);
     const struct card *card = card_for((int64_t)block.total_bytes);
-    check(plan_changes(&recipe, &config, (int64_t)block.total_bytes, changes, PLAN_CHANGES_MAX,
-                       &count, &err),
+    check(plan_changes(&recipe, &config,
+                       &(struct plan_place){ .limit_bytes = (int64_t)block.total_bytes }, changes,
+                       PLAN_CHANGES_MAX, &count, &err),
           &err);
     bool offered = false;
     for (size_t i = 0; i < count; i++) {
@@ -316,8 +321,9 @@ static void test_recompute_is_offered(void **state)
     }
     assert_true(offered);
     check(recipe_set(&recipe, "activation.recompute=block", &err), &err);
-    check(plan_changes(&recipe, &config, (int64_t)block.total_bytes, changes, PLAN_CHANGES_MAX,
-                       &count, &err),
+    check(plan_changes(&recipe, &config,
+                       &(struct plan_place){ .limit_bytes = (int64_t)block.total_bytes }, changes,
+                       PLAN_CHANGES_MAX, &count, &err),
           &err);
     for (size_t i = 0; i < count; i++) {
         assert_null(strstr(changes[i].assignments, "activation.recompute"));
@@ -333,15 +339,18 @@ static void test_largest_rank(void **state)
     struct error err = { 0 };
     fixture_open(&f, "untied", WORDS("method.name=grass", "method.rank=20"));
     int64_t limit = (int64_t)f.plan.total_bytes;
-    int64_t rank = plan_largest_rank(&f.recipe, &f.config, limit);
+    int64_t rank =
+        plan_largest_rank(&f.recipe, &f.config, &(struct plan_place){ .limit_bytes = limit });
     assert_true(rank >= 20 && rank < 32);
     char word[64];
     snprintf(word, sizeof word, "method.rank=%lld", (long long)rank + 1);
     check(recipe_set(&f.recipe, word, &err), &err);
     check(plan_make(&f.recipe, &f.config, &plan, &err), &err);
     assert_true((int64_t)plan.total_bytes > limit);
-    assert_int_equal(plan_largest_rank(&f.recipe, &f.config, 0), 32);
-    assert_int_equal(plan_largest_rank(&f.recipe, &f.config, 1000), 0);
+    assert_int_equal(
+        plan_largest_rank(&f.recipe, &f.config, &(struct plan_place){ .limit_bytes = 0 }), 32);
+    assert_int_equal(
+        plan_largest_rank(&f.recipe, &f.config, &(struct plan_place){ .limit_bytes = 1000 }), 0);
     fixture_close(&f);
 }
 
