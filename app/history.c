@@ -41,6 +41,7 @@ void history_close(struct history *history)
     for (size_t i = history->line_lost; i < history->line_count; i++) {
         free(history->line[i % HISTORY_LINES].text);
     }
+    history_free_ranks(history);
     void *lists[] = { history->steps,       history->evaluation,  history->memories,
                       history->plans,       history->telemetries, history->states,
                       history->checkpoint,  history->pause,       history->skipped,
@@ -200,6 +201,7 @@ static void cut_back(struct history *history, int64_t step)
     CLAMP(history->memories, history->memories_count, step);
     CLAMP(history->plans, history->plan_count, step);
     CLAMP(history->telemetries, history->telemetry_count, step);
+    CLAMP(history->fare, history->fare_count, step);
     CLAMP(history->states, history->state_count, step);
     CLAMP(history->checkpoint, history->checkpoint_count, step);
     CLAMP(history->pause, history->pause_count, step);
@@ -246,6 +248,7 @@ static void keep_step(struct history *history, const struct event *event)
         .refresh_ms = (float)step->refresh_ms,
         .data_ms = (float)step->data_ms,
         .stall_ms = (float)step->offload_stall_ms,
+        .exchange_ms = (float)step->exchange_ms,
         .mfu = (float)step->mfu,
         .tokens = small(step->tokens),
         .rank = small(step->rank),
@@ -271,6 +274,7 @@ void history_take_step(struct history *history, int64_t number)
         .update_ms = (double)from->update_ms,
         .refresh_ms = (double)from->refresh_ms,
         .data_ms = (double)from->data_ms,
+        .exchange_ms = (double)from->exchange_ms,
         .exchanged_bytes = EVENT_UNKNOWN,
         .offload_written_bytes = EVENT_UNKNOWN,
         .offload_read_bytes = EVENT_UNKNOWN,
@@ -527,6 +531,8 @@ void history_add(struct history *history, const struct event *event)
         add_stop(history, event);
         break;
     case EVENT_RANKS:
+        history_add_ranks(history, event);
+        break;
     case EVENT_KIND_COUNT:
         break;
     }

@@ -6,7 +6,7 @@
  * Everything is kept with the step after which it was said, so that history_at can show the run as
  * it was after any earlier step: exactly what a history holds that was folded only up to there.
  *
- * A million steps take about 90 MB; a matrix takes 76 bytes a refresh.
+ * A million steps take about 95 MB; a matrix takes 76 bytes a refresh.
  */
 #ifndef WINDROW_APP_HISTORY_H
 #define WINDROW_APP_HISTORY_H
@@ -39,6 +39,7 @@ struct history_step {
     double time;          /* Unix seconds of its end; 0: nothing was said of this step */
     int64_t tokens_total; /* -1 unknown */
     float step_ms, forward_ms, backward_ms, update_ms, refresh_ms, data_ms, stall_ms, mfu;
+    float exchange_ms;
     int32_t tokens; /* -1 unknown */
     int32_t rank;   /* -1 unknown */
     bool refreshed;
@@ -112,6 +113,10 @@ struct history_telemetry {
     int64_t seen;
     struct event_telemetry told;
 };
+struct history_fare {
+    int64_t seen;
+    struct event_ranks told;
+};
 struct history_state {
     int64_t seen;
     double time;
@@ -184,6 +189,11 @@ struct history {
     size_t plan_count, plan_capacity;
     struct history_telemetry *telemetries;
     size_t telemetry_count, telemetry_capacity;
+    struct history_fare *fare; /* of the ranks; see history_ranks */
+    size_t fare_count, fare_capacity;
+    int64_t fare_items; /* ranks in all of them */
+    int64_t fare_told;  /* events so far, of which every so many-th is kept */
+    int64_t fare_every;
     struct history_state *states;
     size_t state_count, state_capacity;
     struct history_checkpoint *checkpoint;
@@ -227,6 +237,9 @@ void history_at_close(struct history *view);
 
 /* Chooses another smoothing factor (0: none) and smooths the loss anew. */
 void history_smooth(struct history *history, double factor);
+
+/* What was last said of the ranks; NULL: nothing, as of a run that has one. */
+const struct event_ranks *history_ranks(const struct history *history);
 
 /* The i-th newest line (0: the newest), or NULL. */
 const struct history_line *history_line_at(const struct history *history, size_t newest);

@@ -55,6 +55,7 @@ static void cut_lists(struct history *view, int64_t step)
     SEEN(view, memories, memories, step);
     SEEN(view, plans, plan, step);
     SEEN(view, telemetries, telemetry, step);
+    SEEN(view, fare, fare, step);
     SEEN(view, states, state, step);
     SEEN(view, checkpoint, checkpoint, step);
     SEEN(view, pause, pause, step);

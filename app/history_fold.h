@@ -14,6 +14,10 @@ void *history_grow(void *list, size_t *count, size_t *capacity, size_t size);
 /* Sets last_step, step and step_time from what is kept of a step. */
 void history_take_step(struct history *history, int64_t number);
 
+/* Takes a ranks event in; and the memory of all of them. */
+void history_add_ranks(struct history *history, const struct event *event);
+void history_free_ranks(struct history *history);
+
 /* Takes a selection event in; true if it begins a new refresh. */
 bool history_select(struct history *history, const struct event *event);
 

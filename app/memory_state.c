@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "app/fare.h"
 #include "app/workbench.h"
 #include "engine/base/text.h"
 
@@ -100,18 +101,50 @@ bool memory_reply(struct workbench *workbench, const struct control_reply *reply
     return true;
 }
 
+int memory_ranks(const struct workbench *workbench)
+{
+    const struct event_ranks *ranks = history_ranks(&workbench->history);
+    return ranks ? ranks->count : 0;
+}
+
+void memory_toggle_ranks(struct workbench *workbench)
+{
+    bool open = workbench->screen == SCREEN_MEMORY && workbench->ranks;
+    if (!open && memory_ranks(workbench) == 0) {
+        int64_t ranks = workbench->history.start.start.ranks;
+        workbench_say(workbench, STYLE_WARN,
+                      ranks > 1 ? "ranks: nothing was said of them yet"
+                                : "ranks: this run has one, and nobody to wait for");
+        return;
+    }
+    workbench->screen = SCREEN_MEMORY;
+    workbench->ranks = !open;
+    workbench->scroll = 0;
+}
+
 void memory_key(struct workbench *workbench, enum action action)
 {
-    int page = workbench->height > 16 ? workbench->height / 2 - 4 : 1;
-    int last = workbench->history.plan.largest_count - 1;
+    bool ranks = workbench->ranks;
+    int page =
+        workbench->height > 16 ? ranks ? workbench->height - 10 : workbench->height / 2 - 4 : 1;
+    int last = (ranks ? memory_ranks(workbench) : workbench->history.plan.largest_count) - 1;
     int to = workbench->scroll;
     switch (action) {
     case ACTION_WHAT_IF:
         workbench->asked = true;
+        workbench->ranks = false;
         ask_all(workbench);
         return;
     case ACTION_BACK:
-        workbench->asked = false;
+        workbench->scroll = ranks ? 0 : workbench->scroll;
+        workbench->asked = ranks && workbench->asked;
+        workbench->ranks = false;
+        return;
+    case ACTION_VIEW:
+        if (ranks) {
+            workbench->order = (workbench->order + 1) % FARE_ORDERS;
+            workbench->scroll = 0;
+        }
         return;
     case ACTION_UP:
         to--;

@@ -53,7 +53,7 @@ void workbench_show_run(struct workbench *workbench, const char *name, enum conn
     workbench->at = 0;
     workbench->prompt = workbench->generation = 0;
     workbench->line.set_id = 0;
-    workbench->detail = workbench->asked = false;
+    workbench->detail = workbench->asked = workbench->ranks = false;
     memset(&workbench->whatif, 0, sizeof(workbench->whatif));
     workbench->message[0] = '\0';
     workbench->dirty = true;

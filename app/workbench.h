@@ -202,6 +202,8 @@ struct workbench {
     int generation;       /* samples: how many of the newest are passed over */
     struct whatif whatif; /* of Memory */
     bool asked;           /* its answers are shown where there is no room for all panes */
+    bool ranks;           /* memory: the page of all ranks */
+    int order;            /* of it: enum fare_order */
     bool linear;          /* y axis of the loss */
     int smoothing;        /* index of the choice */
     int zoom;             /* the window is the run's steps / 2^zoom */
@@ -343,6 +345,10 @@ double layers_value(const struct history_matrix *matrix, enum layers_view view);
 
 /* memory_state.c */
 void memory_key(struct workbench *workbench, enum action action);
+/* Opens the page of all ranks, from any screen, or closes it. */
+void memory_toggle_ranks(struct workbench *workbench);
+/* Ranks that the page can show; 0: nothing was said of several. */
+int memory_ranks(const struct workbench *workbench);
 /* Whether the reply was the answer to a question of its own. */
 bool memory_reply(struct workbench *workbench, const struct control_reply *reply);
 
@@ -415,6 +421,8 @@ void screen_samples(const struct workbench *workbench, struct canvas *canvas, st
 void screen_log(const struct workbench *workbench, struct canvas *canvas, struct rect body);
 void screen_help(const struct workbench *workbench, struct canvas *canvas);
 void screen_compact(const struct workbench *workbench, struct canvas *canvas);
+/* All ranks of the run, with their time and their memory. */
+void screen_ranks(const struct workbench *workbench, struct canvas *canvas, struct rect area);
 /* The memory table, used by two screens. */
 void screen_memory_table(const struct workbench *workbench, struct canvas *canvas,
                          struct rect area);

@@ -230,6 +230,9 @@ static void run_key(struct workbench *workbench, enum action action)
     case ACTION_FOLLOW:
         travel_key(workbench, action);
         return;
+    case ACTION_RANKS:
+        memory_toggle_ranks(workbench);
+        return;
     case ACTION_LEVEL:
         workbench->serious = !workbench->serious;
         workbench->scroll = 0;

@@ -6,6 +6,7 @@
 
 #include "app/commands/command.h"
 #include "app/commands/output.h"
+#include "app/commands/show_ranks.h"
 #include "app/text.h"
 #include "engine/base/clock.h"
 #include "engine/base/file.h"
@@ -93,6 +94,7 @@ struct gathered {
     cJSON *stop;           /* NULL: none */
     int64_t offload_steps; /* those that wrote activations to a disk */
     double offload_written, offload_read, offload_stall_ms;
+    struct shown_ranks fare; /* how they fared */
     int64_t ranks;
     int64_t exchange_steps; /* those that tell what ranks exchanged */
     double exchanged;
@@ -123,6 +125,9 @@ static void gather_event(struct gathered *g, const char *run, const struct event
         g->offload_read += fmax(0.0, (double)event->step_done.offload_read_bytes);
         g->offload_stall_ms +=
             event->step_done.offload_stall_ms > 0.0 ? event->step_done.offload_stall_ms : 0.0;
+        break;
+    case EVENT_RANKS:
+        show_ranks_take(&g->fare, &event->ranks);
         break;
     case EVENT_EVALUATION:
         item = json_append_object(g->evaluations);
@@ -171,6 +176,7 @@ static void gather_event(struct gathered *g, const char *run, const struct event
 
 static void gather_free(struct gathered *g)
 {
+    show_ranks_free(&g->fare);
     cJSON_Delete(g->evaluations);
     cJSON_Delete(g->checkpoints);
     cJSON_Delete(g->settings);
@@ -235,6 +241,7 @@ static void print_show(const struct run_summary *run, const struct gathered *g, 
         output_data("ranks        %lld, %s exchanged a step\n", (long long)g->ranks,
                     text_bytes(g->exchanged / (double)g->exchange_steps).text);
     }
+    show_ranks_print(&g->fare);
     cJSON_ArrayForEach (item, g->evaluations) {
         output_data("evaluation   step %g: loss %s, perplexity %s\n", member(item, "step"),
                     text_loss(member(item, "loss")).text,
@@ -272,6 +279,7 @@ static void json_show(const struct run_summary *run, struct gathered *g, const c
         json_add_number(exchange, "ranks", (double)g->ranks);
         json_add_number(exchange, "bytes_per_step", g->exchanged / (double)g->exchange_steps);
     }
+    show_ranks_json(&g->fare, root);
     if (g->offload_steps > 0) {
         cJSON *offload = json_add_object(root, "offload");
         json_add_number(offload, "written_bytes", g->offload_written);

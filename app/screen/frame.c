@@ -86,6 +86,15 @@ static const char *footer_label(const struct workbench *workbench, const struct 
         (row->engine && !workbench_live(workbench)) || row->action == ACTION_HELP) {
         return NULL;
     }
+    if (row->action == ACTION_RANKS && memory_ranks(workbench) == 0) {
+        return NULL;
+    }
+    if (strcmp(row->name, "order") == 0 && !workbench->ranks) {
+        return NULL;
+    }
+    if (row->action == ACTION_RANKS && workbench->screen == SCREEN_MEMORY && workbench->ranks) {
+        return "memory";
+    }
     if (row->action == ACTION_PAUSE && strcmp(workbench->history.state, "paused") == 0) {
         return "go on";
     }

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "app/fare.h"
 #include "app/layout.h"
 #include "app/text.h"
 #include "app/widget/widget.h"
@@ -99,6 +100,28 @@ static struct rect gap_lines(struct canvas *canvas, struct rect line, const stru
     return line;
 }
 
+/* "4 ranks       1.20 GiB to 1.25 GiB each at the peak", or the little of it that has room. */
+static void ranks_line(const struct event_ranks *ranks, struct canvas *canvas, struct rect line)
+{
+    struct fare fare;
+    char count[24];
+    fare_of(ranks, &fare);
+    snprintf(count, sizeof(count), "%d ranks", fare.count);
+    int x = line.x + canvas_printf(canvas, line.x, line.y, line.width, STYLE_TEXT, "%-13s ", count);
+    int width = line.x + line.width - x;
+    struct text_number low = text_bytes((double)fare.peak_low);
+    struct text_number high = text_bytes((double)fare.peak_high);
+    const char *each = line.width > 46 ? " each at the peak" : "";
+    if (strcmp(low.text, high.text) == 0) {
+        canvas_printf(canvas, x, line.y, width, STYLE_TEXT, "%s each", high.text);
+    } else if (line.width >= 34) {
+        canvas_printf(canvas, x, line.y, width, STYLE_TEXT, "%s to %s%s", low.text, high.text,
+                      each);
+    } else {
+        canvas_printf(canvas, x, line.y, width, STYLE_TEXT, "up to %s", high.text);
+    }
+}
+
 static void total_lines(const struct workbench *workbench, struct canvas *canvas, struct rect line)
 {
     const struct history *history = &workbench->history;
@@ -120,9 +143,10 @@ static void total_lines(const struct workbench *workbench, struct canvas *canvas
                       text_bytes((double)last->offload_written_bytes).text,
                       fmax(0.0, last->offload_stall_ms));
     }
-    if (last->exchanged_bytes > 0) {
-        canvas_printf(canvas, line.x, line.y++, line.width, STYLE_TEXT, "between ranks %s a step",
-                      text_bytes((double)last->exchanged_bytes).text);
+    const struct event_ranks *ranks = history_ranks(history);
+    if (ranks) {
+        ranks_line(ranks, canvas, line);
+        line.y++;
     }
     struct device_use use = device_use(history);
     bool whole = use.total > 0 && line.width > 34;

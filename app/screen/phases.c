@@ -275,6 +275,10 @@ void screen_memory(const struct workbench *workbench, struct canvas *canvas, str
     struct rect rows[2];
     struct rect columns[2];
     struct rect right[2];
+    if (workbench->ranks) {
+        screen_ranks(workbench, canvas, body);
+        return;
+    }
     layout_rows(body, 45, rows);
     layout_columns(rows[1], 48, columns);
     draw_timeline(workbench, canvas, rows[0]);

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "app/fare.h"
 #include "app/plot.h"
 #include "app/text.h"
 #include "app/widget/widget.h"
@@ -15,7 +16,7 @@
  * -------------------------------------------------------------------------
  */
 
-enum { PARTS = 7, BREAKDOWN_STEPS = 100 };
+enum { PARTS = 8, BREAKDOWN_STEPS = 100 };
 
 static const struct {
     const char *name;
@@ -25,7 +26,7 @@ static const struct {
     { "forward", 'F', STYLE_SERIES_1 }, { "backward", 'B', STYLE_SERIES_2 },
     { "refresh", 'R', STYLE_SERIES_3 }, { "update", 'U', STYLE_SERIES_4 },
     { "data", 'D', STYLE_TEXT },        { "stall", 'S', STYLE_BAD },
-    { "other", '.', STYLE_DIM },
+    { "exchange", 'X', STYLE_WARN },    { "other", '.', STYLE_DIM },
 };
 
 static double known(float ms)
@@ -52,6 +53,7 @@ static bool breakdown(const struct history *history, double share[PARTS])
         sum[3] += known(step->update_ms);
         sum[4] += known(step->data_ms);
         sum[5] += known(step->stall_ms);
+        sum[6] += known(step->exchange_ms);
         whole += known(step->step_ms);
     }
     double inner = fmin(sum[5], sum[1]);
@@ -206,7 +208,8 @@ void screen_speed(const struct workbench *workbench, struct canvas *canvas, stru
     bool parted = breakdown(history, share);
     bool telemetry = history->telemetry_seen && inside.height >= 5;
     bool gpu = telemetry && isfinite(history->telemetry.gpu_util) && inside.height >= 9;
-    int lines = 1 + 2 * parted + telemetry + gpu;
+    const struct event_ranks *fare = inside.height >= 6 ? history_ranks(history) : NULL;
+    int lines = 1 + 2 * parted + telemetry + gpu + (fare != NULL);
     canvas_printf(canvas, x, inside.y, width, STYLE_TEXT,
                   width < 26 ? "%s, mean %s" : "%s tok/s, mean %s",
                   text_count(step->tokens_per_second).text, text_count(range.mean).text);
@@ -232,7 +235,12 @@ void screen_speed(const struct workbench *workbench, struct canvas *canvas, stru
         device_line(&history->telemetry, canvas, (struct rect){ x, y++, width, 1 });
     }
     if (gpu) {
-        clock_line(&history->telemetry, canvas, (struct rect){ x, y, width, 1 });
+        clock_line(&history->telemetry, canvas, (struct rect){ x, y++, width, 1 });
+    }
+    if (fare) {
+        char text[192];
+        fare_sentence(fare, width, text, sizeof(text));
+        canvas_text(canvas, x, y, width, STYLE_TEXT, text);
     }
     canvas_restore(canvas, before);
 }

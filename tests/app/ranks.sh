@@ -50,6 +50,14 @@ same() { # same RUN RUN FIRST: losses from step FIRST on agree within 1e-5
 same "$work/one" "$work/two" 1 || bad "two ranks differ from one"
 "$windrow" show "$work/two" >"$work/said" 2>&1
 grep -q "^ranks  *2, .* exchanged a step" "$work/said" || bad "show does not tell the ranks"
+grep -q "^  *2 ranks, slowest [01] .* behind the mean, exchange [0-9]*% of a step" "$work/said" ||
+    bad "show does not say who is slowest"
+[ "$(grep -c "^ [ *] [01]  .* ms .* MiB " "$work/said")" = 2 ] || bad "show has no table of ranks"
+"$windrow" show --json "$work/two" >"$work/said" 2>&1
+grep -q '"slowest_rank":[[:space:]]*[01],' "$work/said" || bad "show --json has no slowest rank"
+[ "$(grep -c '"compute_ms":' "$work/said")" = 2 ] || bad "show --json does not tell both ranks"
+"$windrow" show "$work/one" >"$work/said" 2>&1
+grep -q "^RANK\|^ranks" "$work/said" && bad "show tells of ranks where there is one"
 grep '"event":"ranks"' "$work/two/events.jsonl" | tail -n 1 >"$work/said"
 grep -q '"step":8,.*"slowest":[01],.*"rank":0,"host":".*"compute_ms":[0-9].*"rank":1,.*"wait_ms":[0-9]' \
     "$work/said" || bad "no event tells how the ranks fare"

@@ -60,6 +60,7 @@ static void play_start(const struct player *player)
     event.start.layers = player->recording->layers;
     event.start.total_steps = player->recording->total;
     event.start.pid = 4711;
+    event.start.ranks = player->recording->ranks > 0 ? player->recording->ranks : EVENT_UNKNOWN;
     send(player, &event);
 }
 
@@ -123,6 +124,11 @@ static void play_step(const struct player *player, int64_t step)
     done->refresh_ms = done->refreshed ? 120 : 0;
     done->rank = 32;
     done->mfu = 0.31;
+    if (player->recording->ranks > 1) {
+        done->backward_ms = 150;
+        done->exchange_ms = 120;
+        done->exchanged_bytes = 9 * (int64_t)MIB;
+    }
     done->skipped = false;
     if (step == 321) {
         done->loss = NAN;
@@ -159,6 +165,44 @@ static void play_telemetry(const struct player *player, int64_t step)
         event.telemetry.clock_mhz = 1980;
         event.telemetry.device_used_bytes = 812 * (int64_t)MIB;
         event.telemetry.device_total_bytes = 81559 * (int64_t)MIB;
+    }
+    send(player, &event);
+}
+
+/* Of the ranks the third, or else the last one is slow, and waits less than the others. */
+static void play_ranks(const struct player *player, int64_t step)
+{
+    int count = player->recording->ranks;
+    struct event event;
+    begin(&event, EVENT_RANKS, step);
+    event.ranks.steps = 2;
+    event.ranks.slowest = count > 2 ? 2 : count - 1;
+    event.ranks.count = count;
+    event.ranks.item = xcalloc((size_t)count, sizeof(*event.ranks.item));
+    for (int p = 0; p < count; p++) {
+        struct event_rank *rank = &event.ranks.item[p];
+        bool slow = p == event.ranks.slowest;
+        event_rank_init(rank);
+        snprintf(rank->host, sizeof(rank->host), "mower-%d", 1 + p / 8);
+        snprintf(rank->device, sizeof(rank->device), "%s",
+                 player->recording->gpu ? "NVIDIA H100 80GB HBM3" : "cpu, 2 threads");
+        rank->local_rank = p % 8;
+        rank->step_ms = 480;
+        rank->compute_ms = (slow ? 402.5 : 330 + 30 * noise(p, 7)) + 9 * noise(step, p);
+        rank->wait_ms = rank->step_ms - rank->compute_ms;
+        rank->exchanged_bytes = 9 * (int64_t)MIB;
+        rank->bytes = (76 + p % 3) * (int64_t)MIB;
+        rank->peak_bytes = (134 - p % 3) * (int64_t)MIB;
+        rank->planned_bytes = (134 - p % 3) * (int64_t)MIB;
+        rank->limit_bytes = 256 * (int64_t)MIB;
+        rank->host_bytes = 311 * (int64_t)MIB;
+        if (player->recording->gpu) {
+            rank->device_used_bytes = (180 + p % 5) * (int64_t)MIB;
+            rank->device_total_bytes = 256 * (int64_t)MIB;
+            rank->gpu_util = 97 - p % 7;
+            rank->power_w = 412.5;
+            rank->temperature_c = 58 + p % 9;
+        }
     }
     send(player, &event);
 }
@@ -253,6 +297,9 @@ void recording_play(const struct recording *recording,
         }
         if (step % 2 == 0) {
             play_telemetry(&player, step);
+            if (recording->ranks > 1) {
+                play_ranks(&player, step);
+            }
         }
         play_rest(&player, step);
     }
@@ -317,6 +364,29 @@ void recording_feed_hostile(struct workbench *workbench)
         feed(workbench, &event);
         event_free(&event);
     }
+    begin(&event, EVENT_RANKS, 400);
+    event.ranks.slowest = 99;
+    event.ranks.count = 3;
+    event.ranks.item = xcalloc(3, sizeof(*event.ranks.item));
+    for (int p = 0; p < 3; p++) {
+        struct event_rank *rank = &event.ranks.item[p];
+        char *name = long_name('h');
+        event_rank_init(rank);
+        snprintf(rank->host, sizeof(rank->host), "%s", name + 180);
+        snprintf(rank->device, sizeof(rank->device), "%s", name + 190);
+        free(name);
+        rank->step_ms = p == 0 ? 1e300 : -1;
+        rank->compute_ms = p == 1 ? -1e300 : (double)INFINITY;
+        rank->wait_ms = p == 2 ? 1e18 : (double)NAN;
+        rank->peak_bytes = p == 1 ? INT64_MAX : -7;
+        rank->limit_bytes = p == 1 ? 1 : INT64_MIN + 1;
+        rank->planned_bytes = INT64_MAX - p;
+        rank->device_used_bytes = INT64_MAX;
+        rank->gpu_util = 1e300;
+        rank->temperature_c = -1e300;
+    }
+    feed(workbench, &event);
+    event_free(&event);
     begin(&event, EVENT_SELECTION, 400);
     event.selection.tensor = long_name('t');
     event.selection.side = xstrdup("sideways and long");

@@ -13,7 +13,8 @@ struct recording {
     int64_t total;
     int layers;
     bool stop;
-    bool gpu; /* telemetry of a device */
+    bool gpu;  /* telemetry of a device */
+    int ranks; /* that train together, eight on a host; 0: one */
 };
 void recording_play(const struct recording *recording,
                     void (*take)(void *context, const struct event *event), void *context);

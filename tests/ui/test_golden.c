@@ -336,6 +336,39 @@ static void test_memory(void **state)
     workbench_close(&workbench);
 }
 
+/* A run of several ranks: the sentence about them on the dashboard, what each takes in Memory, and
+ * their page, in another order and further down. */
+static void compare_ranks(int ranks, bool gpu, const char *const names[4])
+{
+    const struct recording several = {
+        .steps = 412, .total = 600, .layers = 6, .gpu = gpu, .ranks = ranks
+    };
+    struct workbench workbench;
+    workbench_open(&workbench);
+    recording_feed(&workbench, &several);
+    compare_all(&workbench, names[0]);
+    press(&workbench, 'r');
+    compare_all(&workbench, names[1]);
+    press(&workbench, 'v');
+    press(&workbench, INPUT_PAGE_DOWN);
+    compare(&workbench, names[2], &shapes[0]);
+    compare(&workbench, names[2], &shapes[3]);
+    press(&workbench, INPUT_ESCAPE);
+    compare_all(&workbench, names[3]);
+    workbench_close(&workbench);
+}
+
+static void test_ranks(void **state)
+{
+    (void)state;
+    static const char *const two[] = { "run-2-ranks", "ranks-2", "ranks-2-order",
+                                       "memory-2-ranks" };
+    static const char *const many[] = { "run-64-ranks", "ranks-64", "ranks-64-order",
+                                        "memory-64-ranks" };
+    compare_ranks(2, false, two);
+    compare_ranks(64, true, many);
+}
+
 /* The list of runs over the dashboard, to open one and to choose some to compare. */
 static void test_runs(void **state)
 {
@@ -379,6 +412,12 @@ static void test_matrix_is_whole(void **state)
                                          "runs",
                                          "finished",
                                          "gpu",
+                                         "run-2-ranks",
+                                         "ranks-2",
+                                         "memory-2-ranks",
+                                         "run-64-ranks",
+                                         "ranks-64",
+                                         "memory-64-ranks",
                                          "compare-alone" };
     for (size_t i = 0; i < sizeof(views) / sizeof(views[0]); i++) {
         for (size_t k = 0; k < sizeof(shapes) / sizeof(shapes[0]); k++) {
@@ -431,21 +470,14 @@ static void test_finished(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_launcher),
-        cmocka_unit_test(test_choice),
-        cmocka_unit_test(test_form),
-        cmocka_unit_test(test_run),
-        cmocka_unit_test(test_tune),
-        cmocka_unit_test(test_others),
-        cmocka_unit_test(test_compact),
-        cmocka_unit_test(test_layers),
-        cmocka_unit_test(test_memory),
-        cmocka_unit_test(test_finished),
-        cmocka_unit_test(test_compare),
-        cmocka_unit_test(test_texts),
-        cmocka_unit_test(test_gpu),
-        cmocka_unit_test(test_runs),
-        cmocka_unit_test(test_matrix_is_whole),
+        cmocka_unit_test(test_launcher), cmocka_unit_test(test_choice),
+        cmocka_unit_test(test_form),     cmocka_unit_test(test_run),
+        cmocka_unit_test(test_tune),     cmocka_unit_test(test_others),
+        cmocka_unit_test(test_compact),  cmocka_unit_test(test_layers),
+        cmocka_unit_test(test_memory),   cmocka_unit_test(test_finished),
+        cmocka_unit_test(test_compare),  cmocka_unit_test(test_texts),
+        cmocka_unit_test(test_gpu),      cmocka_unit_test(test_runs),
+        cmocka_unit_test(test_ranks),    cmocka_unit_test(test_matrix_is_whole),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -13,7 +13,7 @@
 #include "screen_text.h"
 
 static const struct recording recorded = {
-    .steps = 412, .total = 600, .layers = 3, .gpu = true, .stop = true
+    .steps = 412, .total = 600, .layers = 3, .gpu = true, .ranks = 3, .stop = true
 };
 
 struct fold {
@@ -56,6 +56,7 @@ static void compare(struct workbench *whole, struct workbench *part, int64_t ste
     struct buffer found = { 0 };
     whole->screen = part->screen = screen;
     part->view = whole->view = (int)(step % LAYERS_VIEWS);
+    part->ranks = whole->ranks = step % 3 > 0; /* in Memory their page */
     workbench_travel(whole, step);
     draw_body(whole, &found);
     draw_body(part, &wanted);

@@ -118,7 +118,7 @@ static void draw_sizes(struct workbench *workbench, int step)
 static void test_sizes(void **state)
 {
     (void)state;
-    static const char keys[] = "1234567";
+    static const char keys[] = "123rv4567";
     struct workbench workbench;
     workbench_open(&workbench);
     draw_sizes(&workbench, 23); /* nothing known at all */
@@ -127,6 +127,10 @@ static void test_sizes(void **state)
     recording_feed_hostile(&workbench);
     for (int i = 0; keys[i]; i++) {
         press(&workbench, (uint32_t)keys[i]);
+        if (keys[i] == 'v') { /* every other order of the ranks */
+            draw_sizes(&workbench, 9);
+            press(&workbench, 'v');
+        }
         draw_sizes(&workbench, 4);
         press(&workbench, '?');
         draw_sizes(&workbench, 41);
