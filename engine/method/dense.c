@@ -83,6 +83,7 @@ void dense_detach(struct dense *dense)
 void dense_begin_step(struct dense *dense, int64_t tokens)
 {
     struct parameter *p;
+    dense->head_asked = false;
     for (int64_t i = 0; (p = next_trained(dense->model, &i)) != NULL;) {
         op_zero(dense->be, &dense->gradient[p->id]);
     }
@@ -112,12 +113,29 @@ void dense_each_gradient(struct dense *dense, const struct gradient_visitor *vis
     }
 }
 
+static void ask_sum(struct dense *dense, const struct parameter *p)
+{
+    dense->gradient[p->id].name = p->name;
+    owned_rows_ask_sum(&dense->owned[p->id], &dense->gradient[p->id]);
+}
+
 void dense_ask_sums(struct dense *dense)
 {
     struct parameter *p;
     for (int64_t i = 0; (p = next_trained(dense->model, &i)) != NULL;) {
-        dense->gradient[p->id].name = p->name;
-        owned_rows_ask_sum(&dense->owned[p->id], &dense->gradient[p->id]);
+        if (p != dense->model->head || !dense->head_asked) {
+            ask_sum(dense, p);
+        }
+    }
+}
+
+void dense_ask_head(struct dense *dense)
+{
+    const struct model *model = dense->model;
+    const struct parameter *head = model->head;
+    if (head != model->embedding && !head->frozen && model->head_linear == NULL) {
+        dense->head_asked = true;
+        ask_sum(dense, head);
     }
 }
 

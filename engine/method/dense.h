@@ -19,6 +19,7 @@ struct dense {
     struct tensor *gradient;  /* by parameter number; without data for matrices and frozen ones */
     struct owned_rows *owned; /* likewise: their states */
     bool by_rows;             /* of the embedding, only rows that occur have a gradient */
+    bool head_asked;          /* for the sum of this step's gradient of the head */
     struct token_rows rows;
 };
 
@@ -38,6 +39,9 @@ struct tensor dense_slots(const struct dense *dense, int64_t first, int64_t coun
 /* What follows is as in struct method_ops. */
 void dense_each_gradient(struct dense *dense, const struct gradient_visitor *visitor);
 void dense_ask_sums(struct dense *dense);
+/* Asks for the sum of the head's gradient, which is complete before the others: once the loss of
+ * the last micro-batch is computed. Nothing where it has none of its own. */
+void dense_ask_head(struct dense *dense);
 void dense_add_squares(struct dense *dense, struct tensor *sum);
 bool dense_add_own_squares(struct dense *dense, struct tensor *sum);
 void dense_update(struct dense *dense, double lr, const struct rule_settings *settings);

@@ -1,7 +1,8 @@
 /*
  * Full training: dW += dy^T x, and the rule on the whole packed weight. The baseline that every
  * other method is measured against. With several ranks the states are split over them by rows of
- * the packed weight: owned_rows.h.
+ * the packed weight (owned_rows.h), and the sum of a layer's gradient is asked for in the backward
+ * of the last micro-batch, as soon as it is complete.
  */
 #include "engine/method/full.h"
 
@@ -20,6 +21,7 @@ struct full_piece {
     int64_t first_row;
     struct tensor gradient;
     struct owned_rows owned; /* its states */
+    bool asked;              /* for the sum of this step's gradient */
 };
 
 struct full {
@@ -96,6 +98,10 @@ static void full_detach(struct method *method)
 
 static void full_begin_step(struct method *method, int64_t step)
 {
+    struct full *full = method->state;
+    for (int64_t i = 0; i < full->piece_count; i++) {
+        full->piece[i].asked = false;
+    }
     method->step = step;
     method->refreshed = false;
 }
@@ -122,6 +128,10 @@ static void full_weight_gradient(struct method *method, struct pass *pass,
                                               .a_first = whole ? 0 : piece->first_row,
                                               .a_columns = whole ? 0 : piece->gradient.dim[0],
                                               .beta = method->micro > 0 ? 1.0f : 0.0f });
+        if (method->early) {
+            piece->asked = true;
+            owned_rows_ask_sum(&piece->owned, &piece->gradient);
+        }
     }
 }
 
@@ -129,7 +139,10 @@ static void full_ask_sums(struct method *method)
 {
     struct full *full = method->state;
     for (int64_t i = 0; i < full->piece_count; i++) {
-        owned_rows_ask_sum(&full->piece[i].owned, &full->piece[i].gradient);
+        struct full_piece *piece = &full->piece[i];
+        if (!piece->asked) {
+            owned_rows_ask_sum(&piece->owned, &piece->gradient);
+        }
     }
 }
 
@@ -265,6 +278,7 @@ const struct method_ops full_method = {
     .weight_gradient = full_weight_gradient,
     .each_gradient = full_each_gradient,
     .ask_sums = full_ask_sums,
+    .asks_early = true,
     .add_squares = full_add_squares,
     .add_own_squares = full_add_own_squares,
     .update = full_update,

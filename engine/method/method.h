@@ -113,8 +113,12 @@ struct method_ops {
      * each rank keeps that of its own tokens; what a choice of rows or a basis rests on is summed
      * by the method as it comes (method->comm), so that all ranks choose the same. */
     void (*each_gradient)(struct method *method, const struct gradient_visitor *visitor);
-    /* Asks for the sums over the ranks of its gradients; NULL: an all-reduce of each. */
+    /* Asks for the sums over the ranks of its gradients, after the last micro-batch; NULL: an
+     * all-reduce of each. */
     void (*ask_sums)(struct method *method);
+    /* Where method->early is set, weight_gradient asks for the sum of what it has completed, and
+     * the rest is computed beside the exchange. A micro-batch in which it does is not replayed. */
+    bool asks_early;
     /* Adds the squares of what it keeps to sum (1), after the last micro-batch; without those of
      * matrices whose states are split. */
     void (*add_squares)(struct method *method, struct tensor *sum);
@@ -150,6 +154,7 @@ struct method {
     int64_t step;
     int64_t micro;
     int64_t micro_count; /* of this step */
+    bool early;          /* this is the last one, and there are ranks to exchange with */
     /* Of this step, for methods that update in the backward: the learning rate, what rules need
      * beside it (control is not decided yet), and the sum of the losses so far. */
     double lr;

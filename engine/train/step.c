@@ -140,6 +140,9 @@ static void micro_batch(void *context)
                &(struct model_loss){ .loss_sum = &trainer->loss,
                                      .dhidden = &forward.hidden,
                                      .scale = &trainer->input[micro->inputs].scale });
+    if (trainer->method.early) {
+        dense_ask_head(&trainer->dense);
+    }
     trainer_enter(trainer, PHASE_BACKWARD);
     model_backward(model, &pass, &forward, &forward.hidden);
     memory_release(memory, MEMORY_ACTIVATIONS, activations);
@@ -158,9 +161,19 @@ static uint64_t replay_key(const struct trainer *trainer)
     return key;
 }
 
+/* Whether sums over the ranks are asked for within this micro-batch. Not where activations move:
+ * the host then waits for the device, in ways that cannot be given up when a rank is lost. */
+static bool asks_early(const struct trainer *trainer, int64_t index)
+{
+    const struct method *method = &trainer->method;
+    return trainer->comm->ranks > 1 && index == method->micro_count - 1 &&
+           method->ops->asks_early && !trainer->offloads;
+}
+
 /* The first micro-batch of a step begins the gradients, the others add to them; each set of inputs
  * has its own record, and so have batches whose rows are one record each. What moves activations
- * between device and host needs the host each time, and a sample is drawn anew in every step. */
+ * between device and host needs the host each time, a sample is drawn anew in every step, and what
+ * is sent cannot be recorded. */
 static void run_micro_batch(struct trainer *trainer, int64_t index, int inputs)
 {
     struct method *method = &trainer->method;
@@ -172,6 +185,8 @@ static void run_micro_batch(struct trainer *trainer, int64_t index, int inputs)
      */
     same = same && (!trainer->dense.by_rows || index < 3);
     method->micro = index;
+    method->early = asks_early(trainer, index);
+    same = same && !method->early;
     trainer->sampler.micro = index * trainer->comm->ranks + trainer->comm->rank;
     if (same) {
         int slot = (index == 0 ? 0 : 1 + inputs) + (trainer->input[inputs].whole ? 3 : 0);

@@ -349,12 +349,106 @@ static void test_telling(void **state)
     free_case(c);
 }
 
+/* ---- beside the backward --------------------------------------------------------------------- */
+
+enum { ASKED_MAX = 64 };
+
+/* What rank 0 begins to send, and in which phase of which step. */
+struct asking {
+    struct rank_case *c;
+    struct trainer *trainer;
+    int count;
+    char name[ASKED_MAX][64];
+    enum trainer_phase phase[ASKED_MAX];
+    char error[2][256];
+};
+
+static void note_begun(void *context, const char *last)
+{
+    struct asking *a = context;
+    if (a->count < ASKED_MAX) {
+        snprintf(a->name[a->count], sizeof a->name[0], "%.63s", last);
+        a->phase[a->count++] = a->trainer->phase;
+    }
+}
+
+static void asking_work(struct comm *comm, void *context)
+{
+    struct asking *a = context;
+    struct error err = { 0 };
+    struct recipe recipe;
+    struct plan plan;
+    struct step_result result;
+    comm->bucket_bytes = 1; /* each tensor by itself */
+    int rc = ranked_recipe(&recipe, a->c->words, comm->ranks, &err);
+    struct trainer *trainer = rc == 0 ? ranked_trainer(&recipe, comm, &plan, &err) : NULL;
+    if (comm->rank == 0) {
+        a->trainer = trainer;
+        comm->begun = note_begun;
+        comm->begun_context = a;
+    }
+    struct batch batches[MICRO_BATCHES];
+    for (int i = 0; trainer != NULL && i < MICRO_BATCHES; i++) {
+        batches[i] = ranked_share(comm, &a->c->batch[0][i]);
+    }
+    if (trainer != NULL) {
+        trainer_step(trainer, 1, batches, MICRO_BATCHES, &result, &err);
+    }
+    snprintf(a->error[comm->rank], sizeof a->error[0], "%.200s", err.message);
+    ranked_close(trainer);
+    recipe_free(&recipe);
+}
+
+static int count_begun(const struct asking *a, const char *verb, enum trainer_phase phase)
+{
+    int count = 0;
+    for (int i = 0; i < a->count; i++) {
+        count += a->phase[i] == phase && strncmp(a->name[i], verb, strlen(verb)) == 0;
+    }
+    return count;
+}
+
+/* Full training sums the head once the loss is there, each layer right after its product, the last
+ * one first, and what is left (embedding, norms, loss) after the backward of the last micro-batch.
+ * Grass, which may be replayed, sums all of it after the backward. */
+static void test_beside_the_backward(void **state)
+{
+    (void)state;
+    for (int grass = 0; grass < 2; grass++) {
+        struct rank_case *c = run_case(cases[grass ? 5 : 0], 2);
+        struct asking a = { .c = c };
+        loopback_run(&(struct loopback_options){ .ranks = 2, .silent_rank = -1 }, asking_work, &a);
+        assert_string_equal(a.error[0], "");
+        assert_string_equal(a.error[1], "");
+        int early = grass ? 0 : 1;
+        assert_int_equal(count_begun(&a, "reduce-scatter", PHASE_FORWARD), early);
+        assert_int_equal(count_begun(&a, "reduce-scatter of lm_head", PHASE_FORWARD), early);
+        assert_int_equal(count_begun(&a, "reduce-scatter of lm_head", PHASE_BACKWARD), 1 - early);
+        assert_int_equal(count_begun(&a, "reduce-scatter of model.layers", PHASE_BACKWARD),
+                         early * 8);
+        assert_int_equal(count_begun(&a, "all-gather of", PHASE_UPDATE), early * 8 + 2);
+        int head = 0;
+        int embedding = 0;
+        int first_layer = 0;
+        int last_layer = 0;
+        for (int i = 0; i < a.count; i++) {
+            bool sum = strncmp(a.name[i], "reduce-scatter", 14) == 0;
+            head = sum && strstr(a.name[i], "lm_head") != NULL ? i : head;
+            embedding = sum && strstr(a.name[i], "embed_tokens") != NULL ? i : embedding;
+            first_layer = sum && strstr(a.name[i], "layers.0.") != NULL ? i : first_layer;
+            last_layer = sum && strstr(a.name[i], "layers.1.") != NULL ? i : last_layer;
+        }
+        assert_true(grass || (head < last_layer && last_layer < first_layer));
+        assert_true(grass || first_layer < embedding);
+        free_case(c);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_two),
-        cmocka_unit_test(test_four),
-        cmocka_unit_test(test_bytes),
+        cmocka_unit_test(test_two),     cmocka_unit_test(test_four),
+        cmocka_unit_test(test_bytes),   cmocka_unit_test(test_beside_the_backward),
         cmocka_unit_test(test_telling),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
