@@ -54,7 +54,8 @@ bool backend_idle(struct backend *be);
  * cudaStream_t; NULL on backends that compute on the host, where everything asked before is done.
  *
  * begin: false, and nothing may be asked, after a failure, and inside of a part that is being
- * recorded (which then is not).
+ * recorded (which then is not). Several may come before one end: between them goes on what does not
+ * touch the same memory, beside the lane.
  */
 bool backend_lane_begin(struct backend *be, void **stream);
 void backend_lane_end(struct backend *be);

@@ -12,19 +12,45 @@
 
 enum { COMM_NAME = 112 };
 
+void comm_bucket_init(struct comm_bucket *bucket, int ranks)
+{
+    size_t bounds = (size_t)ranks + 1;
+    memset(bucket, 0, sizeof *bucket);
+    bucket->bounds = xcalloc(bounds * COMM_BUCKET_ASKS, sizeof *bucket->bounds);
+    for (size_t i = 0; i < COMM_BUCKET_ASKS; i++) {
+        bucket->ask[i].bound = bucket->bounds + i * bounds;
+    }
+}
+
+void comm_bucket_copy(struct comm_bucket *to, const struct comm_bucket *from, int ranks)
+{
+    size_t bounds = (size_t)from->count * ((size_t)ranks + 1);
+    memcpy(to->bounds, from->bounds, bounds * sizeof *to->bounds);
+    for (int i = 0; i < from->count; i++) {
+        int64_t *bound = to->ask[i].bound;
+        to->ask[i] = from->ask[i];
+        to->ask[i].bound = bound;
+    }
+    to->count = from->count;
+    to->bytes = from->bytes;
+    to->be = from->be;
+    memcpy(to->what, from->what, sizeof to->what);
+}
+
+void comm_bucket_free(struct comm_bucket *bucket)
+{
+    free(bucket->bounds);
+}
+
 struct comm *comm_make(const struct comm_ops *ops, int rank, int ranks)
 {
     struct comm *comm = xcalloc(1, sizeof *comm);
-    size_t bounds = (size_t)ranks + 1;
     comm->ops = ops;
     comm->rank = rank;
     comm->ranks = ranks;
     comm->bucket_bytes = COMM_BUCKET_BYTES;
     comm->bucket = xcalloc(1, sizeof *comm->bucket);
-    comm->bucket->bounds = xcalloc(bounds * COMM_BUCKET_ASKS, sizeof *comm->bucket->bounds);
-    for (size_t i = 0; i < COMM_BUCKET_ASKS; i++) {
-        comm->bucket->ask[i].bound = comm->bucket->bounds + i * bounds;
-    }
+    comm_bucket_init(comm->bucket, ranks);
     return comm;
 }
 
@@ -32,7 +58,7 @@ void comm_close(struct comm *comm)
 {
     if (comm != NULL) {
         comm->ops->close(comm);
-        free(comm->bucket->bounds);
+        comm_bucket_free(comm->bucket);
         free(comm->bucket);
         free(comm);
     }
@@ -74,9 +100,6 @@ void comm_on_wait(struct comm *comm, bool (*waiting)(void *context), void *conte
 {
     comm->waiting = waiting;
     comm->context = context;
-    if (comm->ops->on_wait != NULL) {
-        comm->ops->on_wait(comm, waiting, context);
-    }
 }
 
 void comm_leave_device(struct comm *comm)
@@ -122,7 +145,7 @@ static void clear_bucket(struct comm_bucket *bucket)
 
 /* Sends what has been asked for: once around for all that is to be summed, and once for all that
  * every rank gets. */
-static void send_bucket(struct comm *comm)
+static void send_bucket(struct comm *comm, bool waits)
 {
     struct comm_bucket *bucket = comm->bucket;
     bool sums = false;
@@ -144,7 +167,7 @@ static void send_bucket(struct comm *comm)
     }
     announce(comm, bucket->what);
     int part = backend_time_part(bucket->be, BACKEND_PART_EXCHANGE);
-    comm->ops->send(comm, bucket);
+    comm->ops->send(comm, bucket, waits);
     backend_time_part(bucket->be, part);
     clear_bucket(bucket);
 }
@@ -229,7 +252,7 @@ static void ask(struct comm *comm, struct backend *be, enum comm_kind kind,
         bucket->count++;
         bucket->bytes += ask->bytes;
         if (bucket->bytes >= comm->bucket_bytes || bucket->count == COMM_BUCKET_ASKS) {
-            send_bucket(comm);
+            send_bucket(comm, false);
         }
     }
 }
@@ -253,8 +276,8 @@ void comm_ask_all_gather(struct comm *comm, struct backend *be, struct tensor *t
 
 void comm_wait(struct comm *comm, struct backend *be)
 {
-    send_bucket(comm);
-    if (comm->ops->wait != NULL && !comm->failed && comm->ranks > 1) {
+    send_bucket(comm, true);
+    if (comm->ops->wait != NULL && comm->ranks > 1) {
         int part = backend_time_part(be, BACKEND_PART_EXCHANGE);
         comm->ops->wait(comm, be);
         backend_time_part(be, part);
@@ -282,7 +305,7 @@ static bool begins(struct comm *comm, const char *verb, const char *what, double
     if (comm->ranks == 1 || comm->failed) {
         return false;
     }
-    send_bucket(comm);
+    send_bucket(comm, true);
     if (comm->failed) {
         return false;
     }

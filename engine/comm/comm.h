@@ -89,9 +89,21 @@ void comm_close(struct comm *comm);
 /* ---- tensors ---------------------------------------------------------------------------------
  *
  * comm_ask_* only asks: nothing of it needs to have happened before comm_wait, which waits for all
- * ranks in a way that can be given up. Operations asked of the device later come after it, but
- * before the host waits for the device there has to be a comm_wait. From the asking to the wait the
- * tensor is the collective's: nobody else may read it, write it, free it or ask for it again.
+ * ranks in a way that can be given up. From the asking to the wait the tensor is the collective's:
+ * nobody else may read it, write it, free it or ask for it again. After comm_wait it is the
+ * caller's, whatever happened; before it, the host must not wait for the device.
+ *
+ * What goes on beside what the caller computes:
+ *   host  Buckets of tensors that lie in host memory (the cpu backend): a thread of the engine's
+ * own sends them, and shares the processor's cores with the computing. A bucket that the caller
+ *         waits for at once, with none before it under way, it sends itself, with less delay.
+ *         Tensors of devices are sent by the caller, before it goes on.
+ *   nccl  Buckets, in a lane of the device: after the operations asked before them, beside those
+ *         asked later.
+ * Collectives on host memory go on beside nothing, and come after all that was asked before them.
+ *
+ * A communicator belongs to one thread. `waiting` and `begun` are called, and errors are latched,
+ * only inside of calls of that thread.
  */
 
 /* Sums a tensor (fp32 or bf16) over all ranks, in place. */

@@ -20,16 +20,20 @@ struct comm_ask {
     int64_t *bound; /* units [bound[p], bound[p + 1]) are rank p's; ranks + 1 numbers */
 };
 
-enum { COMM_BUCKET_ASKS = 256 };
+enum { COMM_BUCKET_ASKS = 256, COMM_WHAT = 128 };
 
 struct comm_bucket {
     struct comm_ask ask[COMM_BUCKET_ASKS];
     int count;
     size_t bytes;
-    struct backend *be; /* of all its tensors */
-    int64_t *bounds;    /* those of its asks */
-    char what[128];     /* "all-reduce of x.weight and 3 more" */
+    struct backend *be;   /* of all its tensors */
+    int64_t *bounds;      /* those of its asks */
+    char what[COMM_WHAT]; /* "all-reduce of x.weight and 3 more" */
 };
+
+void comm_bucket_init(struct comm_bucket *bucket, int ranks);
+void comm_bucket_copy(struct comm_bucket *to, const struct comm_bucket *from, int ranks);
+void comm_bucket_free(struct comm_bucket *bucket);
 
 /* Bytes of a rank's share of an asked tensor, and where it begins. */
 static inline size_t comm_part_first(const struct comm_ask *ask, int rank)
@@ -42,18 +46,19 @@ static inline size_t comm_part_bytes(const struct comm_ask *ask, int rank)
     return (size_t)(ask->bound[rank + 1] - ask->bound[rank]) * ask->unit_bytes;
 }
 
-/* All but `close` are called only while no error is latched and there is more than one rank. */
+/* send and those of bytes are called only while no error is latched and there is more than one
+ * rank. */
 struct comm_ops {
     const char *name;
-    /* Begins to send a bucket, as one exchange. What `bucket` says is gone after that. */
-    void (*send)(struct comm *comm, const struct comm_bucket *bucket);
-    /* May be NULL: nothing is under way when send returns. */
+    /* Begins to send a bucket, as one exchange. What `bucket` says is gone after that. `waits`: the
+     * caller waits for it next. */
+    void (*send)(struct comm *comm, const struct comm_bucket *bucket, bool waits);
+    /* After that no tensor is in use any more: once an error is latched, what is under way is given
+     * up. May be NULL: nothing is under way when send returns. */
     void (*wait)(struct comm *comm, struct backend *be);
     /* `data` may be NULL where nobody wants it. */
     void (*broadcast_bytes)(struct comm *comm, void *data, size_t bytes, int root);
     void (*all_gather_bytes)(struct comm *comm, const void *mine, void *all, size_t bytes);
-    /* May be NULL. */
-    void (*on_wait)(struct comm *comm, bool (*waiting)(void *context), void *context);
     void (*leave)(struct comm *comm); /* may be NULL */
     void (*abort)(struct comm *comm); /* an error is latched; may be NULL */
     void (*close)(struct comm *comm);

@@ -7,6 +7,10 @@
  * rounds too. So each rank sends 2 (P - 1) / P of a tensor that is summed for all, adds 1 / P of
  * it, and all get the same bits whatever P is and whoever is late. Parts are as long as the longest
  * stream asks for: uneven shares cost more.
+ *
+ * Where tensors lie in host memory a thread of the engine's own sends a bucket, unless the caller
+ * has nothing to do but wait for it. The transport belongs to that thread until host_wait; errors
+ * are latched, and `waiting` is called, by the caller's thread alone.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -14,16 +18,21 @@
 #include "engine/base/xalloc.h"
 #include "engine/comm/engine.h"
 #include "engine/comm/transport.h"
+#include "engine/comm/worker.h"
 
 /* Pieces of a stream begin at multiples of this, so that no number lies in two rounds. */
 enum { PIECE_ALIGNMENT = 16 };
 _Static_assert(TRANSPORT_PART_BYTES % PIECE_ALIGNMENT == 0, "a round ends between numbers");
+
+/* While others are waited for, the caller looks that often whether to give up. */
+static const double look_seconds = 1e-3;
 
 struct host {
     struct transport *transport; /* NULL after comm_abort */
     char *send;                  /* a part for each rank */
     char *receive;               /* likewise */
     char *sum;                   /* one part */
+    struct worker *worker;       /* NULL: there was nothing to do for it yet */
 };
 
 static struct host *host_of(struct comm *comm)
@@ -31,9 +40,9 @@ static struct host *host_of(struct comm *comm)
     return comm->state;
 }
 
-static void lost(struct comm *comm)
+static void lost(struct comm *comm, const char *what)
 {
-    comm_fail(comm, "rank %d: the %s did not come about: %s", comm->rank, comm->last,
+    comm_fail(comm, "rank %d: the %s did not come about: %s", comm->rank, what,
               host_of(comm)->transport->error);
 }
 
@@ -102,22 +111,38 @@ static size_t stream_bytes(const struct comm_bucket *bucket, enum comm_kind but,
 
 /* ---- rounds --------------------------------------------------------------------------------- */
 
+/* Nothing of the backend itself is touched then: it may be at work for another thread. */
+static bool in_host_memory(const struct backend *be)
+{
+    return be->facts.host_accessible && !be->facts.asynchronous;
+}
+
 /* What this rank sends of the stream of `rank`. */
 static void pack(const struct round *round, int rank, char *to)
 {
     struct cursor cursor = { .rank = rank };
+    struct backend *be = round->bucket->be;
     struct piece piece;
     while (next_piece(round, &cursor, &piece)) {
-        backend_download(round->bucket->be, to + piece.at, piece.data, piece.bytes);
+        if (in_host_memory(be)) {
+            memcpy(to + piece.at, piece.data, piece.bytes);
+        } else {
+            backend_download(be, to + piece.at, piece.data, piece.bytes);
+        }
     }
 }
 
 static void unpack(const struct round *round, int rank, const char *from)
 {
     struct cursor cursor = { .rank = rank };
+    struct backend *be = round->bucket->be;
     struct piece piece;
     while (next_piece(round, &cursor, &piece)) {
-        backend_upload(round->bucket->be, piece.data, from + piece.at, piece.bytes);
+        if (in_host_memory(be)) {
+            memcpy(piece.data, from + piece.at, piece.bytes);
+        } else {
+            backend_upload(be, piece.data, from + piece.at, piece.bytes);
+        }
     }
 }
 
@@ -152,110 +177,197 @@ static void add_parts(const struct host *host, const struct round *round, const 
     }
 }
 
-static void sum_round(struct comm *comm, const struct round *round)
+static int sum_round(struct host *host, const struct round *round)
 {
-    struct host *host = host_of(comm);
-    struct cursor cursor = { .rank = comm->rank };
+    struct transport *transport = host->transport;
+    struct cursor cursor = { .rank = transport->rank };
     struct piece piece;
-    for (int p = 0; p < comm->ranks; p++) {
+    for (int p = 0; p < transport->ranks; p++) {
         pack(round, p, host->send + (size_t)p * round->bytes);
     }
-    if (host->transport->ops->exchange(host->transport, host->send, host->receive, round->bytes) !=
-        0) {
-        lost(comm);
-        return;
+    if (transport->ops->exchange(transport, host->send, host->receive, round->bytes) != 0) {
+        return -1;
     }
     while (next_piece(round, &cursor, &piece)) {
-        add_parts(host, round, &piece, comm->ranks);
+        add_parts(host, round, &piece, transport->ranks);
     }
-    unpack(round, comm->rank, host->sum);
+    unpack(round, transport->rank, host->sum);
+    return 0;
 }
 
-static void spread_round(struct comm *comm, const struct round *round)
+static int spread_round(struct host *host, const struct round *round)
 {
-    struct host *host = host_of(comm);
-    pack(round, comm->rank, host->send);
-    if (host->transport->ops->gather(host->transport, host->send, host->receive, round->bytes) !=
-        0) {
-        lost(comm);
-        return;
+    struct transport *transport = host->transport;
+    pack(round, transport->rank, host->send);
+    if (transport->ops->gather(transport, host->send, host->receive, round->bytes) != 0) {
+        return -1;
     }
-    for (int p = 0; p < comm->ranks; p++) {
-        if (p != comm->rank) {
+    for (int p = 0; p < transport->ranks; p++) {
+        if (p != transport->rank) {
             unpack(round, p, host->receive + (size_t)p * round->bytes);
         }
     }
+    return 0;
 }
 
-static void go_around(struct comm *comm, const struct comm_bucket *bucket, enum comm_kind but,
-                      void (*go)(struct comm *comm, const struct round *round))
+static int go_around(struct host *host, const struct comm_bucket *bucket, enum comm_kind but,
+                     int (*go)(struct host *host, const struct round *round))
 {
-    size_t total = stream_bytes(bucket, but, comm->ranks);
-    for (size_t at = 0; at < total && !comm->failed; at += TRANSPORT_PART_BYTES) {
+    size_t total = stream_bytes(bucket, but, host->transport->ranks);
+    int result = 0;
+    for (size_t at = 0; at < total && result == 0; at += TRANSPORT_PART_BYTES) {
         size_t left = total - at;
-        go(comm, &(struct round){
-                     .bucket = bucket,
-                     .but = but,
-                     .at = at,
-                     .bytes = left < TRANSPORT_PART_BYTES ? left : TRANSPORT_PART_BYTES,
-                 });
+        result = go(host, &(struct round){
+                              .bucket = bucket,
+                              .but = but,
+                              .at = at,
+                              .bytes = left < TRANSPORT_PART_BYTES ? left : TRANSPORT_PART_BYTES,
+                          });
+    }
+    return result;
+}
+
+static int exchange(struct host *host, const struct comm_bucket *bucket)
+{
+    int result = go_around(host, bucket, COMM_ALL_GATHER, sum_round);
+    return result == 0 ? go_around(host, bucket, COMM_REDUCE_SCATTER, spread_round) : result;
+}
+
+/* ---- beside the caller ---------------------------------------------------------------------- */
+
+/* On the worker's thread. */
+static int exchange_beside(void *context, const struct comm_bucket *bucket)
+{
+    struct host *host = context;
+    host->transport->waiting = worker_goes_on;
+    host->transport->context = host->worker;
+    return exchange(host, bucket);
+}
+
+/* Looks once whether this rank still waits for others. */
+static void look(struct comm *comm, const char *under_way)
+{
+    memcpy(comm->last, under_way, sizeof comm->last);
+    if (comm->failed || (comm->waiting != NULL && !comm->waiting(comm->context))) {
+        worker_give_up(host_of(comm)->worker);
     }
 }
 
-static void host_send(struct comm *comm, const struct comm_bucket *bucket)
+static void host_wait(struct comm *comm, struct backend *be)
 {
-    go_around(comm, bucket, COMM_ALL_GATHER, sum_round);
-    go_around(comm, bucket, COMM_REDUCE_SCATTER, spread_round);
+    struct host *host = host_of(comm);
+    char what[COMM_WHAT];
+    (void)be;
+    if (host->worker == NULL) {
+        return;
+    }
+    while (worker_busy(host->worker, look_seconds, what)) {
+        look(comm, what);
+    }
+    if (worker_failed(host->worker, what)) {
+        lost(comm, what);
+    }
+}
+
+/* Tensors may be gone after that. */
+static void host_leave(struct comm *comm)
+{
+    if (host_of(comm)->transport != NULL) {
+        host_wait(comm, NULL);
+    }
+}
+
+/* Waits until the transport is the caller's. */
+static struct transport *take_transport(struct comm *comm)
+{
+    struct transport *transport = host_of(comm)->transport;
+    char last[sizeof comm->last];
+    memcpy(last, comm->last, sizeof last);
+    host_wait(comm, NULL);
+    memcpy(comm->last, last, sizeof last);
+    transport->waiting = comm->waiting;
+    transport->context = comm->context;
+    return transport;
+}
+
+/* Whether a worker is there to send what lies in host memory. */
+static bool has_worker(struct host *host, const struct comm_bucket *bucket)
+{
+    if (!in_host_memory(bucket->be) || host->transport->one_thread) {
+        return false;
+    }
+    if (host->worker == NULL) {
+        host->worker = worker_open(host->transport->ranks, exchange_beside, host);
+    }
+    return host->worker != NULL;
+}
+
+static void host_send(struct comm *comm, const struct comm_bucket *bucket, bool waits)
+{
+    struct host *host = host_of(comm);
+    char what[COMM_WHAT];
+    bool busy = host->worker != NULL && worker_busy(host->worker, 0.0, what);
+    if ((waits && !busy) || !has_worker(host, bucket)) {
+        take_transport(comm);
+        if (!comm->failed && exchange(host, bucket) != 0) {
+            lost(comm, bucket->what);
+        }
+        return;
+    }
+    while (!worker_post(host->worker, bucket)) {
+        if (worker_busy(host->worker, look_seconds, what)) {
+            look(comm, what);
+        }
+    }
+    if (worker_failed(host->worker, what)) {
+        host_wait(comm, bucket->be);
+    }
 }
 
 /* ---- what lies in host memory --------------------------------------------------------------- */
 
 static void host_broadcast_bytes(struct comm *comm, void *data, size_t bytes, int root)
 {
-    struct host *host = host_of(comm);
+    struct transport *transport = take_transport(comm);
     for (size_t at = 0; at < bytes && !comm->failed; at += TRANSPORT_PART_BYTES) {
         size_t part = bytes - at < TRANSPORT_PART_BYTES ? bytes - at : TRANSPORT_PART_BYTES;
-        void *here = data != NULL ? (char *)data + at : host->receive;
-        if (host->transport->ops->broadcast(host->transport, here, part, root) != 0) {
-            lost(comm);
+        void *here = data != NULL ? (char *)data + at : host_of(comm)->receive;
+        if (transport->ops->broadcast(transport, here, part, root) != 0) {
+            lost(comm, comm->last);
         }
     }
 }
 
 static void host_all_gather_bytes(struct comm *comm, const void *mine, void *all, size_t bytes)
 {
-    struct host *host = host_of(comm);
+    struct transport *transport = take_transport(comm);
+    char *receive = host_of(comm)->receive;
     for (size_t at = 0; at < bytes && !comm->failed; at += TRANSPORT_PART_BYTES) {
         size_t part = bytes - at < TRANSPORT_PART_BYTES ? bytes - at : TRANSPORT_PART_BYTES;
-        if (host->transport->ops->gather(host->transport, (const char *)mine + at, host->receive,
-                                         part) != 0) {
-            lost(comm);
+        if (transport->ops->gather(transport, (const char *)mine + at, receive, part) != 0) {
+            lost(comm, comm->last);
             return;
         }
         for (int p = 0; p < comm->ranks; p++) {
-            memcpy((char *)all + (size_t)p * bytes + at, host->receive + (size_t)p * part, part);
+            memcpy((char *)all + (size_t)p * bytes + at, receive + (size_t)p * part, part);
         }
     }
 }
 
 /* ---- ending --------------------------------------------------------------------------------- */
 
-static void host_on_wait(struct comm *comm, bool (*waiting)(void *context), void *context)
-{
-    struct transport *transport = host_of(comm)->transport;
-    if (transport != NULL) {
-        transport->waiting = waiting;
-        transport->context = context;
-    }
-}
-
+/* What is under way is waited for, unless all is lost. */
 static void end_transport(struct comm *comm)
 {
     struct host *host = host_of(comm);
-    if (host->transport != NULL) {
-        host->transport->ops->close(host->transport, comm->failed);
-        host->transport = NULL;
+    if (host->transport == NULL) {
+        return;
     }
+    host_leave(comm);
+    worker_close(host->worker);
+    host->worker = NULL;
+    host->transport->ops->close(host->transport, comm->failed);
+    host->transport = NULL;
 }
 
 static void host_close(struct comm *comm)
@@ -271,9 +383,10 @@ static void host_close(struct comm *comm)
 static const struct comm_ops host_ops = {
     .name = "host",
     .send = host_send,
+    .wait = host_wait,
     .broadcast_bytes = host_broadcast_bytes,
     .all_gather_bytes = host_all_gather_bytes,
-    .on_wait = host_on_wait,
+    .leave = host_leave,
     .abort = end_transport,
     .close = host_close,
 };

@@ -104,7 +104,7 @@ struct transport *windrow_mpi_open(char *why, size_t why_size)
         snprintf(why, why_size, "out of memory");
         return NULL;
     }
-    int code = MPI_Init_thread(NULL, NULL, MPI_THREAD_FUNNELED, &provided);
+    int code = MPI_Init_thread(NULL, NULL, MPI_THREAD_SERIALIZED, &provided);
     if (code == MPI_SUCCESS) {
         MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN);
         code = MPI_Comm_rank(MPI_COMM_WORLD, &transport->rank);
@@ -122,5 +122,6 @@ struct transport *windrow_mpi_open(char *why, size_t why_size)
         return NULL;
     }
     transport->ops = &mpi_ops;
+    transport->one_thread = provided < MPI_THREAD_SERIALIZED;
     return transport;
 }

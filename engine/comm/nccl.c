@@ -131,10 +131,13 @@ static void nccl_wait(struct comm *comm, struct backend *be)
 {
     struct nccl *nccl = nccl_of(comm);
     int result = NCCL_SUCCESS;
-    (void)be;
-    if (nccl->comm != NULL) {
+    if (comm->failed) {
+        drop(comm);
+    } else if (nccl->comm != NULL) {
         int asked = nccl->call.state(nccl->comm, &result);
-        await(comm, asked != NCCL_SUCCESS ? asked : result, true);
+        if (await(comm, asked != NCCL_SUCCESS ? asked : result, true)) {
+            backend_lane_end(be);
+        }
     }
 }
 
@@ -196,9 +199,11 @@ static int send_one(struct comm *comm, const struct comm_ask *ask, void *stream)
     return send_shares(comm, ask, type, stream);
 }
 
-/* A group, which NCCL makes one launch of. */
-static void nccl_send(struct comm *comm, const struct comm_bucket *bucket)
+/* A group, which NCCL makes one launch of. Operations asked later do not wait for it: until
+ * nccl_wait they have nothing to do with these tensors. */
+static void nccl_send(struct comm *comm, const struct comm_bucket *bucket, bool waits)
 {
+    (void)waits; /* it is asked for in any case, and done beside the host */
     struct nccl *nccl = nccl_of(comm);
     void *stream = NULL;
     if (!begin(comm, bucket->be, &stream)) {
@@ -210,9 +215,7 @@ static void nccl_send(struct comm *comm, const struct comm_bucket *bucket)
         result = asked != NCCL_IN_PROGRESS ? asked : result;
     }
     int ended = nccl->call.group_end();
-    if (await(comm, result != NCCL_SUCCESS ? result : ended, false)) {
-        backend_lane_end(bucket->be);
-    }
+    await(comm, result != NCCL_SUCCESS ? result : ended, false);
 }
 
 /* ---- what stays in host memory -------------------------------------------------------------- */
@@ -221,6 +224,8 @@ static struct comm *host_begin(struct comm *comm)
 {
     struct comm *host = &nccl_of(comm)->host;
     memcpy(host->last, comm->last, sizeof host->last);
+    host->waiting = comm->waiting;
+    host->context = comm->context;
     return host;
 }
 
@@ -243,11 +248,6 @@ static void nccl_all_gather_bytes(struct comm *comm, const void *mine, void *all
     struct comm *host = host_begin(comm);
     host->ops->all_gather_bytes(host, mine, all, bytes);
     host_end(comm, host);
-}
-
-static void nccl_on_wait(struct comm *comm, bool (*waiting)(void *context), void *context)
-{
-    comm_on_wait(&nccl_of(comm)->host, waiting, context);
 }
 
 /* ---- ending --------------------------------------------------------------------------------- */
@@ -300,7 +300,6 @@ static const struct comm_ops nccl_ops = {
     .wait = nccl_wait,
     .broadcast_bytes = nccl_broadcast_bytes,
     .all_gather_bytes = nccl_all_gather_bytes,
-    .on_wait = nccl_on_wait,
     .leave = nccl_leave,
     .abort = nccl_abort,
     .close = nccl_close,

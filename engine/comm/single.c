@@ -1,10 +1,11 @@
 /* Engines without anybody on the other side: one rank, and one of N for a plan. */
 #include "engine/comm/engine.h"
 
-static void keep_tensors(struct comm *comm, const struct comm_bucket *bucket)
+static void keep_tensors(struct comm *comm, const struct comm_bucket *bucket, bool waits)
 {
     (void)comm;
     (void)bucket;
+    (void)waits;
 }
 
 static void keep_bytes(struct comm *comm, void *data, size_t bytes, int root)

@@ -3,8 +3,10 @@
  * communicator above it names rank and collective.
  *
  * MPI is one, as a module that is loaded only when it is used (mpi.c); tests bring one of threads.
- * A transport is used by one thread at a time. While it waits it calls `waiting`, if that is set,
- * again and again; when that returns false it gives up and returns -1, and cannot be used any more.
+ * A transport is used by one thread at a time, but not always by the same one: the engine "host"
+ * may send from a thread of its own (`one_thread`: then it does not). While it waits it calls
+ * `waiting`, if that is set, again and again; when that returns false it gives up and returns -1,
+ * and cannot be used any more.
  */
 #ifndef WINDROW_ENGINE_COMM_TRANSPORT_H
 #define WINDROW_ENGINE_COMM_TRANSPORT_H
@@ -29,7 +31,8 @@ struct transport {
     const struct transport_ops *ops;
     int rank;
     int ranks;
-    int local_rank; /* among the ranks of this host */
+    int local_rank;  /* among the ranks of this host */
+    bool one_thread; /* only the one that opened it may use it */
     bool (*waiting)(void *context);
     void *context;
     char error[256]; /* of the last -1 */

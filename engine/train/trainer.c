@@ -340,6 +340,9 @@ void trainer_close(struct trainer *trainer)
     if (trainer == NULL) {
         return;
     }
+    if (trainer->comm != NULL) {
+        comm_wait(trainer->comm, trainer->be); /* a step that failed may have left sums under way */
+    }
     if (trainer->method.state != NULL) {
         trainer->method.ops->detach(&trainer->method);
     }

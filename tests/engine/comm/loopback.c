@@ -151,12 +151,14 @@ void loopback_run(const struct loopback_options *options,
     struct seat seat[LOOPBACK_RANKS_MAX];
     pthread_t thread[LOOPBACK_RANKS_MAX];
     for (int p = 0; p < options->ranks; p++) {
-        seat[p] = (struct seat){
-            .transport = { .ops = &loop_ops, .rank = p, .ranks = options->ranks, .local_rank = p },
-            .meeting = &meeting,
-            .work = work,
-            .context = context
-        };
+        seat[p] = (struct seat){ .transport = { .ops = &loop_ops,
+                                                .rank = p,
+                                                .ranks = options->ranks,
+                                                .local_rank = p,
+                                                .one_thread = options->one_thread },
+                                 .meeting = &meeting,
+                                 .work = work,
+                                 .context = context };
         if (pthread_create(&thread[p], NULL, sit, &seat[p]) != 0) {
             abort();
         }

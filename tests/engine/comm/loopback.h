@@ -16,6 +16,7 @@ struct loopback_options {
     int silent_rank;
     int64_t silent_at;
     bool tells;
+    bool one_thread;
     bool gives;
 };
 

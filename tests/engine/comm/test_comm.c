@@ -1,7 +1,9 @@
 /* Collectives of two to five ranks, against sums made by hand. */
 #include <math.h>
+#include <sched.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -258,13 +260,15 @@ static void mixed_work(struct comm *comm, void *context)
     backend_close(be);
 }
 
-static struct mixed *run_mixed(int ranks, size_t bucket_bytes)
+static struct mixed *run_mixed(int ranks, size_t bucket_bytes, bool one_thread)
 {
     struct mixed *mixed = calloc(1, sizeof *mixed);
     mixed->ranks = ranks;
     mixed->bucket_bytes = bucket_bytes;
-    loopback_run(&(struct loopback_options){ .ranks = ranks, .silent_rank = -1 }, mixed_work,
-                 mixed);
+    const struct loopback_options options = { .ranks = ranks,
+                                              .silent_rank = -1,
+                                              .one_thread = one_thread };
+    loopback_run(&options, mixed_work, mixed);
     for (int p = 0; p < ranks; p++) {
         assert_string_equal(mixed->error[p], "");
         for (int t = 0; t < MIXED; t++) {
@@ -306,9 +310,9 @@ static void test_buckets(void **state)
 {
     (void)state;
     for (int ranks = 2; ranks <= 5; ranks += 3) {
-        struct mixed *one = run_mixed(ranks, 1); /* each tensor goes out at once */
-        struct mixed *some = run_mixed(ranks, 3000);
-        struct mixed *all = run_mixed(ranks, COMM_BUCKET_BYTES);
+        struct mixed *one = run_mixed(ranks, 1, false); /* each tensor goes out at once */
+        struct mixed *some = run_mixed(ranks, 3000, ranks == 5);
+        struct mixed *all = run_mixed(ranks, COMM_BUCKET_BYTES, false);
         const int sums = 100;
         const int rows = 100; /* summed to their owners, then given to all */
         const int given = 100;
@@ -375,13 +379,68 @@ static void test_asked_twice(void **state)
     free(result);
 }
 
-/* ---- ranks that stay away ------------------------------------------------------------------- */
+/* ---- beside what the caller computes -------------------------------------------------------- */
+
+/* Rank 0 asks for sums and computes; the others come to the sums only when that is done. */
+struct beside {
+    atomic_bool computed;
+    bool failed[LOOPBACK_RANKS_MAX];
+    float sum[LOOPBACK_RANKS_MAX];
+};
 
 static bool patience(void *context)
 {
     int *left = context;
     return --*left > 0;
 }
+
+static void beside_work(struct comm *comm, void *context)
+{
+    enum { SUMS = 20 }; /* more than there is room for at a time */
+    struct beside *beside = context;
+    struct backend *be = open_cpu();
+    struct tensor tensor[SUMS];
+    float number[SUMS];
+    int left = 5000;
+    comm->bucket_bytes = 1;
+    comm_on_wait(comm, patience, &left);
+    for (int i = 0; i < SUMS; i++) {
+        number[i] = (float)(i + comm->rank);
+        tensor[i] = (struct tensor){
+            .data = &number[i], .dtype = DTYPE_F32, .rank = 1, .dim = { 1, 1, 1, 1 }
+        };
+    }
+    for (int i = 0; i < SUMS; i++) {
+        while (comm->rank > 0 && !atomic_load(&beside->computed)) {
+            sched_yield();
+        }
+        comm_ask_all_reduce(comm, be, &tensor[i]);
+        if (i == 2) {
+            atomic_store(&beside->computed, true);
+        }
+    }
+    int64_t ranks = comm_sum_count(comm, 1); /* after all that was asked for */
+    comm_wait(comm, be);
+    beside->failed[comm->rank] = comm->failed || ranks != comm->ranks;
+    for (int i = 0; i < SUMS; i++) {
+        beside->sum[comm->rank] += number[i];
+    }
+    comm_leave_device(comm);
+    backend_close(be);
+}
+
+static void test_beside(void **state)
+{
+    (void)state;
+    struct beside beside = { .computed = false };
+    loopback_run(&(struct loopback_options){ .ranks = 3, .silent_rank = -1 }, beside_work, &beside);
+    for (int p = 0; p < 3; p++) {
+        assert_false(beside.failed[p]);
+        assert_true(beside.sum[p] == 3.0f * 190.0f + 20.0f * (1.0f + 2.0f));
+    }
+}
+
+/* ---- ranks that stay away ------------------------------------------------------------------- */
 
 static void lonely_work(struct comm *comm, void *context)
 {
@@ -416,12 +475,68 @@ static void test_silence(void **state)
     free(result);
 }
 
+/* The same with sums that are under way beside: memory that was asked for is the caller's again
+ * after the wait, and after it has let go of the device. */
+static void leaving_work(struct comm *comm, void *context)
+{
+    enum { COUNT = 1000 };
+    struct result *result = context;
+    struct backend *be = open_cpu();
+    int left = 30;
+    float *number[4];
+    char name[4][24];
+    struct error err = { 0 };
+    comm->bucket_bytes = 1;
+    comm_on_wait(comm, patience, &left);
+    for (int i = 0; i < 4; i++) {
+        number[i] = calloc(COUNT, sizeof(float));
+        snprintf(name[i], sizeof name[i], "part %d", i);
+        comm_ask_all_reduce(comm, be,
+                            &(struct tensor){ .data = number[i],
+                                              .dtype = DTYPE_F32,
+                                              .rank = 1,
+                                              .dim = { COUNT, 1, 1, 1 },
+                                              .name = name[i] });
+    }
+    if (result->count == 0) {
+        comm_wait(comm, be);
+    } else {
+        comm_fail(comm, "rank %d ended with an error", comm->rank);
+        comm_leave_device(comm);
+    }
+    for (int i = 0; i < 4; i++) {
+        free(number[i]);
+    }
+    result->failed[comm->rank] = comm_check(comm, &err) != 0;
+    snprintf(result->error[comm->rank], sizeof result->error[0], "%.500s", err.message);
+    backend_close(be);
+}
+
+static void test_leaving(void **state)
+{
+    (void)state;
+    for (int64_t fails = 0; fails < 2; fails++) {
+        struct result *result = calloc(1, sizeof *result);
+        result->count = fails;
+        loopback_run(&(struct loopback_options){ .ranks = 3, .silent_rank = 1, .silent_at = 3 },
+                     leaving_work, result);
+        for (int p = 0; p < 3; p++) {
+            assert_true(result->failed[p]);
+            /* Two exchanges a sum: the first one came about, of the second one only half. */
+            assert_non_null(
+                strstr(result->error[p], fails ? "ended with an error" : "all-reduce of part 1"));
+        }
+        free(result);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_sum),     cmocka_unit_test(test_spread),
         cmocka_unit_test(test_buckets), cmocka_unit_test(test_asked_twice),
-        cmocka_unit_test(test_silence),
+        cmocka_unit_test(test_beside),  cmocka_unit_test(test_silence),
+        cmocka_unit_test(test_leaving),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
