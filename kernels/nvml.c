@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "kernels/libraries.h"
+
 /* The part of the interface that is used; numbers and layouts are fixed by the library's ABI. */
 enum { STATUS_SUCCESS = 0, STATUS_GPU_IS_LOST = 15 };
 enum { SENSOR_GPU = 0, CLOCK_SM = 1, VERSION_SIZE = 81 };
@@ -89,14 +91,14 @@ static int find_functions(struct nvml *nvml, char *why, size_t why_size)
 struct nvml *nvml_open(const char *file, char *why, size_t why_size)
 {
     struct nvml *nvml = calloc(1, sizeof *nvml);
-    const char *name = file != NULL ? file : "libnvidia-ml.so.1";
     if (nvml == NULL) {
         snprintf(why, why_size, "out of memory");
         return NULL;
     }
-    nvml->library = dlopen(name, RTLD_NOW | RTLD_LOCAL);
+    nvml->library = library_open(LIBRARY_NVML, file);
     if (nvml->library == NULL) {
-        snprintf(why, why_size, "%s, which comes with NVIDIA's driver, cannot be opened", name);
+        snprintf(why, why_size, "%s, which comes with NVIDIA's driver, cannot be opened",
+                 file != NULL ? file : library_name(LIBRARY_NVML));
     } else if (find_functions(nvml, why, why_size) == 0) {
         int status = nvml->call.init();
         nvml->started = status == STATUS_SUCCESS;

@@ -14,52 +14,50 @@
 #include "engine/recipe.h"
 #include "engine/run.h"
 #include "kernels/backend.h"
+#include "kernels/libraries.h"
 #include "kernels/nvml.h"
 
-/* A library that this program links or opens while it runs. */
-struct library {
+/* A library that this program links, or opens while it runs. */
+enum { LINKED = LIBRARY_COUNT };
+static const struct {
     const char *name;
-    const char *file;   /* for dlopen */
+    int which;          /* of those that are opened (kernels/libraries.h), else LINKED */
+    const char *file;   /* of one that is linked */
     const char *symbol; /* that shows it */
     bool needed;
     const char *without; /* what its absence costs */
-};
-static const struct library libraries[] = {
-    { "ncursesw", "libncursesw.so.6", "initscr", true, "no screens" },
-    { "cjson", "libcjson.so.1", "cJSON_Version", true, "nothing can be read" },
-    { "sentencepiece", "libsentencepiece.so.0", NULL, true, "no tokenizer" },
-    { "onednn", "libdnnl.so.2", "dnnl_version", true, "no matrix products on the processor" },
-    { "xxhash", "libxxhash.so.0", "XXH3_128bits", true, "no checksums" },
-    { "openmp", "libgomp.so.1", "omp_get_max_threads", true, "one thread" },
-    { "cuda", "libcuda.so.1", "cuInit", false, "no GPU driver: training runs on the CPU" },
-    { "cublaslt", "libcublasLt.so.13", "cublasLtMatmul", false,
+} libraries[] = {
+    { "ncursesw", LINKED, "libncursesw.so.6", "initscr", true, "no screens" },
+    { "cjson", LINKED, "libcjson.so.1", "cJSON_Version", true, "nothing can be read" },
+    { "sentencepiece", LINKED, "libsentencepiece.so.0", NULL, true, "no tokenizer" },
+    { "onednn", LINKED, "libdnnl.so.2", "dnnl_version", true,
+      "no matrix products on the processor" },
+    { "xxhash", LINKED, "libxxhash.so.0", "XXH3_128bits", true, "no checksums" },
+    { "openmp", LINKED, "libgomp.so.1", "omp_get_max_threads", true, "one thread" },
+    { "cuda", LINKED, "libcuda.so.1", "cuInit", false, "no GPU driver: training runs on the CPU" },
+    { "cublaslt", LIBRARY_CUBLASLT, NULL, "cublasLtMatmul", false,
       "no matrix products on a GPU: training runs on the CPU" },
-    { "cudnn", "libcudnn.so.9", "cudnnBackendExecute", false,
+    { "cudnn", LIBRARY_CUDNN, NULL, "cudnnBackendExecute", false,
       "attention on a GPU runs in our own kernels" },
-    { "cusolver", "libcusolver.so.12", "cusolverDnXsyevd", false,
+    { "cusolver", LIBRARY_CUSOLVER, NULL, "cusolverDnXsyevd", false,
       "method.projection=svd on a GPU is solved by the processor" },
-    { "nvml", "libnvidia-ml.so.1", "nvmlInit_v2", false, "no GPU telemetry" },
-    { "nccl", "libnccl.so.2", "ncclAllReduce", false,
+    { "nvml", LIBRARY_NVML, NULL, "nvmlInit_v2", false, "no GPU telemetry" },
+    { "nccl", LIBRARY_NCCL, NULL, "ncclAllReduce", false,
       "several GPUs exchange through host memory, which is slow" },
 };
-enum { LIBRARY_COUNT = sizeof libraries / sizeof libraries[0], DEVICES_MAX = 16 };
-/* Where the CUDA toolkit installs what the system does not search. */
-static const char toolkit[] = "/usr/local/cuda/lib64";
+enum { LIBRARY_ROWS = sizeof libraries / sizeof libraries[0], DEVICES_MAX = 16 };
 
-static bool library_found(const struct library *library)
+static bool library_found(size_t row)
 {
-    void *handle = dlopen(library->file, RTLD_LAZY | RTLD_LOCAL);
-    if (handle == NULL && !library->needed) {
-        char *path = xasprintf("%s/%s", toolkit, library->file);
-        handle = dlopen(path, RTLD_LAZY | RTLD_LOCAL);
-        free(path);
-    }
+    const char *symbol = libraries[row].symbol;
+    void *handle = libraries[row].which == LINKED
+                       ? dlopen(libraries[row].file, RTLD_LAZY | RTLD_LOCAL)
+                       : library_open((enum library)libraries[row].which, NULL);
     if (handle == NULL) {
         /* Another version, or linked in whole. */
-        return library->symbol != NULL && dlsym(RTLD_DEFAULT, library->symbol) != NULL;
+        return symbol != NULL && dlsym(RTLD_DEFAULT, symbol) != NULL;
     }
-    /* It stays open: libraries of this size do not unload cleanly, and the program ends soon. */
-    return library->symbol == NULL || dlsym(handle, library->symbol) != NULL;
+    return symbol == NULL || dlsym(handle, symbol) != NULL;
 }
 
 struct device {
@@ -147,7 +145,7 @@ struct report {
     struct device cpu;
     struct device cuda;
     struct driver driver;
-    bool found[LIBRARY_COUNT];
+    bool found[LIBRARY_ROWS];
     struct terminal terminal;
     char *state;
     bool state_good;
@@ -211,7 +209,7 @@ static void print_json(const struct report *report)
     add_backend(backends, "cuda", &report->cuda);
     add_driver(root, &report->driver);
     cJSON *list = json_add_array(root, "libraries");
-    for (int i = 0; i < LIBRARY_COUNT; i++) {
+    for (int i = 0; i < LIBRARY_ROWS; i++) {
         cJSON *item = json_append_object(list);
         json_add_text(item, "name", libraries[i].name);
         json_add_bool(item, "found", report->found[i]);
@@ -279,7 +277,7 @@ static void print_text(const struct report *report)
     print_backend("cuda", &report->cuda);
     print_driver(&report->driver);
     output_data("\nLIBRARIES\n");
-    for (int i = 0; i < LIBRARY_COUNT; i++) {
+    for (int i = 0; i < LIBRARY_ROWS; i++) {
         if (report->found[i]) {
             output_data("%-14s found\n", libraries[i].name);
         } else {
@@ -317,8 +315,8 @@ int command_doctor(const struct arguments *arguments)
                              .presets = preset_directory() };
     report.state_good = report.state != NULL && can_write(report.state);
     report.can_train = report.cpu.devices > 0 && report.state_good;
-    for (int i = 0; i < LIBRARY_COUNT; i++) {
-        report.found[i] = library_found(&libraries[i]);
+    for (int i = 0; i < LIBRARY_ROWS; i++) {
+        report.found[i] = library_found((size_t)i);
     }
     if (arguments->json) {
         print_json(&report);

@@ -5,6 +5,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "kernels/libraries.h"
+
 #ifdef WINDROW_NCCL_HEADER
 #include <nccl.h>
 
@@ -59,13 +61,10 @@ static int find_functions(struct nccl_library *library, void *handle, char *why,
 
 int nccl_library_open(struct nccl_library *library, const char *file, char *why, size_t why_size)
 {
-    const char *name = file != NULL ? file : "libnccl.so.2";
-    void *handle = dlopen(name, RTLD_NOW | RTLD_LOCAL);
-    if (handle == NULL && file == NULL) { /* where the toolkit has its libraries */
-        handle = dlopen("/usr/local/cuda/lib64/libnccl.so.2", RTLD_NOW | RTLD_LOCAL);
-    }
+    void *handle = library_open(LIBRARY_NCCL, file);
     if (handle == NULL) {
-        snprintf(why, why_size, "%.120s cannot be opened", name);
+        snprintf(why, why_size, "%.120s cannot be opened",
+                 file != NULL ? file : library_name(LIBRARY_NCCL));
         return -1;
     }
     return find_functions(library, handle, why, why_size);

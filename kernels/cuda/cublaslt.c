@@ -15,6 +15,11 @@
 #include <stdlib.h>
 
 #include "kernels/cuda/scratch.h"
+#include "kernels/libraries.h"
+
+#ifdef CUBLASLT_MAJOR
+_Static_assert(CUBLASLT_MAJOR == CUBLAS_VER_MAJOR, "the library that is opened is the headers'");
+#endif
 
 enum { PLAN_COUNT = 256, ALIGNMENT_MAX = 256 };
 
@@ -98,19 +103,12 @@ static int find_functions(struct cublaslt *lt, char *why, size_t why_size)
 
 static int open_library(struct cublaslt *lt, char *why, size_t why_size)
 {
-    char name[32];
-    char usual[64]; /* where the toolkit installs it */
-    snprintf(name, sizeof name, "libcublasLt.so.%d", CUBLAS_VER_MAJOR);
-    snprintf(usual, sizeof usual, "/usr/local/cuda/lib64/%s", name);
-    lt->library = dlopen(name, RTLD_NOW | RTLD_LOCAL);
-    if (lt->library == NULL) {
-        lt->library = dlopen(usual, RTLD_NOW | RTLD_LOCAL);
-    }
+    lt->library = library_open(LIBRARY_CUBLASLT, NULL);
     if (lt->library == NULL) {
         snprintf(why, why_size,
                  "%s cannot be opened: install the CUDA %d libraries or name their folder in "
                  "LD_LIBRARY_PATH",
-                 name, CUDART_VERSION / 1000);
+                 library_name(LIBRARY_CUBLASLT), CUDART_VERSION / 1000);
         return -1;
     }
     if (find_functions(lt, why, why_size) != 0) {

@@ -13,6 +13,7 @@
 #include <string.h>
 
 #include "kernels/cuda/cudnn_graph.h"
+#include "kernels/libraries.h"
 
 enum {
     PLAN_COUNT = 32,
@@ -71,14 +72,11 @@ static int find_functions(struct cudnn *cudnn, char *why, size_t why_size)
 
 static int open_library(struct cudnn *cudnn, char *why, size_t why_size)
 {
-    static const char *const names[] = { "libcudnn.so.9", "/usr/local/cuda/lib64/libcudnn.so.9" };
-    for (size_t i = 0; i < sizeof names / sizeof names[0] && cudnn->library == NULL; i++) {
-        cudnn->library = dlopen(names[i], RTLD_NOW | RTLD_LOCAL);
-    }
+    cudnn->library = library_open(LIBRARY_CUDNN, NULL);
     if (cudnn->library == NULL) {
         snprintf(why, why_size,
-                 "libcudnn.so.9 cannot be opened: install cuDNN 9 or name its folder in "
-                 "LD_LIBRARY_PATH");
+                 "%s cannot be opened: install cuDNN 9 or name its folder in LD_LIBRARY_PATH",
+                 library_name(LIBRARY_CUDNN));
         return -1;
     }
     if (find_functions(cudnn, why, why_size) != 0) {

@@ -13,6 +13,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "kernels/libraries.h"
+
 enum { SUCCESS = 0, EIG_MODE_VECTOR = 1, FILL_MODE_LOWER = 0, REAL_64F = 1 };
 
 struct functions {
@@ -93,29 +95,15 @@ static int find_functions(struct cusolver *solver, char *why, size_t why_size)
 }
 
 /* On an emulated device the real library would be given addresses that no device knows. */
-static void *find_library(void)
-{
 #ifdef CUSOLVER_STAND_IN
-    static const char *const names[] = { CUSOLVER_STAND_IN };
+static const char *const stand_in = CUSOLVER_STAND_IN;
 #else
-    static const char *const names[] = {
-        "libcusolver.so.12",
-        "libcusolver.so.11",
-        "libcusolver.so",
-        "/usr/local/cuda/lib64/libcusolver.so.12",
-        "/usr/local/cuda/lib64/libcusolver.so.11",
-    };
+static const char *const stand_in = NULL;
 #endif
-    void *library = NULL;
-    for (size_t i = 0; i < sizeof names / sizeof names[0] && library == NULL; i++) {
-        library = dlopen(names[i], RTLD_NOW | RTLD_LOCAL);
-    }
-    return library;
-}
 
 static int start(struct cusolver *solver, void *stream, char *why, size_t why_size)
 {
-    solver->library = find_library();
+    solver->library = library_open(LIBRARY_CUSOLVER, stand_in);
     if (solver->library == NULL) {
         snprintf(why, why_size, "libcusolver cannot be opened");
         return -1;
