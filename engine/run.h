@@ -27,8 +27,9 @@ struct run_options {
 };
 
 /* Trains to the end. Returns the exit code of the program (0, 1, 3, 4, 5, 130, 143); `err` tells
- * why if it is not 0. SIGINT and SIGTERM save and end the run; a second one ends it at once. SIGHUP
- * is ignored. Call at most once a process. */
+ * why if it is not 0 (of a rank that ends because rank 0 told it to, rank 0's does). SIGINT and
+ * SIGTERM save and end the run; a second one ends it at once. SIGHUP is ignored. Call at most once
+ * a process. */
 int run_train(const struct run_options *options, struct error *err);
 
 /* ---- runs on disk -------------------------------------------------------------------------- */

@@ -180,6 +180,7 @@ static void tell_message(const struct event *event)
 static void tell(struct progress *p, const struct event *event)
 {
     long long step = event->step == EVENT_UNKNOWN ? 0 : (long long)event->step;
+    const char *why = event->kind == EVENT_RESUME ? event->resume.reason : NULL;
     switch (event->kind) {
     case EVENT_START:
         tell_start(p, &event->start);
@@ -209,8 +210,12 @@ static void tell(struct progress *p, const struct event *event)
                    event->setting.key, event->setting.to, event->setting.from, event->setting.by);
         break;
     case EVENT_RESUME:
-        output_say("continues after step %lld from %s", (long long)event->resume.from_step,
-                   event->resume.path);
+        if (event->resume.path == NULL) {
+            output_say("begins anew (%s)", why == NULL ? "no checkpoint" : why);
+        } else {
+            output_say("continues after step %lld from %s (%s)", (long long)event->resume.from_step,
+                       event->resume.path, why == NULL ? "resumed" : why);
+        }
         break;
     case EVENT_STATE:
         if (event->state.state != NULL && strcmp(event->state.state, "paused") == 0) {

@@ -115,7 +115,7 @@ static int train(const struct run_options *given, bool json)
     if (interrupted) {
         output_say("interrupted, the state is saved: windrow train --resume %s goes on",
                    progress.run == NULL ? "RUN" : progress.run);
-    } else if (code != 0) {
+    } else if (err.code != ERROR_NONE) { /* else rank 0 says it */
         output_error(&err);
     }
     progress_free(&progress);

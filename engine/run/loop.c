@@ -186,9 +186,11 @@ static int do_step(struct run *run, struct step_result *result, struct error *er
 {
     double began = clock_monotonic();
     run_order_step(run);
+    run->stepping = true;
     if (run_step(run, result, err) != 0) {
         return -1;
     }
+    run->stepping = false;
     double ended = clock_monotonic();
     run->state.tokens_total += result->positions;
     run->state.seconds = run->seconds_before + ended - run->began_s;

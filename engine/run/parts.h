@@ -12,6 +12,7 @@
  *   report.c    events
  *   loop.c      steps, evaluations, samples, going back
  *   commands.c  the safe point: commands and signals
+ *   passport.c  what has to be the same on all ranks
  *   settings.c  a live change, on all ranks or on none
  *   ranks.c     several ranks: orders of the first to the others
  *   fare.c      how the ranks fare: what each tells, and the event about it
@@ -115,6 +116,8 @@ struct run {
     struct sampler *sampler; /* of the device; NULL: it is none that can be asked */
     double telemetry_s;      /* clock of the last one */
 
+    bool stepping;       /* all ranks are in a step: the others do not wait for an order */
+    bool ended_together; /* all ranks know that this is the end */
     bool paused;
     bool stop_asked;
     bool save_failed; /* the last save */
@@ -243,8 +246,6 @@ bool run_follows(const struct run *run);
 int run_join_ranks(struct run *run, struct error *err);
 /* Gives the others the recipe, checkpoint and state that rank 0 has resolved. */
 int run_share_start(struct run *run, struct error *err);
-/* Refuses ranks that differ in program, files or kind of device. */
-int run_check_ranks(struct run *run, struct error *err);
 
 /* The device of this rank: of several on a host, each takes a GPU of its own. */
 struct backend *run_open_device(struct run *run, const struct device_listener *listener,
@@ -260,10 +261,16 @@ void run_order_settings(struct run *run, const struct recipe *effective);
 void run_order_back(struct run *run, const char *checkpoint);
 /* The others show their states (trainer_show_states) until trainer_show_end. */
 void run_order_show(struct run *run);
-void run_order_stop(struct run *run);
+/* The end: with `code` others than 0 the others end with that too, and say nothing. */
+void run_order_stop(struct run *run, int code);
 
-/* Obeys until told to stop. */
-int run_follow(struct run *run, struct error *err);
+/* Obeys until told to stop; `code` is then what rank 0 said, or that of the error. */
+int run_follow(struct run *run, int *code, struct error *err);
+
+/* ---- passport.c ----------------------------------------------------------------------------- */
+
+/* Refuses ranks that differ in program, files or kind of device. */
+int run_check_ranks(struct run *run, struct error *err);
 
 /* ---- settings.c ----------------------------------------------------------------------------- */
 

@@ -26,6 +26,7 @@ struct order {
     int64_t kind;
     int64_t step; /* done so far, with ORDER_STEP */
     int64_t rows; /* taken so far, likewise */
+    int64_t code; /* of the program, with ORDER_STOP */
     int64_t text_bytes;
 };
 
@@ -145,66 +146,6 @@ int run_share_start(struct run *run, struct error *err)
     return result;
 }
 
-/* Who a rank is; and, as text, what has to be the same on all. */
-struct passport {
-    struct rank_name name;
-    char version[32];
-    char data[DIGEST_TEXT_SIZE];
-    char tokenizer[DIGEST_TEXT_SIZE];
-    char model[DIGEST_TEXT_SIZE];
-    char device[16];
-};
-
-static int compare(const struct passport *first, const struct passport *other, int rank,
-                   struct error *err)
-{
-    const struct {
-        const char *what;
-        const char *here;
-        const char *there;
-    } rows[] = {
-        { "version of windrow", first->version, other->version },
-        { "training data", first->data, other->data },
-        { "tokenizer", first->tokenizer, other->tokenizer },
-        { "model", first->model, other->model },
-        { "kind of device", first->device, other->device },
-    };
-    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
-        if (strcmp(rows[i].here, rows[i].there) != 0) {
-            fail(err, ERROR_DATA, "rank %d on %s has another %s than rank 0 on %s: %s, not %s",
-                 rank, other->name.host, rows[i].what, first->name.host, rows[i].there,
-                 rows[i].here);
-            return hint(err, "all ranks need the same program and the same files");
-        }
-    }
-    return 0;
-}
-
-int run_check_ranks(struct run *run, struct error *err)
-{
-    if (run->comm->ranks == 1) {
-        return 0;
-    }
-    struct passport mine = { .version = WINDROW_VERSION };
-    const struct run_digests *digests = &run->state.digests;
-    run_name_self(run, &mine.name);
-    snprintf(mine.data, sizeof mine.data, "%s", digests->data);
-    snprintf(mine.tokenizer, sizeof mine.tokenizer, "%s", digests->tokenizer);
-    snprintf(mine.model, sizeof mine.model, "%s", digests->model);
-    snprintf(mine.device, sizeof mine.device, "%s", device_is_cuda(run->be) ? "cuda" : "cpu");
-    struct passport *all = xcalloc((size_t)run->comm->ranks, sizeof *all);
-    comm_all_gather_bytes(run->comm, "what each rank trains on", &mine, all, sizeof mine);
-    int result = comm_check(run->comm, err);
-    for (int p = 1; result == 0 && p < run->comm->ranks; p++) {
-        result = compare(&all[0], &all[p], p, err);
-    }
-    for (int p = 0; result == 0 && !run_follows(run) && p < run->comm->ranks; p++) {
-        run_name_rank(run, p, &all[p].name);
-    }
-    free(all);
-    return result;
-}
-
 struct backend *run_open_device(struct run *run, const struct device_listener *listener,
                                 struct error *err)
 {
@@ -295,9 +236,10 @@ void run_order_show(struct run *run)
     trainer_show_states(run->trainer);
 }
 
-void run_order_stop(struct run *run)
+void run_order_stop(struct run *run, int code)
 {
-    give_order(run, (struct order){ .kind = ORDER_STOP }, NULL);
+    give_order(run, (struct order){ .kind = ORDER_STOP, .code = code }, NULL);
+    run->ended_together = !run->comm->failed;
 }
 
 /* ---- following ------------------------------------------------------------------------------ */
@@ -348,7 +290,7 @@ static int obey(struct run *run, const struct order *order, const char *text, st
     return 0;
 }
 
-int run_follow(struct run *run, struct error *err)
+int run_follow(struct run *run, int *code, struct error *err)
 {
     struct order order = { .kind = ORDER_STEP };
     int result = 0;
@@ -363,5 +305,7 @@ int run_follow(struct run *run, struct error *err)
         }
         free(text);
     }
+    run->ended_together = result == 0;
+    *code = result == 0 ? (int)order.code : (int)err->code;
     return result;
 }

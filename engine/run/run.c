@@ -94,7 +94,7 @@ static int end_well(struct run *run, struct error *err)
     if (!last) {
         save_unless_done(run);
     }
-    run_order_stop(run);
+    run_order_stop(run, 0);
     if (run->save_failed || run->backlog.size > 0) {
         fail(err, ERROR_RUNTIME, "the last save failed; the newest checkpoint is an older one");
         code = ERROR_RUNTIME;
@@ -109,14 +109,19 @@ static int end_well(struct run *run, struct error *err)
 
 static int train(struct run *run, struct error *err)
 {
+    int code = 0;
     if (run_follows(run)) {
-        return run_follow(run, err) == 0 ? 0 : (int)err->code;
+        run_follow(run, &code, err);
+        return code;
     }
     begin(run);
     if (run_loop(run, err) == 0) {
         return end_well(run, err);
     }
-    int code = err->code == ERROR_NONE ? ERROR_RUNTIME : (int)err->code;
+    code = err->code == ERROR_NONE ? ERROR_RUNTIME : (int)err->code;
+    if (!run->stepping && !run->broken) {
+        run_order_stop(run, code);
+    }
     hint_after_fault(run, err);
     report_error(run, err);
     run_report_stop(run, run->diverged ? "diverged" : "failed", code);
@@ -142,7 +147,7 @@ int run_train(const struct run_options *options, struct error *err)
     } else {
         code = train(&run, err);
     }
-    if (code != 0 && code < 128) { /* the others are not waited for */
+    if (code != 0 && code < 128 && !run.ended_together) { /* the others are not waited for */
         comm_fail(run.comm, "rank %d ended with an error", run.comm->rank);
     }
     run_release(&run);

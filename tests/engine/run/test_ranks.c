@@ -7,6 +7,7 @@
 
 #include <cmocka.h>
 
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -27,6 +28,7 @@ struct rank_case {
     const char *change; /* NULL: none */
     int poor;           /* the rank whose device has nothing for the change; -1: all can */
     int failures;       /* so many allocations in a row */
+    int stranger;       /* the rank that has other data; 0: none */
     int answer[RANKS];  /* of the change, or (others than 0) of all that was obeyed */
     char error[RANKS][1024];
     char hint[RANKS][512];
@@ -62,6 +64,21 @@ static void make_scarce(struct backend *be)
     be->ops = &scarce.ops;
 }
 
+/* Of the thread of a rank that finds other bytes than the others behind the data's path. */
+static __thread bool elsewhere;
+
+static int open_elsewhere(const char *path, int flags, mode_t mode)
+{
+    const char *data = elsewhere ? strstr(path, "data.txt") : NULL;
+    if (!data) {
+        return open(path, flags, mode);
+    }
+    char *other = xasprintf("%.*sdiff.txt", (int)(data - path), path);
+    int fd = open(other, flags, mode);
+    free(other);
+    return fd;
+}
+
 static int try(struct run *run, const struct rank_case *c, struct error *err)
 {
     struct recipe effective;
@@ -94,7 +111,7 @@ static int lead(struct run *run, struct rank_case *c, struct error *err)
         }
     }
     if (result == 0 && !run->broken) {
-        run_order_stop(run);
+        run_order_stop(run, 0);
     }
     return result;
 }
@@ -136,14 +153,16 @@ static void train(struct comm *comm, void *context)
     struct run_options options = { .recipe = &c->fixture->recipe, .directory = c->directory };
     struct run run = { .options = &options, .directory = { .lock = -1, .events = -1 } };
     struct error err = { 0 };
+    int code = 0;
     run.comm = comm;
     int rank = comm->rank;
+    elsewhere = rank > 0 && rank == c->stranger;
     int result = run_prepare(&run, &err);
     if (result == 0 && rank == c->poor) {
         make_scarce(run.be);
     }
     if (result == 0) {
-        result = rank == 0 ? lead(&run, c, &err) : run_follow(&run, &err);
+        result = rank == 0 ? lead(&run, c, &err) : run_follow(&run, &code, &err);
     }
     if (rank > 0 || result != 0) {
         c->answer[rank] = result;
@@ -226,6 +245,41 @@ static void a_rank_that_loses_its_memory_ends_all(void **state)
     }
 }
 
+/* All refuse, with the same sentence. */
+static void other_data_behind_the_same_words_is_refused(void **state)
+{
+    struct fixture *fixture = *state;
+    struct error err = { 0 };
+    struct file_ops ops = *file_ops();
+    struct rank_case strange = { .poor = -1, .stranger = 2 };
+    size_t size = 0;
+    char *data = fixture_path(fixture, "data.txt");
+    char *other = fixture_path(fixture, "diff.txt");
+    char *text = file_read_all(data, 1 << 24, &size, &err);
+    assert_non_null(text);
+    text[size / 2] = text[size / 2] == 'a' ? 'b' : 'a';
+    assert_int_equal(file_replace(other, text, size, &err), 0);
+    char *tokenizer = xasprintf("tokenizer.path=%s/presets/tokenizers/stories.model", SOURCE_ROOT);
+    fixture_set(fixture, "tokenizer.vocab=0");
+    fixture_set(fixture, tokenizer);
+    ops.open = open_elsewhere;
+    file_install_ops(&ops);
+    run_case(&strange, fixture, "strange");
+    file_install_ops(NULL);
+    for (int p = 0; p < RANKS; p++) {
+        assert_int_equal(strange.answer[p], -1);
+        assert_non_null(strstr(strange.error[p], "rank 2 on "));
+        assert_non_null(strstr(strange.error[p], "has another training data than rank 0"));
+    }
+    char *run = fixture_path(fixture, "strange");
+    assert_false(file_exists(run));
+    free(run);
+    free(tokenizer);
+    free(text);
+    free(other);
+    free(data);
+}
+
 #define TEST(function) cmocka_unit_test_setup_teardown(function, fixture_make, fixture_remove)
 
 int main(int argc, char **argv)
@@ -235,6 +289,7 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         TEST(a_change_is_made_by_all_ranks_or_by_none),
         TEST(a_rank_that_loses_its_memory_ends_all),
+        TEST(other_data_behind_the_same_words_is_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

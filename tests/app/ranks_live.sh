@@ -1,0 +1,219 @@
+#!/bin/sh
+# Runs of two ranks that are steered, paused, slowed down, ended and gone on with; what one of them
+# cannot do, and what one of them has other than the first.
+#
+#   ranks_live.sh WINDROW PRESETS     exit 77: there is no mpirun, or no module for MPI
+set -u
+windrow=$1
+export WINDROW_PRESETS=$2
+command -v mpirun >/dev/null 2>&1 || exit 77
+[ -f "$(dirname "$windrow")/lib/windrow_mpi.so" ] || exit 77
+work=$(mktemp -d)
+job=
+trap '[ -z "$job" ] || kill "$job" 2>/dev/null; rm -rf "$work"' EXIT
+export XDG_STATE_HOME="$work/state" XDG_RUNTIME_DIR="$work" OMP_NUM_THREADS=1
+export OMP_WAIT_POLICY=passive OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
+# What Open MPI never frees is not ours.
+export ASAN_OPTIONS="detect_leaks=0"
+# Shorter than what ranks wait for each other here.
+limit=3
+export WINDROW_PEER_SECONDS=$limit
+count=0
+bad() {
+    echo "FAILED: $*"
+    [ -f "$work/said" ] && tail -n 20 "$work/said"
+    exit 1
+}
+good() {
+    count=$((count + 1))
+    echo "ok $count: $*"
+}
+# Two ranks of a program, which is windrow; mpirun gives those that it tells to end four seconds.
+start="mpirun --oversubscribe -np 2 --mca odls_base_sigkill_timeout 4"
+# pid RANK NAME: the process of a rank of a run.
+pid() {
+    pgrep -f "windrow [a-z]* .*$work/$2" | while read -r one; do
+        tr '\0' '\n' <"/proc/$one/environ" 2>/dev/null | grep -q "^OMPI_COMM_WORLD_RANK=$1\$" &&
+            echo "$one"
+    done | head -n 1
+}
+# until_so WHAT COMMAND ...: waits until the command succeeds.
+until_so() {
+    what=$1
+    shift
+    waited=0
+    until "$@" 2>/dev/null; do
+        sleep 0.1
+        waited=$((waited + 1))
+        [ $waited -lt 900 ] || bad "never came: $what"
+    done
+}
+# events KIND NAME: how many there are.
+events() {
+    grep -c "\"event\":\"$1\"" "$work/$2/events.jsonl" 2>/dev/null
+}
+# at_least COUNT KIND NAME
+at_least() {
+    [ "$(events "$2" "$3")" -ge "$1" ]
+}
+# steps_go_on NAME: both ranks take three more steps.
+steps_go_on() {
+    until_so "steps of $1" at_least $(($(events step "$1") + 3)) step "$1"
+}
+# last_step NAME
+last_step() {
+    sed -n 's/.*"event":"step".*"step":\([0-9]*\),.*/\1/p' "$work/$1/events.jsonl" | tail -n 1
+}
+# begin NAME WORD ...: a run of two ranks in the background, once it listens and has done a step.
+begin() {
+    name=$1
+    shift
+    # shellcheck disable=SC2086
+    $start "$windrow" "$@" >"$work/said" 2>&1 &
+    job=$!
+    until_so "a step of $name" at_least 1 step "$name"
+    until_so "a socket of $name" "$windrow" save "$work/$name" >/dev/null
+}
+# tell COMMAND NAME WORD ...: must be done.
+tell() {
+    command=$1
+    run=$2
+    shift 2
+    "$windrow" "$command" "$work/$run" "$@" >"$work/told" 2>&1 ||
+        bad "$command $*: $(cat "$work/told")"
+}
+# ended_well NAME
+ended_well() {
+    wait "$job" || bad "$1: it ended with $?"
+    job=
+    [ -z "$(pid 1 "$1")" ] || bad "$1: a rank is left behind"
+}
+
+i=0
+while [ $i -lt 700 ]; do
+    echo "A cat sat on mat $i and saw $((i * 7 % 13)) birds, then it slept until day $((i % 9)) came."
+    i=$((i + 1))
+done >"$work/text.txt"
+words="stories model.preset=llama-micro device=cpu model.init=random data.train=$work/text.txt
+    data.validation=0.3 tokenizer.path=$WINDROW_PRESETS/tokenizers/stories.model
+    data.sequence_length=32 train.eval_every=0 train.sample_every=0 batch.accumulate=1 batch.micro=2
+    method.rank=16 method.interval=3 train.save_every=0 train.export=false schedule.name=constant
+    schedule.warmup=0"
+
+# One that diverges from the start: both go back twice, and end with its code. Rank 0 alone says so.
+# shellcheck disable=SC2086
+$start "$windrow" train $words optimizer.lr=1000 optimizer.weight_decay=1000 train.clip=0 \
+    train.steps=60 --run-dir "$work/diverged" >"$work/said" 2>&1
+[ $? = 5 ] || bad "a run that diverges ends otherwise"
+[ "$(events resume diverged)" = 2 ] || bad "it did not go back twice"
+[ "$(grep -c "windrow: error" "$work/said")" = 1 ] || bad "more than rank 0 says it"
+good "ranks that diverge end together"
+
+# shellcheck disable=SC2086
+begin live train $words train.steps=1000000 optimizer.lr=0.001 train.clip=0 --run-dir "$work/live"
+tell set live method.rank=8
+steps_go_on live
+grep '"event":"step"' "$work/live/events.jsonl" | tail -n 1 | grep -q '"rank":8' || bad "rank"
+good "a live change reaches both ranks"
+
+tell pause live
+before=$(events step live)
+sleep $((limit + 2))
+[ "$(events step live)" = "$before" ] || bad "a paused run took a step"
+tell resume live
+steps_go_on live
+good "a pause longer than the limit of silence harms nobody"
+
+tell save live
+saves=$(events checkpoint live)
+tell set live optimizer.lr=1000
+tell set live optimizer.weight_decay=1000
+until_so "a return" at_least 1 resume live
+tell set live optimizer.weight_decay=0
+tell set live optimizer.lr=0.001
+grep '"event":"resume"' "$work/live/events.jsonl" | grep -q '"path":".*step-' ||
+    bad "it did not go back to a checkpoint"
+steps_go_on live
+tell save live
+[ "$(events checkpoint live)" -gt "$saves" ] || bad "nothing finite to save after a return"
+good "both ranks go back to a checkpoint"
+
+if command -v prlimit >/dev/null 2>&1; then
+    prlimit --pid "$(pid 0 live)" --fsize=$(($(wc -c <"$work/live/events.jsonl") + 65536)):unlimited
+    "$windrow" save "$work/live" >"$work/told" 2>&1 && bad "a full disk took a checkpoint"
+    grep -q "step-\|checkpoint" "$work/told" || bad "no sentence about the disk: $(cat "$work/told")"
+    prlimit --pid "$(pid 0 live)" --fsize=unlimited:unlimited
+    steps_go_on live
+    tell save live
+    good "a full disk of rank 0 stops nobody"
+fi
+
+slow=$(pid 1 live)
+kill -STOP "$slow"
+"$windrow" stop "$work/live" >"$work/told" 2>&1 &
+asked=$!
+sleep 1
+kill -CONT "$slow"
+wait $asked || bad "stop: $(cat "$work/told")"
+ended_well live
+[ "$(basename "$(readlink -f "$work/live/latest")" | sed 's/step-0*//')" = "$(last_step live)" ] ||
+    bad "the last step was not saved"
+good "a stop waits for a slow rank"
+
+# Goes on, evaluates and writes longer than the limit of silence, and is told to end.
+stood=$(last_step live)
+begin live train --resume "$work/live" train.eval_every=0
+tell set live train.eval_every=$(($(last_step live) + 40))
+steps_go_on live
+kill -TERM $job
+wait "$job"
+job=
+[ "$(basename "$(readlink -f "$work/live/latest")" | sed 's/step-0*//')" = "$(last_step live)" ] ||
+    bad "SIGTERM: the last step was not saved"
+grep -q '"reason":"interrupted"' "$work/live/events.jsonl" || bad "it was not interrupted"
+[ "$(last_step live)" -gt "$stood" ] || bad "it did not go on"
+$start "$windrow" train --resume "$work/live" train.steps=$(($(last_step live) + 3)) \
+    >"$work/said" 2>&1 || bad "resuming after SIGTERM"
+good "a run of two ranks is interrupted, and goes on"
+
+# A fork by two ranks of what two ranks trained, with another setting.
+# shellcheck disable=SC2086
+$start "$windrow" fork "$work/live@$stood" train.steps=$((stood + 3)) optimizer.beta1=0.8 \
+    --run-dir "$work/forked" >"$work/said" 2>&1 || bad "a fork by two ranks"
+[ "$(events step forked)" = 3 ] || bad "a fork took other than three steps"
+"$windrow" fork "$work/live@$stood" train.steps=$((stood + 3)) --run-dir "$work/alone" \
+    >"$work/said" 2>&1 || bad "a fork by one rank"
+good "a run of two ranks is forked by two, and by one"
+
+# Nobody is missed while rank 0 evaluates on a text of some length, which takes it seconds.
+# shellcheck disable=SC2086
+$start "$windrow" train $words data.train="$WINDROW_PRESETS/data/stories.txt" data.validation=0.15 \
+    train.steps=2 train.eval_every=1 train.sample_every=1 --run-dir "$work/evaluated" \
+    >"$work/said" 2>&1 || bad "a long evaluation"
+[ "$(events evaluation evaluated)" = 2 ] && [ "$(events sample evaluated)" = 2 ] ||
+    bad "no evaluations or samples"
+good "the other rank waits for an evaluation of $(awk -F'"time":' '/"event":"(step|evaluation)"/ {
+    split($2, part, ","); if (/evaluation/) took = part[1] - at; at = part[1] }
+    END { printf "%.1f", took }' "$work/evaluated/events.jsonl") seconds"
+
+# Another build of the program on one rank.
+cp "$windrow" "$work/other"
+printf 'x' >>"$work/other"
+mkdir "$work/lib"
+cp "$(dirname "$windrow")/lib/windrow_mpi.so" "$work/lib"
+cat >"$work/mixed" <<'END'
+#!/bin/sh
+program=$1
+[ "$OMPI_COMM_WORLD_RANK" = 1 ] && program=$2
+shift 2
+exec "$program" "$@"
+END
+chmod +x "$work/mixed"
+# shellcheck disable=SC2086
+$start "$work/mixed" "$windrow" "$work/other" train $words train.steps=3 --run-dir "$work/refused" \
+    >"$work/said" 2>&1 && bad "ranks of other builds were taken"
+grep -q "rank 1 on [^ ]* has another build of windrow than rank 0 on " "$work/said" ||
+    bad "no sentence about the build"
+good "another build of the program is refused"
+
+echo "$count checks passed"
