@@ -45,6 +45,9 @@ struct launcher_plan {
     int64_t trained;
     int64_t checkpoint_bytes;
     double step_flops;
+    int ranks;              /* that train together, each with these bytes */
+    int gpus;               /* in this machine */
+    double exchanged_bytes; /* a step; 0: there is one rank */
     char device[64];
     char shape[96];    /* "batch 8 x 2, sequence 256, 1000 steps" */
     char message[256]; /* why there is none, or why it does not fit */
@@ -131,6 +134,7 @@ struct launcher_run {
     double loss;
     double tokens_per_second;
     int64_t peak_bytes;
+    int ranks;
 };
 
 struct launcher {
@@ -149,9 +153,12 @@ struct launcher {
     int run_count;
     int run_cursor;
     bool starting;
+    int ranks;           /* that are to train together; 0 and 1: one */
+    int gpus;            /* in this machine, as the latest plan told */
     char overrides[256]; /* for the screen: "train.steps=50 optimizer.lr=1e-4" */
 };
 
+enum { LAUNCHER_RANKS_MAX = 1024 };
 void launcher_close(struct launcher *launcher);
 
 /* The plan of a choice, or NULL if it is not known. */

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "app/workbench.h"
+#include "engine/base/text.h"
 #include "engine/base/xalloc.h"
 
 void launcher_close(struct launcher *launcher)
@@ -73,6 +74,7 @@ static void ask_plan(struct workbench *workbench, const int choice[LAUNCHER_LIST
     struct effect *effect = workbench_push(workbench, EFFECT_PLAN);
     memcpy(effect->choice, choice, sizeof(effect->choice));
     effect->id = detailed;
+    effect->ranks = workbench->launcher.ranks;
     workbench->launcher.planning = true;
 }
 
@@ -122,6 +124,7 @@ void launcher_planned(struct workbench *workbench, const struct launcher_plan *p
     struct launcher *launcher = &workbench->launcher;
     struct launcher_plan *known = find_plan(launcher, plan->choice);
     launcher->planning = false;
+    launcher->gpus = plan->total_bytes > 0 ? plan->gpus : launcher->gpus;
     if (launcher->plan_outdated) {
         /* It was made for settings that are no longer those. */
         launcher->plan_outdated = false;
@@ -205,6 +208,7 @@ static void push_run(struct workbench *workbench, enum effect_kind kind,
                      const struct launcher_run *run)
 {
     struct effect *effect = workbench_push(workbench, kind);
+    effect->ranks = run->ranks;
     snprintf(effect->text, sizeof(effect->text), "%s", run->path);
 }
 
@@ -215,6 +219,7 @@ static bool is_running(const struct launcher_run *run)
 
 static void resume(struct workbench *workbench)
 {
+    const struct launcher *launcher = &workbench->launcher;
     const struct launcher_run *run = chosen_run(workbench, "resume");
     if (!run) {
         return;
@@ -225,9 +230,18 @@ static void resume(struct workbench *workbench)
         workbench_say(workbench, STYLE_WARN,
                       "all its steps are done; windrow train --resume %.60s train.steps=N goes on",
                       run->name);
+    } else if (run->ranks > 1 && launcher->gpus > 0 && run->ranks > launcher->gpus) {
+        workbench_say(workbench, STYLE_WARN,
+                      "it was trained by %d ranks, here are %d GPUs: windrow train --resume %.60s "
+                      "--gpus %d",
+                      run->ranks, launcher->gpus, run->name, launcher->gpus);
     } else {
         push_run(workbench, EFFECT_RESUME, run);
-        workbench_say(workbench, STYLE_STRONG, "resuming ...");
+        if (run->ranks > 1) {
+            workbench_say(workbench, STYLE_STRONG, "resuming %d ranks ...", run->ranks);
+        } else {
+            workbench_say(workbench, STYLE_STRONG, "resuming ...");
+        }
     }
 }
 
@@ -271,8 +285,13 @@ static void start(struct workbench *workbench)
     }
     struct effect *effect = workbench_push(workbench, EFFECT_START);
     memcpy(effect->choice, launcher->cursor, sizeof(effect->choice));
+    effect->ranks = launcher->ranks;
     launcher->starting = true;
-    workbench_say(workbench, STYLE_STRONG, "starting ...");
+    if (launcher->ranks > 1) {
+        workbench_say(workbench, STYLE_STRONG, "starting %d ranks ...", launcher->ranks);
+    } else {
+        workbench_say(workbench, STYLE_STRONG, "starting ...");
+    }
 }
 
 /* The cheapest change that fits. */
@@ -297,10 +316,39 @@ static void make_fit(struct workbench *workbench)
     }
 }
 
+static void ask_ranks(struct workbench *workbench)
+{
+    char now[16];
+    snprintf(now, sizeof(now), "%d", workbench->launcher.ranks > 1 ? workbench->launcher.ranks : 1);
+    workbench_ask(workbench, FIELD_FOR_RANKS, now);
+}
+
+void launcher_typed_ranks(struct workbench *workbench, const char *text)
+{
+    struct launcher *launcher = &workbench->launcher;
+    int64_t count = 0;
+    if (!text_to_integer(text, &count) || count < 1 || count > LAUNCHER_RANKS_MAX) {
+        workbench_say(workbench, STYLE_BAD, "GPUs: found \"%.40s\", allowed are 1 to %d", text,
+                      LAUNCHER_RANKS_MAX);
+        return;
+    }
+    launcher->ranks = (int)count;
+    if (launcher->gpus > 0 && count > launcher->gpus) {
+        workbench_say(workbench, STYLE_WARN,
+                      "this machine has %d GPU%s: so many ranks start only with device=cpu",
+                      launcher->gpus, launcher->gpus == 1 ? "" : "s");
+    }
+    launcher_forget_plans(workbench);
+    if (launcher->form.open) {
+        launcher_ask_form(workbench);
+    }
+}
+
 void launcher_ask_form(struct workbench *workbench)
 {
     struct effect *effect = workbench_push(workbench, EFFECT_FORM);
     memcpy(effect->choice, workbench->launcher.cursor, sizeof(effect->choice));
+    effect->ranks = workbench->launcher.ranks;
 }
 
 static void pane_key(struct launcher *launcher, enum action action)
@@ -356,6 +404,9 @@ void launcher_key(struct workbench *workbench, enum action action)
         launcher->form.open = true;
         launcher->form.error[0] = '\0';
         launcher_ask_form(workbench);
+        break;
+    case ACTION_RANKS:
+        ask_ranks(workbench);
         break;
     case ACTION_RESUME:
         resume(workbench);

@@ -404,7 +404,7 @@ int workbench_start_and_attach(const struct run_options *options, struct error *
     if (loop_open(&loop, err) != 0) {
         return -1;
     }
-    if (starter_start(&loop.starter, options->recipe, options->directory, err) != 0) {
+    if (starter_start(&loop.starter, options->recipe, options->directory, 1, err) != 0) {
         loop_close(&loop);
         return -1;
     }

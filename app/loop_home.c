@@ -26,6 +26,7 @@ static void show_run(struct launcher_run *to, const struct run_summary *from)
     to->loss = (double)from->loss;
     to->tokens_per_second = from->tokens_per_second;
     to->peak_bytes = from->peak_bytes;
+    to->ranks = from->ranks > 1 && from->ranks <= LAUNCHER_RANKS_MAX ? (int)from->ranks : 1;
 }
 
 void loop_show_runs(struct loop *loop, struct run_list *list)
@@ -116,7 +117,8 @@ void loop_ask_plan(struct loop *loop)
     if (catalog_recipe(&loop->catalog, loop->plan_choice, &recipe, &err) != 0) {
         refuse_plan(loop, &err);
     } else {
-        planner_ask(loop->planner, &recipe, loop->plan_choice, loop->plan_detailed);
+        planner_ask(loop->planner, &recipe, loop->plan_choice, loop->plan_ranks,
+                    loop->plan_detailed);
     }
     recipe_free(&recipe);
 }
@@ -167,7 +169,13 @@ void loop_take_preview(struct loop *loop)
 static void show_form(struct loop *loop, const int choice[LAUNCHER_LISTS])
 {
     struct form_facts facts;
+    int ranks = loop->workbench.launcher.ranks;
     catalog_form(&loop->catalog, choice, &facts);
+    if (ranks > 1) {
+        char *whole = xasprintf("%s --gpus %d", facts.command, ranks);
+        free(facts.command);
+        facts.command = whole;
+    }
     struct workbench_event event = { .kind = WORKBENCH_FORM, .form = &facts };
     workbench_event(&loop->workbench, &event);
 }
@@ -227,14 +235,14 @@ static void save_preset(struct loop *loop, const struct effect *effect)
 /* ---- runs ---------------------------------------------------------------------------------------
  */
 
-static void start_run(struct loop *loop, const int choice[LAUNCHER_LISTS])
+static void start_run(struct loop *loop, const int choice[LAUNCHER_LISTS], int ranks)
 {
     struct error err = { 0 };
     struct recipe recipe;
     recipe_init(&recipe);
     starter_free(&loop->starter);
     if (catalog_recipe(&loop->catalog, choice, &recipe, &err) != 0 ||
-        starter_start(&loop->starter, &recipe, NULL, &err) != 0) {
+        starter_start(&loop->starter, &recipe, NULL, ranks, &err) != 0) {
         loop_notice(loop, true, &err);
     } else {
         loop_open_run(loop, loop->starter.directory, true);
@@ -243,11 +251,11 @@ static void start_run(struct loop *loop, const int choice[LAUNCHER_LISTS])
 }
 
 /* The run goes on in a process of its own; until it says so, its recording is shown. */
-static void resume_run(struct loop *loop, const char *path)
+static void resume_run(struct loop *loop, const char *path, int ranks)
 {
     struct error err = { 0 };
     starter_free(&loop->starter);
-    if (starter_resume(&loop->starter, path, &err) != 0) {
+    if (starter_resume(&loop->starter, path, ranks, &err) != 0) {
         loop_notice(loop, true, &err);
         return;
     }
@@ -266,12 +274,13 @@ void loop_do_home(struct loop *loop, const struct effect *effect)
     }
     switch (effect->kind) {
     case EFFECT_START:
-        start_run(loop, effect->choice);
+        start_run(loop, effect->choice, effect->ranks);
         break;
     case EFFECT_PLAN:
         /* A moment of rest first: a key held down passes many combinations. */
         memcpy(loop->plan_choice, effect->choice, sizeof(loop->plan_choice));
         loop->plan_detailed = effect->id == 1;
+        loop->plan_ranks = effect->ranks > 1 ? effect->ranks : 1;
         loop->plan_due = true;
         loop->plan_time = clock_monotonic() + 0.05;
         break;
@@ -295,7 +304,7 @@ void loop_do_home(struct loop *loop, const struct effect *effect)
         save_preset(loop, effect);
         break;
     case EFFECT_RESUME:
-        resume_run(loop, effect->text);
+        resume_run(loop, effect->text, effect->ranks);
         break;
     default:
         break;

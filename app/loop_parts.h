@@ -41,6 +41,7 @@ struct loop {
     bool plan_due;   /* the workbench wants a plan of plan_choice */
     int plan_choice[LAUNCHER_LISTS];
     bool plan_detailed;
+    int plan_ranks;
     double plan_time;
     char farewell[640]; /* printed after the terminal was given back */
 };

@@ -30,7 +30,7 @@ struct planner {
 void planner_refusal(const struct error *err, const int choice[LAUNCHER_LISTS],
                      struct launcher_plan *plan)
 {
-    struct launcher_plan refusal = { .total_bytes = 0 };
+    struct launcher_plan refusal = { .ranks = 1 };
     memcpy(refusal.choice, choice, sizeof(refusal.choice)); /* it may be the plan's own */
     *plan = refusal;
     snprintf(plan->message, sizeof(plan->message), "%.250s", err->message);
@@ -53,9 +53,13 @@ static void fill(const struct recipe *recipe, const struct plan *made, struct la
     } else {
         snprintf(length, sizeof(length), "%g epochs", recipe->train_epochs);
     }
+    char ranks[24] = "";
+    if (plan->ranks > 1) {
+        snprintf(ranks, sizeof(ranks), "%d x ", plan->ranks);
+    }
     snprintf(plan->shape, sizeof(plan->shape),
-             "batch %" PRId64 " x %" PRId64 ", sequence %" PRId64 ", %s", recipe->batch_micro,
-             recipe->batch_accumulate, recipe->data_sequence_length, length);
+             "batch %s%" PRId64 " x %" PRId64 ", sequence %" PRId64 ", %s", ranks,
+             recipe->batch_micro, recipe->batch_accumulate, recipe->data_sequence_length, length);
 }
 
 static void find_changes(const struct recipe *recipe, const struct model_config *config,
@@ -64,7 +68,7 @@ static void find_changes(const struct recipe *recipe, const struct model_config 
     struct plan_change found[LAUNCHER_CHANGES];
     struct error ignored = { 0 };
     size_t count = 0;
-    struct plan_place place = { .limit_bytes = plan->limit_bytes };
+    struct plan_place place = { .limit_bytes = plan->limit_bytes, .ranks = plan->ranks };
     if (plan_changes(recipe, config, &place, found, LAUNCHER_CHANGES, &count, &ignored) != 0) {
         return;
     }
@@ -88,7 +92,7 @@ static void make(struct recipe *recipe, struct launcher_plan *plan)
         return;
     }
     if (material_adapter_settings(recipe, &material, &err) != 0 ||
-        plan_make(recipe, &material.config, &made, &err) != 0) {
+        plan_make_ranks(recipe, &material.config, plan->ranks, &made, &err) != 0) {
         planner_refusal(&err, plan->choice, plan);
         material_close(&material);
         return;
@@ -96,7 +100,10 @@ static void make(struct recipe *recipe, struct launcher_plan *plan)
     fill(recipe, &made, plan);
     struct device_room room;
     device_look(recipe, &room);
-    plan->limit_bytes = room.usable_bytes;
+    /* Ranks on a processor share the memory of the host. */
+    plan->limit_bytes = room.cuda ? room.usable_bytes : room.usable_bytes / plan->ranks;
+    plan->gpus = room.gpus;
+    plan->exchanged_bytes = made.step_payload_bytes;
     snprintf(plan->device, sizeof(plan->device), "%.62s", room.cuda ? room.name : "cpu");
     plan->ok = plan->limit_bytes <= 0 || plan->total_bytes <= plan->limit_bytes;
     if (!plan->ok) {
@@ -128,6 +135,7 @@ static void *work(void *context)
         struct launcher_plan plan = { .total_bytes = 0 };
         memcpy(plan.choice, planner->plan.choice, sizeof(plan.choice));
         plan.detailed = planner->plan.detailed;
+        plan.ranks = planner->plan.ranks;
         pthread_mutex_unlock(&planner->lock);
         make(&recipe, &plan);
         recipe_free(&recipe);
@@ -186,10 +194,11 @@ int planner_fd(const struct planner *planner)
 }
 
 void planner_ask(struct planner *planner, const struct recipe *recipe,
-                 const int choice[LAUNCHER_LISTS], bool detailed)
+                 const int choice[LAUNCHER_LISTS], int ranks, bool detailed)
 {
     pthread_mutex_lock(&planner->lock);
     planner->plan.detailed = detailed;
+    planner->plan.ranks = ranks;
     recipe_copy(&planner->recipe, recipe);
     memcpy(planner->plan.choice, choice, sizeof(planner->plan.choice));
     planner->asked = true;

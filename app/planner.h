@@ -14,10 +14,10 @@ void planner_close(struct planner *planner);
 /* Readable when a plan is finished. */
 int planner_fd(const struct planner *planner);
 
-/* Starts one; the recipe is copied. Only while none is under way. `detailed`: with the cheapest
- * changes that fit, if it does not. */
+/* Starts one for so many ranks; the recipe is copied. Only while none is under way. `detailed`:
+ * with the cheapest changes that fit, if it does not. */
 void planner_ask(struct planner *planner, const struct recipe *recipe,
-                 const int choice[LAUNCHER_LISTS], bool detailed);
+                 const int choice[LAUNCHER_LISTS], int ranks, bool detailed);
 
 /* Takes the finished plan; false if there is none. */
 bool planner_take(struct planner *planner, struct launcher_plan *plan);

@@ -97,8 +97,27 @@ static int launch(struct starter *starter, const char *const *arguments, struct 
     return 0;
 }
 
+/* Runs windrow train with these words, a NULL after them; for several ranks it starts them. */
+static int launch_train(struct starter *starter, const char *const *words, int ranks,
+                        struct error *err)
+{
+    enum { WORDS_MAX = 3 };
+    const char *arguments[WORDS_MAX + 5] = { "windrow", "train" };
+    char count[16];
+    int used = 2;
+    for (int i = 0; i < WORDS_MAX && words[i]; i++) {
+        arguments[used++] = words[i];
+    }
+    if (ranks > 1) {
+        snprintf(count, sizeof(count), "%d", ranks);
+        arguments[used++] = "--gpus";
+        arguments[used++] = count;
+    }
+    return launch(starter, arguments, err);
+}
+
 int starter_start(struct starter *starter, const struct recipe *recipe, const char *directory,
-                  struct error *err)
+                  int ranks, struct error *err)
 {
     char *path = NULL;
     memset(starter, 0, sizeof(*starter));
@@ -107,10 +126,8 @@ int starter_start(struct starter *starter, const struct recipe *recipe, const ch
         result = write_recipe(starter, recipe, &path, err);
     }
     if (result == 0) {
-        const char *arguments[] = {
-            "windrow", "train", path, "--run-dir", starter->directory, NULL
-        };
-        result = launch(starter, arguments, err);
+        const char *words[] = { path, "--run-dir", starter->directory, NULL };
+        result = launch_train(starter, words, ranks, err);
     }
     if (result != 0) {
         starter_free(starter);
@@ -139,13 +156,13 @@ int starter_fork(struct starter *starter, const char *const *words, size_t count
     return result;
 }
 
-int starter_resume(struct starter *starter, const char *directory, struct error *err)
+int starter_resume(struct starter *starter, const char *directory, int ranks, struct error *err)
 {
     memset(starter, 0, sizeof(*starter));
     int result = prepare(starter, "resume", directory, err);
     if (result == 0) {
-        const char *arguments[] = { "windrow", "train", "--resume", starter->directory, NULL };
-        result = launch(starter, arguments, err);
+        const char *words[] = { "--resume", starter->directory, NULL };
+        result = launch_train(starter, words, ranks, err);
     }
     if (result != 0) {
         starter_free(starter);

@@ -14,17 +14,18 @@ struct starter {
     pid_t pid;       /* 0: none */
 };
 
-/* `directory` NULL: a new one under the state directory, named date-time-recipe. The process gets
- * its own session, no input, and its output in WAITING/output.log. */
+/* `directory` NULL: a new one under the state directory, named date-time-recipe; `ranks` of this
+ * machine train together. The process gets its own session, no input, and its output in
+ * WAITING/output.log. */
 int starter_start(struct starter *starter, const struct recipe *recipe, const char *directory,
-                  struct error *err);
+                  int ranks, struct error *err);
 
 /* The same for a fork: `words` are those of windrow fork, RUN[@STEP] first, `count` of them. */
 int starter_fork(struct starter *starter, const char *const *words, size_t count,
                  struct error *err);
 
 /* The same for a run that goes on from its last checkpoint. */
-int starter_resume(struct starter *starter, const char *directory, struct error *err);
+int starter_resume(struct starter *starter, const char *directory, int ranks, struct error *err);
 
 /* Whether the process has ended; then `err` says why, from its output. */
 bool starter_failed(struct starter *starter, struct error *err);

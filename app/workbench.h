@@ -122,6 +122,7 @@ enum field_use {
     FIELD_FOR_FORK,   /* RUN[@STEP] key=value ... */
     FIELD_FOR_PRUNE,  /* the name, typed again */
     FIELD_FOR_FORM,   /* the value of the form's row */
+    FIELD_FOR_RANKS,  /* how many ranks train together */
     FIELD_FOR_FILTER, /* words that the form's rows must hold */
     FIELD_FOR_PRESET, /* a name, then a sentence */
     FIELD_FOR_COMMAND,
@@ -166,6 +167,7 @@ enum effect_kind {
 struct effect {
     enum effect_kind kind;
     int choice[LAUNCHER_LISTS];
+    int ranks; /* to plan for, to start, to resume with */
     int64_t id;
     char command[16];
     char key[64];
@@ -329,6 +331,8 @@ void launcher_key(struct workbench *workbench, enum action action);
 /* Gives the keys to a pane; `index`: of its row, -1 for none. */
 void launcher_point(struct workbench *workbench, int pane, int index);
 void launcher_remove_key(struct workbench *workbench, uint32_t key);
+/* How many ranks are to train together, as it was typed. */
+void launcher_typed_ranks(struct workbench *workbench, const char *text);
 /* Asks for the settings and the command line of the choice. */
 void launcher_ask_form(struct workbench *workbench);
 void launcher_planned(struct workbench *workbench, const struct launcher_plan *plan);

@@ -64,6 +64,9 @@ static void field_done(struct workbench *workbench)
     case FIELD_FOR_PROMPT:
         samples_ask(workbench, text);
         return;
+    case FIELD_FOR_RANKS:
+        launcher_typed_ranks(workbench, text);
+        return;
     case FIELD_FOR_PRESET:
         save_preset(workbench, text);
         return;

@@ -34,6 +34,7 @@ int device_index(const struct recipe *recipe, int *index, struct error *err);
 struct device_room {
     char name[128];
     bool cuda;
+    int gpus;              /* in this machine, whether the recipe wants one or not; device_look */
     int64_t usable_bytes;  /* for tensors; 0: no limit is known */
     bool by_limit;         /* memory.limit says so, not the device */
     int64_t total_bytes;   /* the rest is told of GPUs alone: */

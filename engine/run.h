@@ -55,6 +55,7 @@ struct run_summary {
     float loss; /* of the last step; NaN if none */
     double tokens_per_second;
     int64_t peak_bytes;
+    int64_t ranks; /* that train together */
     char *recipe_name;
     char *method;
     char *model;

@@ -86,13 +86,17 @@ static const char *footer_label(const struct workbench *workbench, const struct 
         (row->engine && !workbench_live(workbench)) || row->action == ACTION_HELP) {
         return NULL;
     }
-    if (row->action == ACTION_RANKS && memory_ranks(workbench) == 0) {
+    bool several = workbench->mode == MODE_LAUNCHER
+                       ? workbench->launcher.gpus > 1 || workbench->launcher.ranks > 1
+                       : memory_ranks(workbench) > 0;
+    if (row->action == ACTION_RANKS && !several) {
         return NULL;
     }
     if (strcmp(row->name, "order") == 0 && !workbench->ranks) {
         return NULL;
     }
-    if (row->action == ACTION_RANKS && workbench->screen == SCREEN_MEMORY && workbench->ranks) {
+    if (row->action == ACTION_RANKS && workbench->mode == MODE_RUN &&
+        workbench->screen == SCREEN_MEMORY && workbench->ranks) {
         return "memory";
     }
     if (row->action == ACTION_PAUSE && strcmp(workbench->history.state, "paused") == 0) {
@@ -320,6 +324,15 @@ static void draw_field(const struct workbench *workbench, struct canvas *canvas)
     } else if (workbench->field_use == FIELD_FOR_ADD) {
         snprintf(title, sizeof(title), "add a %s", lists[workbench->launcher.pane & 3]);
         snprintf(hint, sizeof(hint), "Enter adds it to the list, Esc cancels");
+    } else if (workbench->field_use == FIELD_FOR_RANKS) {
+        snprintf(title, sizeof(title), "how many GPUs train together");
+        if (workbench->launcher.gpus > 0) {
+            snprintf(hint, sizeof(hint), "this machine has %d; Enter plans for them, Esc cancels",
+                     workbench->launcher.gpus);
+        } else {
+            snprintf(hint, sizeof(hint),
+                     "no GPU is here: on so many processes; Enter plans, Esc cancels");
+        }
     } else if (workbench->field_use == FIELD_FOR_PRESET) {
         snprintf(title, sizeof(title), "save as a preset");
         snprintf(hint, sizeof(hint), "a name, then a sentence that says what it is for");

@@ -128,6 +128,10 @@ static int draw_verdict(struct canvas *canvas, struct rect line, const struct la
 {
     double total = (double)plan->total_bytes;
     double limit = (double)plan->limit_bytes;
+    char fits[48] = "fits";
+    if (plan->ranks > 1) {
+        snprintf(fits, sizeof(fits), "each of %d ranks fits", plan->ranks);
+    }
     if (!plan->ok && limit > 0) {
         return canvas_printf(canvas, line.x, line.y, line.width, STYLE_BAD,
                              "does not fit: %s too much for the %s of %s",
@@ -139,7 +143,7 @@ static int draw_verdict(struct canvas *canvas, struct rect line, const struct la
     }
     if (limit > 0) {
         return canvas_printf(canvas, line.x, line.y, line.width, STYLE_GOOD,
-                             "fits: %s of %s on %s, %.0f%% free", text_bytes(total).text,
+                             "%s: %s of %s on %s, %.0f%% free", fits, text_bytes(total).text,
                              text_bytes(limit).text, plan->device, 100.0 - 100.0 * total / limit);
     }
     return canvas_printf(canvas, line.x, line.y, line.width, STYLE_TEXT, "takes %s on %s",
@@ -222,10 +226,16 @@ static void draw_plan(const struct workbench *workbench, struct canvas *canvas, 
         if (!plan->ok) {
             draw_changes(canvas, line, plan);
         } else if (line.height > 0) {
-            char facts[200];
-            snprintf(facts, sizeof(facts), "%s parameters, %s of them train; %s operations a step",
-                     text_count((double)plan->parameters).text,
-                     text_count((double)plan->trained).text, text_count(plan->step_flops).text);
+            char facts[240];
+            char exchange[64] = "";
+            if (plan->ranks > 1) {
+                snprintf(exchange, sizeof(exchange), "; %s exchanged in it",
+                         text_bytes(plan->exchanged_bytes).text);
+            }
+            snprintf(
+                facts, sizeof(facts), "%s parameters, %s of them train; %s operations a step%s",
+                text_count((double)plan->parameters).text, text_count((double)plan->trained).text,
+                text_count(plan->step_flops).text, exchange);
             widget_paragraph(canvas, line, STYLE_DIM, facts);
         }
     }

@@ -51,6 +51,7 @@ static void take_start(struct run_summary *summary, const struct event *event)
     if (event->start.total_steps != EVENT_UNKNOWN) {
         summary->total_steps = event->start.total_steps;
     }
+    summary->ranks = event->start.ranks > 0 ? event->start.ranks : 1;
     replace_text(&summary->model, event->start.model_name);
     replace_text(&summary->data, event->start.data_name);
     struct error ignored = { 0 };

@@ -67,8 +67,10 @@ void device_look(const struct recipe *recipe, struct device_room *out)
             device_room(recipe, be, out);
             backend_close(be);
         }
+        out->gpus = backend_device_count("cuda");
         return;
     }
+    out->gpus = backend_device_count("cuda");
     snprintf(out->name, sizeof out->name, "%.100s",
              strcmp(recipe->device, "auto") == 0 ? "cuda" : recipe->device);
     if (device_index(recipe, &index, &unused) == 0 &&

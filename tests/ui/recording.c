@@ -530,6 +530,17 @@ void recording_unfit(struct workbench *workbench)
     workbench_event(workbench, &event);
 }
 
+void recording_ranks(struct workbench *workbench)
+{
+    struct launcher_plan plan = *launcher_plan_of(&workbench->launcher, workbench->launcher.cursor);
+    plan.ranks = 4;
+    plan.gpus = 8;
+    plan.exchanged_bytes = 9.0 * MIB;
+    snprintf(plan.shape, sizeof(plan.shape), "batch 4 x 8 x 1, sequence 256, 600 steps");
+    struct workbench_event event = { .kind = WORKBENCH_PLANNED, .plan = &plan };
+    workbench_event(workbench, &event);
+}
+
 void recording_form(struct workbench *workbench)
 {
     struct recipe defaults;

@@ -32,6 +32,8 @@ void recording_launcher(struct workbench *workbench);
  * of it, at their defaults but with all sources. */
 void recording_preview(struct workbench *workbench);
 void recording_unfit(struct workbench *workbench);
+/* A plan of it for four ranks, of the eight GPUs that there are. */
+void recording_ranks(struct workbench *workbench);
 void recording_form(struct workbench *workbench);
 
 /* Sends one event each. */

@@ -105,6 +105,21 @@ static void test_choice(void **state)
     workbench_close(&workbench);
 }
 
+/* A choice for four of eight GPUs. */
+static void test_gpus(void **state)
+{
+    (void)state;
+    struct workbench workbench;
+    workbench_open(&workbench);
+    recording_launcher(&workbench);
+    recording_ranks(&workbench);
+    compare(&workbench, "launcher-ranks", &shapes[0]);
+    compare(&workbench, "launcher-ranks", &shapes[3]);
+    press(&workbench, 'n');
+    compare(&workbench, "launcher-ranks-field", &shapes[0]);
+    workbench_close(&workbench);
+}
+
 static void test_form(void **state)
 {
     (void)state;
@@ -470,14 +485,23 @@ static void test_finished(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_launcher), cmocka_unit_test(test_choice),
-        cmocka_unit_test(test_form),     cmocka_unit_test(test_run),
-        cmocka_unit_test(test_tune),     cmocka_unit_test(test_others),
-        cmocka_unit_test(test_compact),  cmocka_unit_test(test_layers),
-        cmocka_unit_test(test_memory),   cmocka_unit_test(test_finished),
-        cmocka_unit_test(test_compare),  cmocka_unit_test(test_texts),
-        cmocka_unit_test(test_gpu),      cmocka_unit_test(test_runs),
-        cmocka_unit_test(test_ranks),    cmocka_unit_test(test_matrix_is_whole),
+        cmocka_unit_test(test_launcher),
+        cmocka_unit_test(test_choice),
+        cmocka_unit_test(test_gpus),
+        cmocka_unit_test(test_form),
+        cmocka_unit_test(test_run),
+        cmocka_unit_test(test_tune),
+        cmocka_unit_test(test_others),
+        cmocka_unit_test(test_compact),
+        cmocka_unit_test(test_layers),
+        cmocka_unit_test(test_memory),
+        cmocka_unit_test(test_finished),
+        cmocka_unit_test(test_compare),
+        cmocka_unit_test(test_texts),
+        cmocka_unit_test(test_gpu),
+        cmocka_unit_test(test_runs),
+        cmocka_unit_test(test_ranks),
+        cmocka_unit_test(test_matrix_is_whole),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -210,12 +210,91 @@ static void test_alone(void **state)
     workbench_close(&workbench);
 }
 
+static bool take_effect(struct workbench *workbench, enum effect_kind kind, struct effect *effect)
+{
+    while (workbench_effect(workbench, effect)) {
+        if (effect->kind == kind) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static void type(struct workbench *workbench, const char *text)
+{
+    press(workbench, 'n');
+    press(workbench, 'u' & 0x1f);
+    for (; *text; text++) {
+        press(workbench, (uint32_t)*text);
+    }
+    press(workbench, INPUT_ENTER);
+}
+
+/* The number of ranks goes into the plan, the command line, and the start. */
+static void test_launcher(void **state)
+{
+    (void)state;
+    struct workbench workbench;
+    struct effect effect;
+    workbench_open(&workbench);
+    recording_launcher(&workbench);
+    while (workbench_effect(&workbench, &effect)) {
+    }
+    static const char *const bad[] = { "0", "-2", "x", "2.5", "1025", "4 4" };
+    for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+        type(&workbench, bad[i]);
+        assert_int_equal(workbench.launcher.ranks, 0);
+        assert_non_null(strstr(workbench.message, "allowed are 1 to 1024"));
+    }
+    type(&workbench, "4");
+    assert_int_equal(workbench.launcher.ranks, 4);
+    assert_true(take_effect(&workbench, EFFECT_PLAN, &effect));
+    assert_int_equal(effect.ranks, 4);
+    press(&workbench, 'c');
+    assert_true(take_effect(&workbench, EFFECT_FORM, &effect));
+    assert_int_equal(effect.ranks, 4);
+    press(&workbench, INPUT_ESCAPE);
+    press(&workbench, INPUT_ENTER);
+    assert_true(take_effect(&workbench, EFFECT_START, &effect));
+    assert_int_equal(effect.ranks, 4);
+    workbench_close(&workbench);
+}
+
+/* A run goes on with the ranks it had, if there are GPUs for them. */
+static void test_resume(void **state)
+{
+    (void)state;
+    struct workbench workbench;
+    struct effect effect;
+    workbench_open(&workbench);
+    recording_launcher(&workbench);
+    struct launcher *launcher = &workbench.launcher;
+    launcher->pane = LAUNCHER_LISTS;
+    struct launcher_run *run = &launcher->run[launcher->run_cursor];
+    snprintf(run->status, sizeof(run->status), "stopped");
+    run->step = 1;
+    run->total_steps = 10;
+    run->ranks = 4;
+    press(&workbench, 'r');
+    assert_true(take_effect(&workbench, EFFECT_RESUME, &effect));
+    assert_int_equal(effect.ranks, 4);
+    launcher->gpus = 2;
+    press(&workbench, 'r');
+    assert_false(take_effect(&workbench, EFFECT_RESUME, &effect));
+    assert_non_null(strstr(workbench.message, "trained by 4 ranks, here are 2 GPUs"));
+    launcher->gpus = 4;
+    press(&workbench, 'r');
+    assert_true(take_effect(&workbench, EFFECT_RESUME, &effect));
+    workbench_close(&workbench);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_numbers), cmocka_unit_test(test_sentence),
-        cmocka_unit_test(test_order),   cmocka_unit_test(test_thinned),
-        cmocka_unit_test(test_page),    cmocka_unit_test(test_alone),
+        cmocka_unit_test(test_numbers),  cmocka_unit_test(test_sentence),
+        cmocka_unit_test(test_order),    cmocka_unit_test(test_thinned),
+        cmocka_unit_test(test_page),     cmocka_unit_test(test_alone),
+        cmocka_unit_test(test_launcher), cmocka_unit_test(test_resume),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
