@@ -36,6 +36,10 @@ struct plan {
     int ranks;
     double step_payload_bytes, step_wire_bytes, step_hops;
     double refresh_payload_bytes, refresh_wire_bytes, refresh_hops;
+    /* Of a step without refresh, what is sent while its last micro-batch still runs its backward,
+     * and what the backward of one micro-batch asks for. */
+    double early_wire_bytes, early_hops;
+    struct op_count backward_count[OP_FAMILY_COUNT];
     int64_t checkpoint_bytes; /* of one checkpoint on disk, headers included, within 1 % */
     int64_t parameters;
     int64_t trained;
@@ -120,6 +124,19 @@ int link_from_text(const char *text, struct link *out, struct error *err);
 double plan_exchange_seconds(const struct plan *plan, const struct recipe *recipe,
                              const struct link *link);
 
+/* Those of the seconds above that hide behind the backward of a step's last micro-batch: in a
+ * backward of B seconds n rounds of sums that take X seconds in all are asked for, the k-th after
+ * k B / n. They run beside the computing, one after the other, and take nothing from it. The first
+ * begins when a part of the backward is over, the last when nothing is left of it, so that
+ * (n - 1) / n of the smaller one of B and X is hidden. What is sent afterwards (the last bucket,
+ * rows that other ranks have updated, and all of a method that sums when its backward is done) is
+ * waited for. */
+double plan_hidden_seconds(const struct plan *plan, const struct card *card,
+                           const struct link *link);
+
+/* Predicted seconds of the backward of one micro-batch, as plan_step_seconds predicts steps. */
+double plan_backward_seconds(const struct plan *plan, const struct card *card);
+
 /* What a recipe is to run on: what searches look for, and what their predicted times are of. */
 struct plan_place {
     int64_t limit_bytes;     /* that may be taken of each device; 0: no limit */
@@ -129,7 +146,7 @@ struct plan_place {
     int64_t host_bytes;      /* of host memory that all ranks together may take; 0: no limit */
 };
 
-/* Predicted seconds of a step there: computing and exchanging. */
+/* Predicted seconds of a step there: computing, and exchanging what does not hide behind it. */
 double plan_place_seconds(const struct plan *plan, const struct recipe *recipe,
                           const struct plan_place *place);
 

@@ -45,6 +45,9 @@ static struct gpus_cost cost_of(const struct plan_gpus *gpus, const struct plan 
         .refresh_wire_bytes = plan->refresh_wire_bytes,
         .compute_seconds = plan_step_seconds(plan, recipe, gpus->card),
         .exchange_seconds = plan_exchange_seconds(plan, recipe, &gpus->link),
+        .hidden_seconds = plan_hidden_seconds(plan, gpus->card, &gpus->link),
+        .early_wire_bytes = plan->early_wire_bytes,
+        .backward_seconds = plan_backward_seconds(plan, gpus->card),
         .total_bytes = (double)plan->total_bytes,
     };
 }
@@ -77,7 +80,7 @@ void plan_gpus_compare(struct plan_gpus *gpus, const struct recipe *recipe,
 
 static double step_seconds(const struct gpus_cost *cost)
 {
-    return cost->compute_seconds + cost->exchange_seconds;
+    return cost->compute_seconds + cost->exchange_seconds - cost->hidden_seconds;
 }
 
 static double tokens_per_second(const struct plan_gpus *gpus, const struct gpus_cost *cost)
@@ -96,15 +99,17 @@ static void add_cost(struct table *table, const struct plan_gpus *gpus, const ch
 {
     char compute[32];
     char exchange[32];
+    char hidden[32];
     milliseconds(compute, cost->compute_seconds);
     milliseconds(exchange, cost->exchange_seconds);
+    milliseconds(hidden, cost->hidden_seconds);
     struct text_number memory = text_bytes(cost->total_bytes);
     struct text_number step = text_bytes(cost->step_payload_bytes);
     struct text_number refresh = text_bytes(cost->refresh_payload_bytes);
     struct text_number rate = text_count(tokens_per_second(gpus, cost));
     bool refreshes = cost->refresh_payload_bytes > 0.0;
     table_add(table, (const char *[]){ name, memory.text, step.text, refreshes ? refresh.text : "-",
-                                       compute, exchange, rate.text });
+                                       compute, exchange, hidden, rate.text });
 }
 
 void plan_gpus_print(const struct plan_gpus *gpus)
@@ -116,9 +121,9 @@ void plan_gpus_print(const struct plan_gpus *gpus)
     output_data("\n");
     char title[32];
     snprintf(title, sizeof title, "%d GPU%s", gpus->count, gpus->count == 1 ? "" : "S");
-    table_open(&table, "lrrrrrr");
+    table_open(&table, "lrrrrrrr");
     table_add(&table, (const char *[]){ title, "memory each", "summed a step", "with a refresh",
-                                        "compute", "exchange", "tokens/s" });
+                                        "compute", "exchange", "hidden", "tokens/s" });
     add_cost(&table, gpus, "this recipe", &gpus->cost);
     if (gpus->full_known) {
         add_cost(&table, gpus, "in full", &gpus->full);
@@ -138,11 +143,14 @@ void plan_gpus_print(const struct plan_gpus *gpus)
     } else if (gpus->full_why[0] != '\0') {
         output_data("not compared with full training: %s\n", gpus->full_why);
     }
-    output_data("predicted for a %s each and %s: %s/s, %.1f us a hop. A ring is assumed, and that "
-                "nothing is computed while gradients are summed; refreshes are spread over their "
-                "interval\n",
-                gpus->card->name, gpus->link.words, text_count(gpus->link.bytes).text,
-                gpus->link.latency_seconds * 1e6);
+    output_data(
+        "predicted for a %s each and %s: %s/s, %.1f us a hop; a ring, refreshes spread over "
+        "their interval. Hidden is what is summed beside the backward of a step's last "
+        "micro-batch, taken to slow nothing down: the gradients of full training but for "
+        "the last bucket; other methods sum after it, and rows that other ranks have "
+        "updated are waited for\n",
+        gpus->card->name, gpus->link.words, text_count(gpus->link.bytes).text,
+        gpus->link.latency_seconds * 1e6);
 }
 
 static void json_cost(cJSON *item, const struct plan_gpus *gpus, const struct gpus_cost *cost)
@@ -154,6 +162,9 @@ static void json_cost(cJSON *item, const struct plan_gpus *gpus, const struct gp
     json_add_number(item, "refresh_wire_bytes", cost->refresh_wire_bytes);
     json_add_number(item, "compute_seconds", cost->compute_seconds);
     json_add_number(item, "exchange_seconds", cost->exchange_seconds);
+    json_add_number(item, "hidden_seconds", cost->hidden_seconds);
+    json_add_number(item, "early_wire_bytes", cost->early_wire_bytes);
+    json_add_number(item, "backward_seconds", cost->backward_seconds);
     json_add_number(item, "step_seconds", step_seconds(cost));
     json_add_number(item, "tokens_per_second", tokens_per_second(gpus, cost));
 }

@@ -12,7 +12,9 @@ struct gpus_cost {
     double step_payload_bytes, step_wire_bytes;       /* of each GPU, without refresh */
     double refresh_payload_bytes, refresh_wire_bytes; /* of a step with one; 0: there is none */
     double compute_seconds, exchange_seconds;         /* of a step, refreshes spread */
-    double total_bytes;                               /* of each GPU's memory */
+    double hidden_seconds; /* of the exchange, behind the backward of the last micro-batch */
+    double early_wire_bytes, backward_seconds; /* what is sent in that, and how long it takes */
+    double total_bytes;                        /* of each GPU's memory */
 };
 
 struct plan_gpus {

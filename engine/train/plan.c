@@ -13,6 +13,9 @@ struct watch {
     struct trainer *trainer; /* NULL until it is built */
     struct plan *plan;
     enum trainer_phase phase;
+    const struct backend *be;
+    struct op_count begun[OP_FAMILY_COUNT];    /* counts when the backward began */
+    struct op_count backward[OP_FAMILY_COUNT]; /* of all backwards since it was cleared */
 };
 
 static void collect(struct watch *watch)
@@ -33,12 +36,26 @@ static void collect(struct watch *watch)
     memory_reset_peak(memory);
 }
 
+/* out += a - b */
+static void add_difference(struct op_count *out, const struct op_count *a, const struct op_count *b)
+{
+    for (int f = 0; f < OP_FAMILY_COUNT; f++) {
+        out[f].calls += a[f].calls - b[f].calls;
+        out[f].flops += a[f].flops - b[f].flops;
+        out[f].bytes += a[f].bytes - b[f].bytes;
+    }
+}
+
 static void on_phase(void *context, enum trainer_phase phase)
 {
     struct watch *watch = context;
     if (watch->trainer != NULL) {
         collect(watch);
     }
+    if (watch->phase == PHASE_BACKWARD) {
+        add_difference(watch->backward, watch->be->count, watch->begun);
+    }
+    memcpy(watch->begun, watch->be->count, sizeof watch->begun);
     watch->phase = phase;
 }
 
@@ -47,12 +64,15 @@ struct rehearsal {
     struct trainer *trainer;
     const struct backend *be;
     const struct comm *comm;
+    struct watch *watch;
     struct batch batch[2]; /* the same twice: sizes do not depend on the data */
 };
 
 struct step_cost {
     struct op_count count[OP_FAMILY_COUNT];
+    struct op_count backward[OP_FAMILY_COUNT]; /* of all its micro-batches */
     double payload_bytes, wire_bytes, hops;
+    double early_wire_bytes, early_hops;
     int64_t calls;
     bool refreshed;
 };
@@ -65,6 +85,7 @@ static int measure_step(struct rehearsal *run, int64_t step, int64_t count, stru
     struct op_count before[OP_FAMILY_COUNT];
     struct comm_counts sent = run->comm->counts;
     memcpy(before, run->be->count, sizeof before);
+    memset(run->watch->backward, 0, sizeof run->watch->backward);
     int rc = trainer_step(run->trainer, step, run->batch, count, &result, err);
     *cost = (struct step_cost){
         .refreshed = rc == 0 && result.refreshed,
@@ -72,13 +93,11 @@ static int measure_step(struct rehearsal *run, int64_t step, int64_t count, stru
         .wire_bytes = run->comm->counts.wire_bytes - sent.wire_bytes,
         .hops = (double)(run->comm->counts.hops - sent.hops),
         .calls = run->comm->counts.calls - sent.calls,
+        .early_wire_bytes = trainer_sent_early(run->trainer)->wire_bytes,
+        .early_hops = (double)trainer_sent_early(run->trainer)->hops,
     };
-    for (int f = 0; f < OP_FAMILY_COUNT; f++) {
-        const struct op_count *after = &run->be->count[f];
-        cost->count[f].calls = after->calls - before[f].calls;
-        cost->count[f].flops = after->flops - before[f].flops;
-        cost->count[f].bytes = after->bytes - before[f].bytes;
-    }
+    memcpy(cost->backward, run->watch->backward, sizeof cost->backward);
+    add_difference(cost->count, run->be->count, before);
     return rc;
 }
 
@@ -221,6 +240,12 @@ static int plan_steps(struct rehearsal *run, struct plan *plan, struct error *er
         plan->refresh_wire_bytes = usual.due.wire_bytes + more_wire;
         plan->refresh_hops = usual.due.hops + more_hops;
     }
+    plan->early_wire_bytes = usual.plain.early_wire_bytes;
+    plan->early_hops = usual.plain.early_hops;
+    for (int f = 0; f < OP_FAMILY_COUNT; f++) {
+        plan->backward_count[f].flops = usual.plain.backward[f].flops / (double)count;
+        plan->backward_count[f].bytes = usual.plain.backward[f].bytes / (double)count;
+    }
     sum_counts(plan);
     return 0;
 }
@@ -313,6 +338,7 @@ int plan_make_ranks(const struct recipe *recipe, const struct model_config *conf
     if (be == NULL) {
         return -1;
     }
+    watch.be = be;
     struct comm *comm = comm_open_imaginary(0, ranks);
     struct trainer *trainer = trainer_open(&(struct trainer_options){ .recipe = recipe,
                                                                       .config = config,
@@ -327,8 +353,9 @@ int plan_make_ranks(const struct recipe *recipe, const struct model_config *conf
         return -1;
     }
     watch.trainer = trainer;
-    int rc =
-        plan_steps(&(struct rehearsal){ .trainer = trainer, .be = be, .comm = comm }, plan, err);
+    int rc = plan_steps(
+        &(struct rehearsal){ .trainer = trainer, .be = be, .comm = comm, .watch = &watch }, plan,
+        err);
     if (rc == 0 && recipe->train_sample_every > 0) {
         rc = plan_sample(trainer, recipe->data_sequence_length, err);
     }

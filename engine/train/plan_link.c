@@ -116,13 +116,25 @@ double plan_exchange_seconds(const struct plan *plan, const struct recipe *recip
     return seconds;
 }
 
+double plan_hidden_seconds(const struct plan *plan, const struct card *card,
+                           const struct link *link)
+{
+    double rounds = plan->ranks > 1 ? plan->early_hops / (plan->ranks - 1.0) : 0.0;
+    double sums = exchange_seconds(plan->early_wire_bytes, plan->early_hops, link);
+    double backward = plan_backward_seconds(plan, card);
+    return rounds > 1.0 ? (rounds - 1.0) / rounds * (sums < backward ? sums : backward) : 0.0;
+}
+
 double plan_place_seconds(const struct plan *plan, const struct recipe *recipe,
                           const struct plan_place *place)
 {
     const struct card *card = place->card != NULL ? place->card : card_for(place->limit_bytes);
     double seconds = plan_step_seconds(plan, recipe, card);
-    return place->link != NULL ? seconds + plan_exchange_seconds(plan, recipe, place->link)
-                               : seconds;
+    if (place->link != NULL) {
+        seconds += plan_exchange_seconds(plan, recipe, place->link);
+        seconds -= plan_hidden_seconds(plan, card, place->link);
+    }
+    return seconds;
 }
 
 bool plan_fits(const struct plan *plan, const struct plan_place *place)

@@ -66,6 +66,11 @@ static double compute_seconds(const struct op_count *count, const struct card *c
     return sum;
 }
 
+double plan_backward_seconds(const struct plan *plan, const struct card *card)
+{
+    return compute_seconds(plan->backward_count, card);
+}
+
 double plan_step_seconds(const struct plan *plan, const struct recipe *recipe,
                          const struct card *card)
 {

@@ -201,6 +201,7 @@ static void run_micro_batches(struct trainer *trainer, const struct batch *batch
                               float scale)
 {
     bool ahead = trainer->inputs > 1;
+    const struct comm_counts before = trainer->comm->counts;
     trainer_feed(trainer, 0, &batches[0], scale);
     backend_join(trainer->be);
     for (int64_t i = 0; i < count; i++) {
@@ -214,6 +215,12 @@ static void run_micro_batches(struct trainer *trainer, const struct batch *batch
         }
         backend_join(trainer->be);
     }
+    const struct comm_counts *now = &trainer->comm->counts;
+    trainer->early =
+        (struct comm_counts){ .calls = now->calls - before.calls,
+                              .payload_bytes = now->payload_bytes - before.payload_bytes,
+                              .wire_bytes = now->wire_bytes - before.wire_bytes,
+                              .hops = now->hops - before.hops };
 }
 
 static double learning_rate(const struct trainer *trainer, int64_t step)
@@ -333,6 +340,11 @@ static void read_times(struct trainer *trainer, double waited_s, struct step_res
         result->phase_ms[phase] = told ? ms[phase] : (double)NAN;
     }
     result->exchange_ms = told ? ms[BACKEND_PART_EXCHANGE] + 1e3 * waited_s : (double)NAN;
+}
+
+const struct comm_counts *trainer_sent_early(const struct trainer *trainer)
+{
+    return &trainer->early;
 }
 
 void trainer_tell_ranks(struct trainer *trainer, const struct rank_report *mine)

@@ -98,6 +98,11 @@ struct rank_report {
     double power_w;
 };
 
+/* What was sent while the micro-batches of the last step ran, beside them where the engine of the
+ * ranks does so: sums of gradients that are complete before the last backward is, and what a
+ * refresh sums. */
+const struct comm_counts *trainer_sent_early(const struct trainer *trainer);
+
 /* Tells this with the next steps; the trainer fills in the tokens. */
 void trainer_tell_ranks(struct trainer *trainer, const struct rank_report *mine);
 /* What the ranks told as the latest step began, in their order; they are the trainer's. */

@@ -38,6 +38,7 @@ struct trainer {
     bool offloads;
     struct input_sampler sampler; /* without ops: inputs are used whole */
     struct comm *comm;
+    struct comm_counts early;    /* sent while the micro-batches of the last step ran */
     struct comm *alone;          /* the same, if the trainer opened it */
     struct rank_report told;     /* by this rank, with the next step */
     struct rank_report *reports; /* of all ranks */

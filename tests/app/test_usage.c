@@ -87,8 +87,11 @@ static void several_gpus_are_planned(void **state)
     assert_true(number_at(grass, "refresh_payload_bytes") > number_at(grass, "step_payload_bytes"));
     assert_true(number_at(json_get(b, "full"), "exchange_seconds") ==
                 2.0 * number_at(full, "exchange_seconds"));
-    assert_true(number_at(full, "step_seconds") ==
-                number_at(full, "compute_seconds") + number_at(full, "exchange_seconds"));
+    assert_true(number_at(full, "step_seconds") == number_at(full, "compute_seconds") +
+                                                       number_at(full, "exchange_seconds") -
+                                                       number_at(full, "hidden_seconds"));
+    assert_true(number_at(full, "backward_seconds") < number_at(full, "compute_seconds"));
+    assert_true(number_at(grass, "hidden_seconds") == 0.0);
     assert_true(number_at(a, "speed_ratio") ==
                 number_at(full, "step_seconds") / number_at(grass, "step_seconds"));
     assert_true(number_at(json_get(json_get(one, "gpus"), "full"), "exchange_seconds") == 0.0);
