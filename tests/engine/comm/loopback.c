@@ -14,7 +14,8 @@ struct meeting {
     const struct loopback_options *options;
     int here;
     int64_t round;
-    bool gone; /* a rank has left, and its part is not to be had any more */
+    bool gone;                    /* a rank has left, and the others notice */
+    bool out[LOOPBACK_RANKS_MAX]; /* gave up or left: its part is not to be had any more */
     const void *part[LOOPBACK_RANKS_MAX];
 };
 
@@ -60,6 +61,26 @@ static int meet(struct seat *seat)
             result = -1;
         }
     }
+    meeting->out[seat->transport.rank] = meeting->out[seat->transport.rank] || result != 0;
+    pthread_mutex_unlock(&meeting->mutex);
+    return result;
+}
+
+/* Copies `bytes` at `offset` of what rank p shows, to part p of `to`. With all locked, so that
+ * nobody gives up and frees it meanwhile. -1 if somebody has. */
+static int copy_parts(struct seat *seat, char *to, size_t offset, size_t bytes)
+{
+    struct meeting *meeting = seat->meeting;
+    int result = 0;
+    pthread_mutex_lock(&meeting->mutex);
+    for (int p = 0; p < seat->transport.ranks && result == 0; p++) {
+        if (meeting->out[p]) {
+            snprintf(seat->transport.error, sizeof seat->transport.error, "rank %d gave up", p);
+            result = -1;
+        } else {
+            memcpy(to + (size_t)p * bytes, (const char *)meeting->part[p] + offset, bytes);
+        }
+    }
     pthread_mutex_unlock(&meeting->mutex);
     return result;
 }
@@ -73,19 +94,18 @@ static int begin(struct seat *seat, const void *mine)
         return -1;
     }
     seat->collectives++;
+    pthread_mutex_lock(&seat->meeting->mutex);
     seat->meeting->part[seat->transport.rank] = mine;
+    pthread_mutex_unlock(&seat->meeting->mutex);
     return meet(seat);
 }
 
 static int loop_exchange(struct transport *transport, const void *send, void *receive, size_t bytes)
 {
     struct seat *seat = seat_of(transport);
-    if (begin(seat, send) != 0) {
+    if (begin(seat, send) != 0 ||
+        copy_parts(seat, receive, (size_t)transport->rank * bytes, bytes) != 0) {
         return -1;
-    }
-    for (int p = 0; p < transport->ranks; p++) {
-        memcpy((char *)receive + (size_t)p * bytes,
-               (const char *)seat->meeting->part[p] + (size_t)transport->rank * bytes, bytes);
     }
     return meet(seat);
 }
@@ -93,11 +113,8 @@ static int loop_exchange(struct transport *transport, const void *send, void *re
 static int loop_gather(struct transport *transport, const void *mine, void *all, size_t bytes)
 {
     struct seat *seat = seat_of(transport);
-    if (begin(seat, mine) != 0) {
+    if (begin(seat, mine) != 0 || copy_parts(seat, all, 0, bytes) != 0) {
         return -1;
-    }
-    for (int p = 0; p < transport->ranks; p++) {
-        memcpy((char *)all + (size_t)p * bytes, seat->meeting->part[p], bytes);
     }
     return meet(seat);
 }
@@ -105,11 +122,19 @@ static int loop_gather(struct transport *transport, const void *mine, void *all,
 static int loop_broadcast(struct transport *transport, void *data, size_t bytes, int root)
 {
     struct seat *seat = seat_of(transport);
+    struct meeting *meeting = seat->meeting;
     if (begin(seat, data) != 0) {
         return -1;
     }
-    if (transport->rank != root) {
-        memcpy(data, seat->meeting->part[root], bytes);
+    pthread_mutex_lock(&meeting->mutex);
+    bool there = !meeting->out[root];
+    if (there && transport->rank != root) {
+        memcpy(data, meeting->part[root], bytes);
+    }
+    pthread_mutex_unlock(&meeting->mutex);
+    if (!there) {
+        snprintf(transport->error, sizeof transport->error, "rank %d gave up", root);
+        return -1;
     }
     return meet(seat);
 }
@@ -119,6 +144,7 @@ static void loop_close(struct transport *transport, bool broken)
     struct meeting *meeting = seat_of(transport)->meeting;
     pthread_mutex_lock(&meeting->mutex);
     meeting->gone = meeting->gone || (broken && meeting->options->tells);
+    meeting->out[transport->rank] = true;
     pthread_cond_broadcast(&meeting->all_here);
     pthread_mutex_unlock(&meeting->mutex);
 }
