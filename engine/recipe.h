@@ -13,6 +13,8 @@
 #include "kernels/ops.h"
 
 enum model_init { MODEL_PRETRAINED, MODEL_RANDOM };
+/* The format that gradients are exchanged in between ranks. */
+enum precision_exchange { EXCHANGE_GRADIENT, EXCHANGE_BF16, EXCHANGE_FP32 };
 enum method_embedding { METHOD_EMBEDDING_DENSE, METHOD_EMBEDDING_ROWS };
 enum method_inputs { METHOD_INPUTS_WHOLE, METHOD_INPUTS_COLUMNS };
 enum method_head { METHOD_HEAD_FULL, METHOD_HEAD_ROWS };
@@ -113,6 +115,7 @@ struct recipe {
     /* precision and device */
     int precision_weights;  /* enum dtype: DTYPE_F32 or DTYPE_BF16 */
     int precision_rounding; /* enum rounding */
+    int precision_exchange; /* enum precision_exchange */
     char *device;
     int64_t memory_limit; /* bytes; 0: what the device has */
     char *kernel_attention;

@@ -59,6 +59,7 @@ void plan_gpus_compare(struct plan_gpus *gpus, const struct recipe *recipe,
     double rows = (double)recipe->batch_micro * (double)recipe->batch_accumulate;
     gpus->card = card_for(held);
     gpus->tokens = rows * (double)recipe->data_sequence_length * gpus->count;
+    gpus->exchange = recipe->precision_exchange;
     gpus->cost = cost_of(gpus, plan, recipe);
     if (strcmp(recipe->method_name, "full") == 0) {
         return;
@@ -143,6 +144,10 @@ void plan_gpus_print(const struct plan_gpus *gpus)
     } else if (gpus->full_why[0] != '\0') {
         output_data("not compared with full training: %s\n", gpus->full_why);
     }
+    output_data("gradients are exchanged %s (precision.exchange)\n",
+                gpus->exchange == EXCHANGE_GRADIENT ? "in the format they are kept in"
+                : gpus->exchange == EXCHANGE_BF16   ? "in bf16"
+                                                    : "in fp32");
     output_data(
         "predicted for a %s each and %s: %s/s, %.1f us a hop; a ring, refreshes spread over "
         "their interval. Hidden is what is summed beside the backward of a step's last "
@@ -180,6 +185,8 @@ void plan_gpus_json(cJSON *root, const struct plan_gpus *gpus)
     json_add_text(item, "link", gpus->link.name);
     json_add_number(item, "link_bytes_per_second", gpus->link.bytes);
     json_add_number(item, "link_latency_seconds", gpus->link.latency_seconds);
+    static const char *const formats[] = { "gradient", "bf16", "fp32" };
+    json_add_text(item, "exchange", formats[gpus->exchange]);
     json_cost(json_add_object(item, "recipe"), gpus, &gpus->cost);
     if (gpus->full_known) {
         json_cost(json_add_object(item, "full"), gpus, &gpus->full);

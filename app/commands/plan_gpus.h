@@ -21,6 +21,7 @@ struct plan_gpus {
     bool asked;
     int count; /* 1 where nothing was asked */
     struct link link;
+    int exchange; /* enum precision_exchange */
     const struct card *card;
     double tokens; /* of a step, of all GPUs */
     struct gpus_cost cost;

@@ -129,6 +129,14 @@ void dense_ask_sums(struct dense *dense)
     }
 }
 
+void dense_take_sums(struct dense *dense)
+{
+    struct parameter *p;
+    for (int64_t i = 0; (p = next_trained(dense->model, &i)) != NULL;) {
+        owned_rows_take_sum(&dense->owned[p->id], &dense->gradient[p->id]);
+    }
+}
+
 void dense_ask_head(struct dense *dense)
 {
     const struct model *model = dense->model;

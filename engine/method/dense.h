@@ -39,6 +39,7 @@ struct tensor dense_slots(const struct dense *dense, int64_t first, int64_t coun
 /* What follows is as in struct method_ops. */
 void dense_each_gradient(struct dense *dense, const struct gradient_visitor *visitor);
 void dense_ask_sums(struct dense *dense);
+void dense_take_sums(struct dense *dense);
 /* Asks for the sum of the head's gradient, which is complete before the others: once the loss of
  * the last micro-batch is computed. Nothing where it has none of its own. */
 void dense_ask_head(struct dense *dense);

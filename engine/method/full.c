@@ -146,6 +146,14 @@ static void full_ask_sums(struct method *method)
     }
 }
 
+static void full_take_sums(struct method *method)
+{
+    struct full *full = method->state;
+    for (int64_t i = 0; i < full->piece_count; i++) {
+        owned_rows_take_sum(&full->piece[i].owned, &full->piece[i].gradient);
+    }
+}
+
 static void full_add_squares(struct method *method, struct tensor *sum)
 {
     struct full *full = method->state;
@@ -278,6 +286,7 @@ const struct method_ops full_method = {
     .weight_gradient = full_weight_gradient,
     .each_gradient = full_each_gradient,
     .ask_sums = full_ask_sums,
+    .take_sums = full_take_sums,
     .asks_early = true,
     .add_squares = full_add_squares,
     .add_own_squares = full_add_own_squares,

@@ -39,7 +39,7 @@ void grass_head(struct method *method, struct pass *pass, const struct linear *l
         return;
     }
     if (choose || move) {
-        comm_all_reduce(method->comm, pass->be, &grass->head_dw);
+        exchange_now(method->exchange, &grass->head_dw);
     }
     if (choose) {
         grass_refresh_formed(method, pass, group->part[0], &grass->head_dw);

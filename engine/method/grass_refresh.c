@@ -160,7 +160,7 @@ void grass_refresh_part(struct method *method, struct pass *pass, struct grass_p
         choose(method, pass->be, part, NULL, &norms);
     } else {
         struct tensor dw = grass_form_gradient(method, pass, part, dy, x);
-        comm_all_reduce(method->comm, pass->be, &dw);
+        exchange_now(method->exchange, &dw);
         choose_from_gradient(method, pass, part, &dw);
     }
     memory_release(pass->memory, MEMORY_WORKSPACE, mark);

@@ -88,7 +88,7 @@ void grass_move_unselected(struct method *method, struct pass *pass, struct gras
 {
     struct memory_position mark = memory_mark(pass->memory, MEMORY_WORKSPACE);
     struct tensor dw = grass_form_gradient(method, pass, part, dy, x);
-    comm_all_reduce(method->comm, pass->be, &dw);
+    exchange_now(method->exchange, &dw);
     grass_move_formed(method, pass, part, &dw);
     memory_release(pass->memory, MEMORY_WORKSPACE, mark);
 }

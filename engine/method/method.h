@@ -11,6 +11,7 @@
 #define WINDROW_ENGINE_METHOD_METHOD_H
 
 #include "engine/comm/comm.h"
+#include "engine/method/exchange.h"
 #include "engine/method/selection.h"
 #include "engine/method/state.h"
 #include "engine/model/model.h"
@@ -114,8 +115,9 @@ struct method_ops {
      * by the method as it comes (method->comm), so that all ranks choose the same. */
     void (*each_gradient)(struct method *method, const struct gradient_visitor *visitor);
     /* Asks for the sums over the ranks of its gradients, after the last micro-batch; NULL: an
-     * all-reduce of each. */
+     * all-reduce of each. take_sums follows when they are there. */
     void (*ask_sums)(struct method *method);
+    void (*take_sums)(struct method *method);
     /* Where method->early is set, weight_gradient asks for the sum of what it has completed, and
      * the rest is computed beside the exchange. A micro-batch in which it does is not replayed. */
     bool asks_early;
@@ -147,7 +149,8 @@ struct method {
     struct backend *be;
     struct memory *memory;
     struct model *model;
-    struct comm *comm; /* the ranks that train with this one */
+    struct comm *comm;               /* the ranks that train with this one */
+    const struct exchange *exchange; /* of gradients with them */
     const struct rule_ops *rule;
     struct method_settings settings;
     struct method_counters counters;

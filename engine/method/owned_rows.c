@@ -11,7 +11,9 @@ void owned_rows_place(struct owned_rows *owned, const struct method *method,
     int64_t rows = matrix ? tensor_rows(layout->like) : 1;
     int64_t share = comm_share_rows(comm, rows);
     bool for_all = comm_share_of(comm, comm->ranks - 1, rows).count > 0;
-    *owned = (struct owned_rows){ .be = method->be, .comm = comm, .rows = rows };
+    *owned = (struct owned_rows){
+        .be = method->be, .comm = comm, .exchange = method->exchange, .rows = rows
+    };
     owned->split = comm->ranks > 1 && matrix && !whole && for_all;
     owned->share = owned->split ? share : rows;
     owned->count = rows;
@@ -29,11 +31,12 @@ void owned_rows_place(struct owned_rows *owned, const struct method *method,
 
 void owned_rows_ask_sum(struct owned_rows *owned, struct tensor *gradient)
 {
-    if (owned->split) {
-        comm_ask_reduce_scatter(owned->comm, owned->be, gradient, NULL);
-    } else {
-        comm_ask_all_reduce(owned->comm, owned->be, gradient);
-    }
+    exchange_ask(owned->exchange, gradient, owned->split);
+}
+
+void owned_rows_take_sum(struct owned_rows *owned, struct tensor *gradient)
+{
+    exchange_take(owned->exchange, gradient, owned->split);
 }
 
 static struct tensor own_rows(const struct owned_rows *owned, const struct tensor *t)

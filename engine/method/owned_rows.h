@@ -22,6 +22,7 @@
 struct owned_rows {
     struct backend *be;
     struct comm *comm;
+    const struct exchange *exchange;
     bool split;    /* false: all rows are this rank's, and every other's */
     int64_t rows;  /* of the matrix; of a vector 1 */
     int64_t share; /* rows that every rank has room for */
@@ -34,9 +35,10 @@ struct owned_rows {
 void owned_rows_place(struct owned_rows *owned, const struct method *method,
                       const struct rule_layout *layout, bool whole);
 
-/* Asks for the sum of the gradient over the ranks (comm_wait completes it): in the own rows, where
- * they are split; the others hold nothing of use afterwards. */
+/* Asks for the sum of the gradient over the ranks, and takes it after a comm_wait: in the own rows,
+ * where they are split; the others hold nothing of use afterwards. */
 void owned_rows_ask_sum(struct owned_rows *owned, struct tensor *gradient);
+void owned_rows_take_sum(struct owned_rows *owned, struct tensor *gradient);
 
 /* Adds the squares of the gradient's own rows to sum (1). What is split has then to be added up
  * over the ranks, what is whole is the same on all of them. */

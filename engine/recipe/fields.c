@@ -19,6 +19,7 @@ static const char *const state_names[] = { "fp32", "bf16", "int8", NULL };
 static const char *const anchor_step_names[] = { "harmonic", "full", NULL };
 static const char *const schedule_names[] = { "constant", "linear", "cosine", "wsd", NULL };
 static const char *const weight_names[] = { "fp32", "bf16", NULL };
+static const char *const exchange_names[] = { "gradient", "bf16", "fp32", NULL };
 static const char *const rounding_names[] = { "nearest", "stochastic", NULL };
 
 /* A path, a name or words; `allowed` is what messages and help show. */
@@ -263,6 +264,9 @@ const struct field recipe_fields[] = {
     CHOICE("precision.rounding", precision_rounding, rounding_names, "nearest",
            "How updates are rounded into bf16: to the nearest, or up and down at random so that "
            "small updates are not lost."),
+    CHOICE("precision.exchange", precision_exchange, exchange_names, "gradient",
+           "Format in which several ranks exchange gradients: that of the gradients themselves, or "
+           "another; bf16 for fp32 gradients halves the bytes."),
     STRING("device", device, "auto|cpu|cuda|cuda:N", "auto",
            "Where the model trains; auto takes a GPU if there is one."),
     { .key = "memory.limit",

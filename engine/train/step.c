@@ -244,7 +244,14 @@ static void reduce_gradient(void *context, const char *parameter, struct tensor 
 {
     struct trainer *trainer = context;
     gradient->name = parameter;
-    comm_ask_all_reduce(trainer->comm, trainer->be, gradient);
+    exchange_ask(&trainer->exchange, gradient, false);
+}
+
+static void take_gradient(void *context, const char *parameter, struct tensor *gradient)
+{
+    struct trainer *trainer = context;
+    (void)parameter;
+    exchange_take(&trainer->exchange, gradient, false);
 }
 
 /* Sums loss and gradients over the ranks. */
@@ -260,6 +267,13 @@ static void reduce(struct trainer *trainer)
         method->ops->each_gradient(method, &visitor);
     }
     comm_wait(trainer->comm, trainer->be); /* from here on the host may wait for the device */
+    dense_take_sums(&trainer->dense);
+    if (method->ops->take_sums != NULL) {
+        method->ops->take_sums(method);
+    } else {
+        visitor.visit = take_gradient;
+        method->ops->each_gradient(method, &visitor);
+    }
 }
 
 static struct rule_settings rule_settings_of(const struct trainer *trainer, int64_t step)

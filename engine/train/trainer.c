@@ -146,6 +146,16 @@ int trainer_attach(struct trainer *trainer, struct error *err)
     return method->ops->attach(method, err);
 }
 
+static struct exchange exchange_of(const struct trainer *trainer)
+{
+    int wanted = trainer->recipe.precision_exchange;
+    return (struct exchange){ .be = trainer->be,
+                              .memory = trainer->memory,
+                              .comm = trainer->comm,
+                              .converts = wanted != EXCHANGE_GRADIENT,
+                              .wire = wanted == EXCHANGE_BF16 ? DTYPE_BF16 : DTYPE_F32 };
+}
+
 static int find_parts(struct trainer *trainer, struct error *err)
 {
     const struct recipe *recipe = &trainer->recipe;
@@ -173,6 +183,8 @@ static int find_parts(struct trainer *trainer, struct error *err)
     method->memory = trainer->memory;
     method->model = &trainer->model;
     method->comm = trainer->comm;
+    trainer->exchange = exchange_of(trainer);
+    method->exchange = &trainer->exchange;
     method->on_refresh = on_refresh;
     method->context = trainer;
     bool adds = method->ops->forward != NULL && !trainer->inference;

@@ -30,6 +30,7 @@ struct trainer {
     struct model model;
     struct method method;
     struct dense dense;
+    struct exchange exchange; /* of gradients, with other ranks */
     struct dense_gradients dense_gradients;
     struct linear_hooks hooks;
     struct memory_position after_weights; /* where adapters begin in the region of weights */

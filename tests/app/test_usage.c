@@ -1,4 +1,5 @@
 /* The command line itself: refusals name what is nearest, help knows every command. */
+#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -95,9 +96,23 @@ static void several_gpus_are_planned(void **state)
     assert_true(number_at(a, "speed_ratio") ==
                 number_at(full, "step_seconds") / number_at(grass, "step_seconds"));
     assert_true(number_at(json_get(json_get(one, "gpus"), "full"), "exchange_seconds") == 0.0);
-    struct result text = RUN("plan", "stories", "--gpus", "4");
+    cJSON *half = RUN_JSON(0, "plan", "stories", "--gpus", "4", "--json", "precision.exchange=bf16",
+                           "precision.weights=fp32");
+    cJSON *whole =
+        RUN_JSON(0, "plan", "stories", "--gpus", "4", "--json", "precision.weights=fp32");
+    const cJSON *in_half = json_get(half, "gpus");
+    const cJSON *in_whole = json_get(whole, "gpus");
+    assert_string_equal(json_get(in_half, "exchange")->valuestring, "bf16");
+    assert_string_equal(json_get(in_whole, "exchange")->valuestring, "gradient");
+    double ratio = number_at(json_get(in_half, "recipe"), "step_payload_bytes") /
+                   number_at(json_get(in_whole, "recipe"), "step_payload_bytes");
+    assert_true(fabs(ratio - 0.5) < 1e-3);
+    cJSON_Delete(half);
+    cJSON_Delete(whole);
+    struct result text = RUN("plan", "stories", "--gpus", "4", "precision.exchange=bf16");
     assert_int_equal(text.code, 0);
     assert_non_null(strstr(text.output, "4 GPUS"));
+    assert_non_null(strstr(text.output, "gradients are exchanged in bf16"));
     assert_non_null(strstr(text.output, "PCIe 4 x16 without peer access"));
     assert_non_null(strstr(text.output, "times the tokens/s of full training"));
     result_free(&text);

@@ -160,6 +160,8 @@ static void draw_recipe(struct scenario *s)
         set(r, "method.exact_rows", "true");
         set(r, "precision.weights", "bf16");
     }
+    static const char *const exchanges[] = { "gradient", "bf16", "fp32" };
+    set(r, "precision.exchange", exchanges[s->number % 3]);
     set_number(r, "train.seed", 1 + s->number);
     draw_frozen(s);
 }
@@ -363,6 +365,7 @@ static const struct {
     { "optimizer.name", { "adamw", "sgd", "tradam" } },
     { "optimizer.state", { "fp32", "bf16", "int8" } },
     { "precision.weights", { "fp32", "bf16" } },
+    { "precision.exchange", { "gradient", "bf16", "fp32" } },
     { "activation.recompute", { "none", "norms", "ffn", "block" } },
     { "activation.sample", { "none", "crs", "wta-crs", "rad" } },
     { "activation.offload", { "none", "host", "ssd" } },
