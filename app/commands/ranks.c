@@ -1,13 +1,11 @@
 /*
- * train --gpus N: N processes on this machine, started by mpirun.
+ * train --gpus N: N processes on this machine, of which this one is the first.
  *
- * mpirun gives ranks that it tells to stop one second, and then waits that long in any case: a rank
- * that saves its state gets four. Ranks share the processor: each gets its part of the cores,
- * unless OMP_NUM_THREADS says otherwise.
+ * Ranks share the processor: each gets its part of the cores, unless OMP_NUM_THREADS says
+ * otherwise. Libraries read that when a program starts, so this one starts itself once more.
  */
 #include "app/commands/ranks.h"
 
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,62 +13,68 @@
 
 #include "engine/base/xalloc.h"
 
-static void share_cores(int ranks)
-{
-    char text[32];
-    long cores = sysconf(_SC_NPROCESSORS_ONLN);
-    long each = cores / ranks > 0 ? cores / ranks : 1;
-    snprintf(text, sizeof text, "%ld", each);
-    setenv("OMP_NUM_THREADS", text, 0);
-    if (geteuid() == 0) { /* in a container; mpirun asks twice */
-        setenv("OMPI_ALLOW_RUN_AS_ROOT", "1", 0);
-        setenv("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1", 0);
-    }
-}
+/* Words besides those of people: the program's name, the command's, --gpus, --json, --, the end. */
+enum { FURTHER_WORDS = 6 };
 
-/* Words of mpirun, those of the command, and room for its name, --json and the end. */
-enum { MPIRUN_WORDS = 10, FURTHER_WORDS = 3 };
-
-int ranks_start(const struct arguments *arguments, int ranks, struct error *err)
+/* The words of the command once more: with --gpus, or (0) without. */
+static char **make_words(const struct arguments *arguments, int gpus)
 {
-    char count[16];
-    char program[512];
-    snprintf(count, sizeof count, "%d", ranks);
-    ssize_t length = readlink("/proc/self/exe", program, sizeof program - 1);
-    program[length > 0 ? length : 0] = '\0';
-    const char *const own[MPIRUN_WORDS] = { "mpirun",    "-np",
-                                            count,       "--oversubscribe",
-                                            "--bind-to", "none",
-                                            "--mca",     "odls_base_sigkill_timeout",
-                                            "4",         program };
-    size_t most = MPIRUN_WORDS + FURTHER_WORDS + arguments->word_count + arguments->setting_count +
-                  2 * arguments->option_count;
-    const char **word = xcalloc(most, sizeof *word);
-    size_t used = MPIRUN_WORDS;
-    memcpy(word, own, sizeof own);
-    word[used++] = arguments->command->name;
-    for (size_t i = 0; i < arguments->word_count; i++) {
-        word[used++] = arguments->word[i];
-    }
-    for (size_t i = 0; i < arguments->setting_count; i++) {
-        word[used++] = arguments->setting[i];
-    }
+    char **word = xcalloc(FURTHER_WORDS + arguments->word_count + arguments->setting_count +
+                              arguments->option_count,
+                          sizeof *word);
+    size_t used = 0;
+    word[used++] = xstrdup("windrow");
+    word[used++] = xstrdup(arguments->command->name);
     for (size_t i = 0; i < arguments->option_count; i++) {
         const struct option_value *option = &arguments->option[i];
         if (strcmp(option->option->name, "gpus") != 0) {
-            word[used++] = xasprintf("--%s", option->option->name);
-            if (option->value != NULL) {
-                word[used++] = option->value;
-            }
+            word[used++] = option->value ? xasprintf("--%s=%s", option->option->name, option->value)
+                                         : xasprintf("--%s", option->option->name);
         }
     }
-    if (arguments->json) {
-        word[used++] = "--json";
+    if (gpus > 0) {
+        word[used++] = xasprintf("--gpus=%d", gpus);
     }
-    share_cores(ranks);
-    execvp("mpirun", (char *const *)word);
-    fail(err, ERROR_RUNTIME, "%d ranks need mpirun, which cannot be started: %s", ranks,
-         strerror(errno));
+    if (arguments->json) {
+        word[used++] = xstrdup("--json");
+    }
+    word[used++] = xstrdup("--"); /* what follows is no option, whatever it begins with */
+    for (size_t i = 0; i < arguments->word_count; i++) {
+        word[used++] = xstrdup(arguments->word[i]);
+    }
+    for (size_t i = 0; i < arguments->setting_count; i++) {
+        word[used++] = xstrdup(arguments->setting[i]);
+    }
+    return word;
+}
+
+static void free_words(char **word)
+{
+    for (size_t i = 0; word[i] != NULL; i++) {
+        free(word[i]);
+    }
     free(word);
-    return hint(err, "install openmpi-bin (Debian), or train without --gpus");
+}
+
+static void share_cores(const struct arguments *arguments, int ranks)
+{
+    char text[32];
+    long cores = sysconf(_SC_NPROCESSORS_ONLN);
+    if (getenv("OMP_NUM_THREADS") != NULL) {
+        return;
+    }
+    snprintf(text, sizeof text, "%ld", cores / ranks > 0 ? cores / ranks : 1);
+    setenv("OMP_NUM_THREADS", text, 0);
+    char **word = make_words(arguments, ranks);
+    execv("/proc/self/exe", word);
+    free_words(word); /* no /proc: this rank has more threads than the others */
+}
+
+struct launch *ranks_start(const struct arguments *arguments, int ranks, struct error *err)
+{
+    share_cores(arguments, ranks);
+    char **word = make_words(arguments, 0);
+    struct launch *launch = launch_ranks(ranks, (const char *const *)word, err);
+    free_words(word);
+    return launch;
 }

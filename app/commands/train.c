@@ -17,8 +17,16 @@ static const char default_recipe[] = "stories";
 
 enum { RANKS_MAX = 1024 };
 
-/* With --gpus N this process becomes the one that starts N others; each of them sees no --gpus. */
-static int start_ranks(const struct arguments *arguments, struct error *err)
+/* How many processes are asked for. */
+static int64_t count_ranks(const struct arguments *arguments)
+{
+    struct error ignored = { 0 };
+    int64_t count = 1;
+    option_integer(arguments, "gpus", 1, RANKS_MAX, &count, &ignored);
+    return count;
+}
+
+static int check_gpus(const struct arguments *arguments, struct error *err)
 {
     int64_t count = 1;
     if (option_integer(arguments, "gpus", 1, RANKS_MAX, &count, err) == -1) {
@@ -29,7 +37,7 @@ static int start_ranks(const struct arguments *arguments, struct error *err)
         return hint(err, "windrow train ... --gpus %d in one terminal, windrow attach in another",
                     (int)count);
     }
-    return count > 1 ? ranks_start(arguments, (int)count, err) : 0;
+    return 0;
 }
 
 /* Values of an option that may be given several times; the caller frees the list. */
@@ -78,7 +86,7 @@ static int check_words(const struct arguments *arguments, struct error *err)
              "windrow train needs a recipe: windrow train RECIPE [key=value ...]");
         return hint(err, "windrow presets lists those that come with the program");
     }
-    return start_ranks(arguments, err);
+    return check_gpus(arguments, err);
 }
 
 static int need_terminal(const char *what, struct error *err)
@@ -122,6 +130,20 @@ static int train(const struct run_options *given, bool json)
     return code;
 }
 
+/* The same with --gpus N: beside N - 1 other processes, which see no --gpus. */
+static int train_on_ranks(const struct arguments *arguments, const struct run_options *options)
+{
+    struct error err = { 0 };
+    int64_t count = count_ranks(arguments);
+    struct launch *launch = count > 1 ? ranks_start(arguments, (int)count, &err) : NULL;
+    if (count > 1 && launch == NULL) {
+        return output_error(&err);
+    }
+    int code = train(options, arguments->json);
+    launch_end(launch, code != 0 && code < 128);
+    return code;
+}
+
 int command_train(const struct arguments *arguments)
 {
     struct error err = { 0 };
@@ -148,7 +170,7 @@ int command_train(const struct arguments *arguments)
         code = code == -1 ? -1 : workbench_start_and_attach(&options, &err);
         code = code == -1 ? output_error(&err) : code;
     } else {
-        code = train(&options, arguments->json);
+        code = train_on_ranks(arguments, &options);
     }
     free(accepted);
     recipe_free(&recipe);

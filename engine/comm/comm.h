@@ -50,7 +50,9 @@ struct comm {
     int rank;  /* of this process, from 0 */
     int ranks; /* in all */
     int local_rank;
-    bool imaginary; /* the other ranks do not exist */
+    char first[64];       /* where rank 0 is reached, as in transport.h */
+    const char *launcher; /* who started the ranks (world.h); NULL: not known */
+    bool imaginary;       /* the other ranks do not exist */
     struct comm_counts counts;
     char last[128]; /* the collective under way or done last, "all-reduce of x.weight" */
     /* Told of each collective as it begins, or NULL. */

@@ -2,7 +2,8 @@
  * Moves bytes between the host memories of ranks. What a transport cannot do it says in words; the
  * communicator above it names rank and collective.
  *
- * MPI is one, as a module that is loaded only when it is used (mpi.c); tests bring one of threads.
+ * TCP is one (tcp.h); MPI is one, as a module that is loaded only when it is used (mpi.c); tests
+ * bring one of threads.
  * A transport is used by one thread at a time, but not always by the same one: the engine "host"
  * may send from a thread of its own (`one_thread`: then it does not). While it waits it calls
  * `waiting`, if that is set, again and again; when that returns false it gives up and returns -1,
@@ -33,6 +34,8 @@ struct transport {
     int ranks;
     int local_rank;  /* among the ranks of this host */
     bool one_thread; /* only the one that opened it may use it */
+    char first[64];  /* a numeric address at which this rank reaches rank 0; of rank 0: one that all
+                        reach, if that is less than every address it has. Empty: not known */
     bool (*waiting)(void *context);
     void *context;
     char error[256]; /* of the last -1 */

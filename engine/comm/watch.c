@@ -2,21 +2,23 @@
 #include "engine/comm/watch.h"
 
 #include <errno.h>
-#include <netdb.h>
-#include <netinet/in.h>
 #include <poll.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include "engine/base/clock.h"
 #include "engine/base/xalloc.h"
+#include "engine/comm/socket.h"
 
 enum { HOST_SIZE = 64, SENTENCE_SIZE = 320, POLL_MS = 100, CONNECT_S = 30 };
-#define BEAT_S 1.0
+#define BEAT_S     1.0
+#define STRANGER_S 1.0
+#define LATE_S     2.0
 
 enum beat_kind { BEAT_ALIVE = 1, BEAT_FAREWELL, BEAT_LOST };
 
@@ -30,7 +32,7 @@ struct beat {
     char sentence[SENTENCE_SIZE]; /* of BEAT_LOST */
 };
 
-/* Where rank 0 listens. */
+/* Where rank 0 listens; port 0: it cannot. */
 struct meeting_place {
     char host[HOST_SIZE];
     uint16_t port;
@@ -83,6 +85,16 @@ bool watch_lost(struct watch *watch, char *sentence, size_t size)
     snprintf(sentence, size, "%s", watch->sentence);
     pthread_mutex_unlock(&watch->mutex);
     return lost;
+}
+
+bool watch_check(struct watch *watch, struct comm *comm)
+{
+    char sentence[SENTENCE_SIZE];
+    if (!watch_lost(watch, sentence, sizeof sentence)) {
+        return true;
+    }
+    comm_fail(comm, "%s; rank %d waits in the %s", sentence, comm->rank, comm->last);
+    return false;
 }
 
 static bool is_ending(struct watch *watch)
@@ -190,14 +202,26 @@ static void check_silence(struct watch *watch, double now)
     }
 }
 
+/* This process was stopped itself (Ctrl-Z, a suspended machine): nothing it has not heard since is
+ * a silence of others. */
+static void forgive(struct watch *watch, double late_s)
+{
+    for (int i = 0; late_s > LATE_S && i < watch->peer_count; i++) {
+        watch->peer[i].heard_s += late_s;
+    }
+}
+
 static void *keep_watch(void *context)
 {
     struct watch *watch = context;
     struct pollfd *polled = xcalloc((size_t)watch->peer_count, sizeof *polled);
     double beat_s = 0.0;
     double lost_s = 0.0;
+    double before_s = clock_monotonic();
     while (!is_ending(watch)) {
         double now = clock_monotonic();
+        forgive(watch, now - before_s);
+        before_s = now;
         if (now - beat_s >= BEAT_S) {
             beat_s = now;
             send_all(watch, BEAT_ALIVE);
@@ -211,7 +235,7 @@ static void *keep_watch(void *context)
                 hear(watch, &watch->peer[i]);
             }
         }
-        check_silence(watch, clock_monotonic());
+        check_silence(watch, now);
         char sentence[SENTENCE_SIZE];
         if (watch_lost(watch, sentence, sizeof sentence)) {
             lost_s = lost_s == 0.0 ? clock_monotonic() : lost_s;
@@ -227,23 +251,21 @@ static void *keep_watch(void *context)
 
 /* ---- connecting ----------------------------------------------------------------------------- */
 
-static int listen_anywhere(struct watch *watch, struct meeting_place *place, struct error *err)
+/* Only where the others are: on one machine that is its loopback interface. */
+static int open_listener(struct watch *watch, struct meeting_place *place, struct error *err)
 {
-    struct sockaddr_in address = { .sin_family = AF_INET };
-    socklen_t length = sizeof address;
-    watch->listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    if (watch->listener < 0 ||
-        bind(watch->listener, (struct sockaddr *)&address, sizeof address) != 0 ||
-        listen(watch->listener, watch->comm->ranks) != 0 ||
-        getsockname(watch->listener, (struct sockaddr *)&address, &length) != 0) {
-        return fail(err, ERROR_RUNTIME, "cannot listen for the other ranks: %s", strerror(errno));
+    const char *first = watch->comm->first;
+    char why[SOCKET_WHY_SIZE];
+    watch->listener = socket_listen(first[0] ? first : NULL, 0, why);
+    if (watch->listener < 0) {
+        return fail(err, ERROR_RUNTIME, "rank 0: %s", why);
     }
-    place->port = ntohs(address.sin_port);
+    place->port = (uint16_t)socket_port(watch->listener);
     gethostname(place->host, sizeof place->host - 1);
     return 0;
 }
 
-/* Rank 0: a peer for each that shows the token. */
+/* Rank 0: a peer for each that shows the token. They have connected already. */
 static int admit(struct watch *watch, struct error *err)
 {
     double until = clock_monotonic() + CONNECT_S;
@@ -258,13 +280,15 @@ static int admit(struct watch *watch, struct error *err)
             continue;
         }
         struct beat beat = { 0 };
-        int fd = accept4(watch->listener, NULL, NULL, SOCK_CLOEXEC);
-        struct timeval patience = { .tv_sec = 2 };
-        setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
-        if (fd < 0 || recv(fd, &beat, sizeof beat, MSG_WAITALL) != (ssize_t)sizeof beat ||
+        struct patience patience = { .until_s = clock_monotonic() + STRANGER_S };
+        char why[SOCKET_WHY_SIZE];
+        int fd = socket_accept(watch->listener);
+        if (fd < 0 || socket_receive(fd, &beat, sizeof beat, &patience, why) != 0 ||
             beat.token != watch->token || beat.rank < 1 || beat.rank >= watch->comm->ranks ||
             watch->peer[beat.rank - 1].fd >= 0) {
-            close(fd);
+            if (fd >= 0) {
+                close(fd);
+            }
             continue;
         }
         struct peer *peer = &watch->peer[beat.rank - 1];
@@ -279,24 +303,19 @@ static int admit(struct watch *watch, struct error *err)
 static int call(struct watch *watch, const struct meeting_place *place, struct error *err)
 {
     char own[HOST_SIZE] = "";
-    char port[16];
-    struct addrinfo wanted = { .ai_family = AF_INET, .ai_socktype = SOCK_STREAM };
-    struct addrinfo *found = NULL;
+    char why[SOCKET_WHY_SIZE];
     struct peer *peer = &watch->peer[0];
+    struct patience patience = { .until_s = clock_monotonic() + CONNECT_S };
+    const char *known = watch->comm->first;
     gethostname(own, sizeof own - 1);
-    snprintf(port, sizeof port, "%d", place->port);
-    const char *host = strcmp(own, place->host) == 0 ? "127.0.0.1" : place->host;
-    int code = getaddrinfo(host, port, &wanted, &found);
-    if (code != 0) {
-        return fail(err, ERROR_RUNTIME, "rank %d on %s does not find rank 0's host %s: %s",
-                    watch->comm->rank, own, place->host, gai_strerror(code));
+    if (place->port == 0) {
+        return fail(err, ERROR_RUNTIME, "rank 0 on %s cannot listen for beats", place->host);
     }
-    peer->fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    code = peer->fd < 0 ? -1 : connect(peer->fd, found->ai_addr, found->ai_addrlen);
-    freeaddrinfo(found);
-    if (code != 0) {
-        return fail(err, ERROR_RUNTIME, "rank %d on %s cannot reach rank 0 on %s, port %s: %s",
-                    watch->comm->rank, own, place->host, port, strerror(errno));
+    const char *host = known[0] ? known : strcmp(own, place->host) == 0 ? "127.0.0.1" : place->host;
+    peer->fd = socket_connect(host, place->port, &patience, why);
+    if (peer->fd < 0) {
+        return fail(err, ERROR_RUNTIME, "rank %d on %s cannot reach rank 0 on %s, port %d: %s",
+                    watch->comm->rank, own, place->host, place->port, why);
     }
     memcpy(peer->host, place->host, sizeof peer->host);
     peer->heard_s = clock_monotonic();
@@ -304,18 +323,56 @@ static int call(struct watch *watch, const struct meeting_place *place, struct e
     return 0;
 }
 
+/* Nobody watches yet: a rank that hangs here is given up after the same time. */
+struct opening {
+    bool (*waiting)(void *context);
+    void *context;
+    double until_s;
+};
+
+static bool still_opening(void *context)
+{
+    const struct opening *opening = context;
+    return clock_monotonic() < opening->until_s &&
+           (opening->waiting == NULL || opening->waiting(opening->context));
+}
+
+/* Says whether this rank is connected, hears it of all: who is missing is known at once. */
+static int agree(struct watch *watch, int result, struct error *err)
+{
+    int32_t connected = result == 0;
+    int32_t *all = xcalloc((size_t)watch->comm->ranks, sizeof *all);
+    comm_all_gather_bytes(watch->comm, "who beats", &connected, all, sizeof connected);
+    if (result == 0) {
+        result = comm_check(watch->comm, err);
+    }
+    for (int p = 0; result == 0 && p < watch->comm->ranks; p++) {
+        if (!all[p]) {
+            result = fail(err, ERROR_RUNTIME, "rank %d could not connect for its beats", p);
+        }
+    }
+    free(all);
+    return result;
+}
+
 static int connect_all(struct watch *watch, struct error *err)
 {
+    struct comm *comm = watch->comm;
     struct meeting_place place = { 0 };
-    int rank = watch->comm->rank;
-    int result = rank == 0 ? listen_anywhere(watch, &place, err) : 0;
-    place.token = (uint64_t)(clock_wall() * 1e6) * 0x9E3779B97F4A7C15u ^ (uint64_t)getpid();
-    comm_broadcast_bytes(watch->comm, "the place of beats", &place, sizeof place);
-    watch->token = place.token;
-    if (result != 0 || comm_check(watch->comm, err) != 0) {
-        return -1;
+    struct opening opening = { comm->waiting, comm->context, clock_monotonic() + watch->silence_s };
+    int result = comm->rank == 0 ? open_listener(watch, &place, err) : 0;
+    if (getrandom(&place.token, sizeof place.token, 0) != (ssize_t)sizeof place.token) {
+        place.token = (uint64_t)(clock_wall() * 1e6) * 0x9E3779B97F4A7C15u ^ (uint64_t)getpid();
     }
-    return rank == 0 ? admit(watch, err) : call(watch, &place, err);
+    comm_on_wait(comm, still_opening, &opening);
+    comm_broadcast_bytes(comm, "the place of beats", &place, sizeof place);
+    watch->token = place.token;
+    if (comm->rank > 0 && comm_check(comm, err) == 0) {
+        result = call(watch, &place, err);
+    }
+    result = agree(watch, result, err);
+    comm_on_wait(comm, opening.waiting, opening.context);
+    return result == 0 && comm->rank == 0 ? admit(watch, err) : result;
 }
 
 static void free_watch(struct watch *watch)

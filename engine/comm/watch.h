@@ -25,6 +25,9 @@ struct watch;
 struct watch *watch_open(struct comm *comm, double silence_s, struct error *err);
 /* Whether a rank was lost, and the sentence that says which. */
 bool watch_lost(struct watch *watch, char *sentence, size_t size);
+/* False once a rank was lost; then the communicator has failed, with the sentence and what this
+ * rank was at. What is asked while waiting (comm_on_wait). */
+bool watch_check(struct watch *watch, struct comm *comm);
 /* Takes leave of the others, unless `broken`. NULL: nothing. */
 void watch_close(struct watch *watch, bool broken);
 

@@ -39,6 +39,14 @@ void run_catch_signals(void)
     sigaction(SIGXFSZ, &ignore, NULL); /* a limit of file sizes fails a write like a full disk */
 }
 
+void run_ignore_signals(void)
+{
+    struct sigaction ignore = { .sa_handler = SIG_IGN };
+    sigaction(SIGINT, &ignore, NULL);
+    sigaction(SIGTERM, &ignore, NULL);
+    caught = 0;
+}
+
 int run_signal(void)
 {
     return caught;

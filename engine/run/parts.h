@@ -295,6 +295,8 @@ int run_sample(struct run *run, const char *prompt, struct error *err);
 
 /* Installs the handlers of signals. */
 void run_catch_signals(void);
+/* From now on those that ask it to end are ignored. */
+void run_ignore_signals(void);
 /* The signal that asked the run to end, or 0. */
 int run_signal(void);
 

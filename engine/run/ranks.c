@@ -50,19 +50,19 @@ static char *share_text(struct run *run, const char *what, const char *text)
 
 /* ---- waiting for others --------------------------------------------------------------------- */
 
-/* Once this process has been told to end, as mpirun does when another rank is lost, it does not
- * wait long for anybody: a rank that is merely slow comes within this time. */
+/* mpirun tells all ranks to end when one is lost, and kills them soon after: then a rank does not
+ * wait long for anybody; one that is merely slow comes within this time. Other launchers leave it
+ * to the ranks to notice, and rank 0 decides how the run ends. */
 #define PATIENCE_S 2.0
 
 static bool waits_on(void *context)
 {
     struct run *run = context;
-    char sentence[320];
-    if (watch_lost(run->watch, sentence, sizeof sentence)) {
-        comm_fail(run->comm, "%s", sentence);
+    if (!watch_check(run->watch, run->comm)) {
         return false;
     }
-    if (run_signal() == 0 || run->showing) {
+    bool told = run->comm->launcher == world_mpi_launcher && run_signal() != 0;
+    if (!told || run->showing) {
         run->impatient_s = 0.0;
         return true;
     }
@@ -74,11 +74,20 @@ static bool waits_on(void *context)
     return now - run->impatient_s < PATIENCE_S;
 }
 
+static bool waits_to_join(void *context)
+{
+    (void)context;
+    return run_signal() == 0;
+}
+
 int run_join_ranks(struct run *run, struct error *err)
 {
-    run->comm = world_open(err);
+    run->comm = world_open(waits_to_join, NULL, err);
     if (run->comm == NULL) {
         return -1;
+    }
+    if (run_follows(run) && run->comm->launcher == world_own_launcher) {
+        run_ignore_signals(); /* Ctrl-C reaches all: rank 0 decides, and its end is theirs */
     }
     comm_on_wait(run->comm, waits_on, run);
     const char *limit = getenv("WINDROW_PEER_SECONDS");

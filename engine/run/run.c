@@ -135,7 +135,7 @@ int run_train(const struct run_options *options, struct error *err)
     umask(077);
     run_catch_signals();
     if (run_join_ranks(&run, err) != 0) {
-        return ERROR_RUNTIME;
+        return err->code == ERROR_NONE ? ERROR_RUNTIME : (int)err->code;
     }
     if (run_prepare(&run, err) != 0) {
         code = err->code == ERROR_NONE ? ERROR_RUNTIME : (int)err->code;

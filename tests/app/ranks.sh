@@ -1,23 +1,24 @@
 #!/bin/sh
-# Runs of several ranks over MPI: the same losses as of one, saving and resuming with another number
-# of ranks, and what happens when a rank is lost or different.
+# Runs of several ranks: the same losses as of one, however they were started; saving and resuming
+# with another number of ranks; and what happens when a rank is lost, stopped or different.
 #
-#   ranks.sh WINDROW PRESETS     exit 77: there is no mpirun, or no module for MPI
+#   ranks.sh WINDROW PRESETS     parts that need mpirun and its module are left out without them
 set -u
 windrow=$1
 export WINDROW_PRESETS=$2
-command -v mpirun >/dev/null 2>&1 || exit 77
-[ -f "$(dirname "$windrow")/lib/windrow_mpi.so" ] || exit 77
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 export XDG_STATE_HOME="$work/state" OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive
 export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
-# What Open MPI never frees is not ours.
-export ASAN_OPTIONS="detect_leaks=0"
+unset WINDROW_RANKS WINDROW_RENDEZVOUS WORLD_SIZE RANK
+mpi=no
+command -v mpirun >/dev/null 2>&1 && [ -f "$(dirname "$windrow")/lib/windrow_mpi.so" ] && mpi=yes
 count=0
 bad() {
     echo "FAILED: $*"
-    [ -f "$work/said" ] && tail -n 20 "$work/said"
+    for file in "$work"/said*; do
+        [ -f "$file" ] && tail -n 20 "$file"
+    done
     exit 1
 }
 good() {
@@ -64,13 +65,70 @@ grep -q '"step":8,.*"slowest":[01],.*"rank":0,"host":".*"compute_ms":[0-9].*"ran
 grep -q '"event":"ranks"' "$work/one/events.jsonl" && bad "a single rank tells of ranks"
 good "two ranks have the losses of one"
 
+# Without MPI: a program that has no module beside it, nor mpirun.
+mkdir "$work/bin"
+cp "$windrow" "$work/bin/windrow"
 # shellcheck disable=SC2086
-mpirun --oversubscribe -np 4 "$windrow" train $words batch.micro=1 train.steps=4 \
-    --run-dir "$work/four" >"$work/said" 2>&1 || bad "four ranks"
-mpirun --oversubscribe -np 2 "$windrow" train --resume "$work/four" train.steps=8 batch.micro=2 \
-    --accept-change batch.micro >"$work/said" 2>&1 || bad "resuming a run of four ranks with two"
+env PATH=/nowhere "$work/bin/windrow" train $words batch.micro=1 train.steps=4 --gpus 4 \
+    --run-dir "$work/four" >"$work/said" 2>&1 || bad "four ranks without MPI"
+good "four ranks without MPI"
+
+# both NAME VARIABLES...: two processes, each with the variables and R for its rank. Their codes are
+# in `codes`.
+both() {
+    name=$1
+    shift
+    pids=
+    for R in 1 0; do
+        (
+            for pair in "$@"; do
+                # shellcheck disable=SC2163
+                export "$(echo "$pair" | sed "s/@/$R/")"
+            done
+            # shellcheck disable=SC2086
+            exec "$windrow" train $words batch.micro=2 train.steps=8 --run-dir "$work/$name" \
+                >"$work/said$R" 2>&1
+        ) &
+        pids="$pids $!"
+    done
+    codes=
+    for pid in $pids; do
+        wait "$pid"
+        codes="$codes $?"
+    done
+}
+both file WINDROW_RENDEZVOUS=file:"$work/place" WINDROW_RANKS=2 WINDROW_RANK=@
+[ "$codes" = " 0 0" ] || bad "two ranks that meet by a file ended with$codes"
+same "$work/one" "$work/file" 1 || bad "two ranks that meet by a file differ from one"
+[ ! -s "$work/said1" ] || bad "rank 1 said something"
+good "two processes meet by a file"
+both torch WORLD_SIZE=2 RANK=@ LOCAL_RANK=@ MASTER_ADDR=localhost MASTER_PORT=$((20000 + $$ % 9000))
+[ "$codes" = " 0 0" ] || bad "two ranks as torchrun starts them ended with$codes"
+same "$work/one" "$work/torch" 1 || bad "two ranks as torchrun starts them differ from one"
+good "two processes meet as torchrun says"
+both twice WORLD_SIZE=2 RANK=@ WINDROW_RENDEZVOUS=tcp:nowhere
+[ "$codes" = " 2 2" ] || bad "a wrong place ended with$codes"
+grep -q "WINDROW_RENDEZVOUS is tcp:nowhere; it has to be tcp://HOST:PORT or file:/PATH" \
+    "$work/said0" || bad "no sentence about the place"
+rm "$work"/said?
+WORLD_SIZE=2 RANK=0 MASTER_ADDR=localhost MASTER_PORT=5 "$windrow" train stories --gpus 2 \
+    >"$work/said" 2>&1 && bad "--gpus within torchrun was taken"
+grep -q "torchrun started 2 ranks already" "$work/said" || bad "no sentence about --gpus"
+good "places that are none are refused"
+
+cat >"$work/resume" <<'END'
+#!/bin/sh
+exec "$1" train --resume "$2" train.steps=8 batch.micro=2 --accept-change batch.micro $3 $4
+END
+if [ $mpi = yes ]; then # what Open MPI never frees is not ours
+    ASAN_OPTIONS="detect_leaks=0" mpirun --oversubscribe -np 2 sh "$work/resume" "$windrow" \
+        "$work/four" >"$work/said" 2>&1 || bad "resuming a run of four ranks with two"
+else
+    sh "$work/resume" "$windrow" "$work/four" --gpus 2 >"$work/said" 2>&1 ||
+        bad "resuming a run of four ranks with two"
+fi
 same "$work/one" "$work/four" 1 || bad "four ranks and then two differ from one"
-good "a run of four ranks goes on with two"
+good "a run of four ranks goes on with two (mpirun: $mpi)"
 
 # Optimizer states are split over the ranks, and saved whole: two go on with those of four, one with
 # those of two, which a signal ended.
@@ -101,29 +159,34 @@ same "$work/split" "$work/whole" 1 || bad "split states change the losses"
 good "states of four ranks, then two, then one"
 
 # Ranks that are given other words: the same name stands for another file.
-cat >"$work/differ" <<'END'
-#!/bin/sh
-[ "$OMPI_COMM_WORLD_RANK" = 1 ] && cd "$2"
-exec "$1" train stories device=cpu model.init=random data.train=text.txt train.steps=2 \
-    tokenizer.path="$3" batch.micro=1 data.sequence_length=16 --run-dir "$4"
-END
-chmod +x "$work/differ"
 mkdir "$work/other"
 yes "A text that is here." | head -n 500 >"$work/text.txt"
 yes "A text that is there." | head -n 500 >"$work/other/text.txt"
-(cd "$work" && mpirun --oversubscribe -np 2 "$work/differ" "$windrow" "$work/other" \
-    "$WINDROW_PRESETS/tokenizers/stories.model" "$work/refused") >"$work/said" 2>&1 &&
-    bad "ranks with other data were taken"
-grep -q "rank 1 was started with another recipe than rank 0: data.train" "$work/said" ||
+for R in 0 1; do
+    (
+        cd "$work" || exit 1
+        [ $R = 1 ] && cd other
+        WINDROW_RENDEZVOUS=file:$work/place WINDROW_RANKS=2 WINDROW_RANK=$R exec "$windrow" train \
+            stories device=cpu model.init=random data.train=text.txt train.steps=2 \
+            tokenizer.path="$WINDROW_PRESETS/tokenizers/stories.model" batch.micro=1 \
+            data.sequence_length=16 --run-dir "$work/refused" >"$work/said$R" 2>&1
+    ) &
+    eval "job$R=\$!"
+done
+wait "$job0" && bad "rank 0 took a rank with other data"
+wait "$job1" && bad "rank 1 was taken with other data"
+grep -q "rank 1 was started with another recipe than rank 0: data.train" "$work/said1" ||
     bad "no sentence about the recipe"
 [ ! -e "$work/refused/events.jsonl" ] || bad "a refused run was begun"
+rm "$work"/said?
 good "ranks that differ are refused"
 
-# begin NAME: a long run of two ranks; returns when it has a checkpoint. `victim` is rank 1.
+# begin NAME: a long run of two ranks in a process group of its own; returns when it has a
+# checkpoint. `job` is rank 0 and the group, `victim` is rank 1.
 begin() {
     # shellcheck disable=SC2086
-    "$windrow" train $words batch.micro=2 train.steps=100000 --gpus 2 --run-dir "$work/$1" \
-        >"$work/said" 2>&1 &
+    setsid "$windrow" train $words batch.micro=2 train.steps=100000 --gpus 2 \
+        --run-dir "$work/$1" >"$work/said" 2>&1 &
     job=$!
     waited=0
     until grep -q '"event":"checkpoint"' "$work/$1/events.jsonl" 2>/dev/null; do
@@ -131,30 +194,56 @@ begin() {
         waited=$((waited + 1))
         [ $waited -lt 600 ] || bad "no checkpoint came"
     done
-    victim=$(pgrep -f "windrow train .*$work/$1" | while read -r pid; do
-        tr '\0' '\n' <"/proc/$pid/environ" 2>/dev/null | grep -q '^OMPI_COMM_WORLD_RANK=1$' &&
-            echo "$pid"
-    done | head -n 1)
+    victim=$(pgrep -P $job)
     [ -n "$victim" ] || bad "rank 1 was not found"
     began=$(date +%s)
+}
+# none_left NAME: no process of that run is there.
+none_left() {
+    ! pgrep -f "windrow train .*$work/$1" >/dev/null || bad "$1: a rank is left behind"
 }
 # ended SECONDS NAME SENTENCE: the run has ended badly by then, and said why.
 ended() {
     wait $job && bad "$2: it ended well"
     took=$(($(date +%s) - began))
     [ $took -le "$1" ] || bad "$2: it took $took seconds"
-    pgrep -f "windrow train .*$work/$2" >/dev/null && bad "$2: a rank is left behind"
+    none_left "$2"
     grep -q "$3" "$work/said" || bad "$2: no such sentence: $3"
 }
 
 # A rank that is killed ends all of them; the run goes on from its checkpoint.
 begin killed
 kill -9 "$victim"
-ended 10 killed "rank 1 on [^ ]* is gone; it came to this last: "
+ended 10 killed "rank 1 on [^ ]* is gone; it came to this last: .*; rank 0 waits in the "
 step=$(basename "$(readlink -f "$work/killed/latest")" | sed 's/step-0*//')
-mpirun --oversubscribe -np 2 "$windrow" train --resume "$work/killed" train.steps=$((step + 2)) \
-    >"$work/said" 2>&1 || bad "resuming after a killed rank"
+"$windrow" train --resume "$work/killed" train.steps=$((step + 2)) --gpus 2 >"$work/said" 2>&1 ||
+    bad "resuming after a killed rank"
 good "a killed rank ends all, and the run goes on"
+
+# So does rank 0, which nobody is left to wait for.
+begin first
+kill -9 "$job"
+wait $job
+waited=0
+while pgrep -f "windrow train .*$work/first" >/dev/null; do
+    sleep 0.2
+    waited=$((waited + 1))
+    [ $waited -lt 50 ] || bad "first: a rank is left behind"
+done
+good "a killed rank 0 leaves nobody behind"
+
+# Ctrl-C, which all of them hear.
+begin asked
+kill -INT -"$job"
+wait $job
+code=$?
+[ $code = 130 ] || bad "asked: it ended with $code"
+none_left asked
+grep -q "interrupted, the state is saved" "$work/said" || bad "asked: no such sentence"
+step=$(basename "$(readlink -f "$work/asked/latest")" | sed 's/step-0*//')
+"$windrow" train --resume "$work/asked" train.steps=$((step + 2)) --gpus 2 >"$work/said" 2>&1 ||
+    bad "resuming after Ctrl-C"
+good "Ctrl-C saves, and the run goes on"
 
 # One that hangs is named, and ended with the others.
 export WINDROW_PEER_SECONDS=3
