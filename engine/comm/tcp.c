@@ -4,8 +4,8 @@
  * What a rank sends another is a frame (kind, number of the exchange, bytes) and the bytes. Ranks
  * ask for the same exchanges in the same order, so what comes next is known; a frame that says
  * otherwise is of ranks that went apart, or no frame at all. A rank that closes on good terms says
- * so first: a connection that just ends is a rank that is lost, and is noticed by all, also by
- * those who expect nothing of it in this exchange.
+ * so first, and one that gives up says for whose sake: a connection that just ends is a rank that
+ * is lost, and is noticed by all, also by those who expect nothing of it in this exchange.
  */
 #include "engine/comm/tcp.h"
 
@@ -30,12 +30,18 @@ enum { POLL_MS = 20, FAREWELL_POLL_MS = 10 };
 #define LINGER_S   2.0
 #define FAREWELL_S 5.0
 
-enum frame_kind { FRAME_EXCHANGE = 1, FRAME_GATHER, FRAME_BROADCAST, FRAME_FAREWELL };
+enum frame_kind {
+    FRAME_EXCHANGE = 1,
+    FRAME_GATHER,
+    FRAME_BROADCAST,
+    FRAME_FAREWELL,
+    FRAME_GIVES_UP
+};
 
 struct frame {
     uint32_t magic;
     uint32_t kind;
-    uint32_t number;
+    uint32_t number; /* of FRAME_GIVES_UP: the rank that is lost */
     uint32_t bytes;
 };
 #define FRAME_MAGIC 0x57526b31u
@@ -61,6 +67,7 @@ struct tcp {
     struct link *link;
     struct pollfd *polled;
     uint32_t number;
+    int lost; /* the rank for whose sake it gave up; -1: none */
 };
 
 static struct tcp *tcp_of(struct transport *transport)
@@ -73,7 +80,32 @@ static int refuse(struct tcp *tcp, int rank, const char *what)
     struct transport *transport = &tcp->transport;
     snprintf(transport->error, sizeof transport->error, "rank %d on %s %s", rank,
              tcp->link[rank].peer.host, what);
+    tcp->lost = rank;
     return -1;
+}
+
+/* A rank ends before it was expected to, and says why. */
+static int refuse_end(struct tcp *tcp, int rank, const struct frame *frame)
+{
+    struct transport *transport = &tcp->transport;
+    int lost = (int)frame->number;
+    if (frame->kind == FRAME_FAREWELL) {
+        return refuse(tcp, rank, "has ended its part of the run");
+    }
+    if (lost < 0 || lost >= transport->ranks || lost == transport->rank) {
+        return refuse(tcp, rank, "gave this rank up");
+    }
+    snprintf(transport->error, sizeof transport->error,
+             "rank %d on %s gave up, since rank %d on %s was lost", rank, tcp->link[rank].peer.host,
+             lost, tcp->link[lost].peer.host);
+    tcp->lost = lost;
+    return -1;
+}
+
+static bool is_end(const struct frame *frame)
+{
+    return frame->magic == FRAME_MAGIC &&
+           (frame->kind == FRAME_FAREWELL || frame->kind == FRAME_GIVES_UP);
 }
 
 static int refuse_errno(struct tcp *tcp, int rank)
@@ -121,8 +153,8 @@ static int check_frame(struct tcp *tcp, int rank)
     if (found->magic != FRAME_MAGIC) {
         return refuse(tcp, rank, "sent what is not of this run");
     }
-    if (found->kind == FRAME_FAREWELL) {
-        return refuse(tcp, rank, "has ended its part of the run");
+    if (is_end(found)) {
+        return refuse_end(tcp, rank, found);
     }
     if (found->kind != expected->kind || found->number != expected->number ||
         found->bytes != expected->bytes) {
@@ -173,12 +205,12 @@ static int examine_end(struct tcp *tcp, int rank)
     if (got < (ssize_t)sizeof frame) {
         return refuse(tcp, rank, "was lost: its connection has ended");
     }
-    bool farewell = frame.magic == FRAME_MAGIC && frame.kind == FRAME_FAREWELL;
-    if (farewell && (link->out.done < link->out.total || link->in.done < link->in.total)) {
-        return refuse(tcp, rank, "has ended its part of the run");
+    bool under_way = link->out.done < link->out.total || link->in.done < link->in.total;
+    if (is_end(&frame) && (under_way || frame.kind == FRAME_GIVES_UP)) {
+        return refuse_end(tcp, rank, &frame);
     }
-    link->left = farewell;
-    link->ahead = !farewell;
+    link->left = is_end(&frame);
+    link->ahead = !link->left;
     return 0;
 }
 
@@ -239,6 +271,7 @@ static void name_awaited(struct tcp *tcp)
             more++;
         }
     }
+    tcp->lost = first;
     if (first >= 0 && more > 0) {
         snprintf(transport->error, sizeof transport->error,
                  "it was given up while rank %d on %s and %d more were waited for", first,
@@ -373,11 +406,26 @@ static void take_leave(struct tcp *tcp)
     }
 }
 
+/* Those whom this rank owes the rest of something would not find it behind that. */
+static void tell_lost(const struct tcp *tcp)
+{
+    struct frame frame = { FRAME_MAGIC, FRAME_GIVES_UP, (uint32_t)tcp->lost, 0 };
+    for (int p = 0; p < tcp->transport.ranks; p++) {
+        const struct link *link = &tcp->link[p];
+        bool between = link->out.done == 0 || link->out.done == link->out.total;
+        if (link->peer.fd >= 0 && between) {
+            send(link->peer.fd, &frame, sizeof frame, MSG_NOSIGNAL);
+        }
+    }
+}
+
 static void tcp_close(struct transport *transport, bool broken)
 {
     struct tcp *tcp = tcp_of(transport);
     if (!broken) {
         take_leave(tcp);
+    } else if (tcp->lost >= 0) {
+        tell_lost(tcp);
     }
     for (int p = 0; p < transport->ranks; p++) {
         if (tcp->link[p].peer.fd >= 0) {
@@ -410,6 +458,7 @@ struct transport *transport_open_tcp(const struct tcp_options *options, struct e
         tcp->link[p].peer = meeting.peer[p];
     }
     free(meeting.peer);
+    tcp->lost = -1;
     tcp->transport = (struct transport){ .ops = &tcp_ops,
                                          .rank = options->rank,
                                          .ranks = options->ranks,

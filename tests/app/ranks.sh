@@ -136,7 +136,7 @@ good "a run of four ranks goes on with two (mpirun: $mpi)"
 "$windrow" train $words method.name=full batch.micro=4 train.steps=12 --run-dir "$work/whole" \
     >"$work/said" 2>&1 || bad "full training on one rank"
 # shellcheck disable=SC2086
-mpirun --oversubscribe -np 4 "$windrow" train $words method.name=full batch.micro=1 train.steps=4 \
+"$windrow" train $words method.name=full batch.micro=1 train.steps=4 --gpus 4 \
     --run-dir "$work/split" >"$work/said" 2>&1 || bad "full training on four ranks"
 "$windrow" train --resume "$work/split" train.steps=100000 batch.micro=2 \
     --accept-change batch.micro --gpus 2 >"$work/said" 2>&1 &
