@@ -314,7 +314,8 @@ static int call(struct watch *watch, const struct meeting_place *place, struct e
     const char *host = known[0] ? known : strcmp(own, place->host) == 0 ? "127.0.0.1" : place->host;
     peer->fd = socket_connect(host, place->port, &patience, why);
     if (peer->fd < 0) {
-        return fail(err, ERROR_RUNTIME, "rank %d on %s cannot reach rank 0 on %s, port %d: %s",
+        return fail(err, ERROR_RUNTIME,
+                    "rank %d on %s cannot reach rank 0 on %s, port %d, the place of beats: %s",
                     watch->comm->rank, own, place->host, place->port, why);
     }
     memcpy(peer->host, place->host, sizeof peer->host);

@@ -243,10 +243,12 @@ static void run_all(struct fault *fault, int count, double limit_s)
 /* ---- what is expected -------------------------------------------------------------------------
  */
 
+/* Whether it says what one of them, "all-reduce of x.weight", is about. */
 static bool names_collective(const char *text, char (*names)[128], int count)
 {
     for (int i = 0; i < count; i++) {
-        if (strstr(text, names[i])) {
+        const char *of = strstr(names[i], " of ");
+        if (strstr(text, of ? of + 4 : names[i])) {
             return true;
         }
     }
