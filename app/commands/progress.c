@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "app/commands/output.h"
+#include "app/fare.h"
 #include "app/text.h"
 #include "engine/base/clock.h"
 #include "engine/event.h"
@@ -25,6 +26,7 @@ void progress_free(struct progress *progress)
 {
     free(progress->run);
     progress->run = NULL;
+    show_ranks_free(&progress->ranks);
 }
 
 static void tell_start(struct progress *p, const struct event_start *start)
@@ -151,6 +153,11 @@ static void tell_stop(const struct progress *p, const struct event_stop *stop)
                    text_count((double)p->positions / p->working_seconds).text,
                    text_value(p->step_seconds * 1000).text);
     }
+    if (p->ranks.mean.count > 0) {
+        char sentence[192];
+        fare_sentence(&p->ranks.mean, 160, sentence, sizeof sentence);
+        output_say("  ranks         %s", sentence);
+    }
     if (p->peak_bytes > 0) {
         output_say("  memory        %s at most, %s planned", text_bytes((double)p->peak_bytes).text,
                    text_bytes((double)p->planned_bytes).text);
@@ -229,9 +236,11 @@ static void tell(struct progress *p, const struct event *event)
     case EVENT_ERROR:
         tell_message(event);
         break;
+    case EVENT_RANKS:
+        show_ranks_take(&p->ranks, &event->ranks);
+        break;
     case EVENT_SELECTION:
     case EVENT_TELEMETRY:
-    case EVENT_RANKS:
     case EVENT_KIND_COUNT:
         break;
     }

@@ -6,6 +6,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "app/commands/show_ranks.h"
 #include "engine/event.h"
 
 struct event;
@@ -29,6 +30,7 @@ struct progress {
     int64_t best_step;
     int64_t skipped;
     int64_t last_tokens_total;
+    struct shown_ranks ranks;
 };
 
 void progress_init(struct progress *progress, bool json);

@@ -49,6 +49,8 @@ same() { # same RUN RUN FIRST: losses from step FIRST on agree within 1e-5
 [ "$(grep -c "^step " "$work/said")" -le 8 ] || bad "more than rank 0 prints"
 [ "$(losses "$work/two" | wc -l)" = 8 ] || bad "two ranks wrote other than 8 steps"
 same "$work/one" "$work/two" 1 || bad "two ranks differ from one"
+grep -q "^  ranks  *2 ranks, slowest [01] .* behind the mean" "$work/said" ||
+    bad "the summary does not say who is slowest"
 "$windrow" show "$work/two" >"$work/said" 2>&1
 grep -q "^ranks  *2, .* exchanged a step" "$work/said" || bad "show does not tell the ranks"
 grep -q "^  *2 ranks, slowest [01] .* behind the mean, exchange [0-9]*% of a step" "$work/said" ||
