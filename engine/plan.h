@@ -131,7 +131,7 @@ double plan_exchange_seconds(const struct plan *plan, const struct recipe *recip
  * (n - 1) / n of the smaller one of B and X is hidden. What is sent afterwards (the last bucket,
  * rows that other ranks have updated, and all of a method that sums when its backward is done) is
  * waited for. */
-double plan_hidden_seconds(const struct plan *plan, const struct card *card,
+double plan_hidden_seconds(const struct plan *plan, double backward_seconds,
                            const struct link *link);
 
 /* Predicted seconds of the backward of one micro-batch, as plan_step_seconds predicts steps. */

@@ -38,6 +38,7 @@ int plan_gpus_take(struct plan_gpus *gpus, const struct arguments *arguments, st
 static struct gpus_cost cost_of(const struct plan_gpus *gpus, const struct plan *plan,
                                 const struct recipe *recipe)
 {
+    double backward = plan_backward_seconds(plan, gpus->card);
     return (struct gpus_cost){
         .step_payload_bytes = plan->step_payload_bytes,
         .step_wire_bytes = plan->step_wire_bytes,
@@ -45,9 +46,9 @@ static struct gpus_cost cost_of(const struct plan_gpus *gpus, const struct plan 
         .refresh_wire_bytes = plan->refresh_wire_bytes,
         .compute_seconds = plan_step_seconds(plan, recipe, gpus->card),
         .exchange_seconds = plan_exchange_seconds(plan, recipe, &gpus->link),
-        .hidden_seconds = plan_hidden_seconds(plan, gpus->card, &gpus->link),
+        .hidden_seconds = plan_hidden_seconds(plan, backward, &gpus->link),
         .early_wire_bytes = plan->early_wire_bytes,
-        .backward_seconds = plan_backward_seconds(plan, gpus->card),
+        .backward_seconds = backward,
         .total_bytes = (double)plan->total_bytes,
     };
 }

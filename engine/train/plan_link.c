@@ -116,13 +116,13 @@ double plan_exchange_seconds(const struct plan *plan, const struct recipe *recip
     return seconds;
 }
 
-double plan_hidden_seconds(const struct plan *plan, const struct card *card,
+double plan_hidden_seconds(const struct plan *plan, double backward_seconds,
                            const struct link *link)
 {
     double rounds = plan->ranks > 1 ? plan->early_hops / (plan->ranks - 1.0) : 0.0;
     double sums = exchange_seconds(plan->early_wire_bytes, plan->early_hops, link);
-    double backward = plan_backward_seconds(plan, card);
-    return rounds > 1.0 ? (rounds - 1.0) / rounds * (sums < backward ? sums : backward) : 0.0;
+    double less = sums < backward_seconds ? sums : backward_seconds;
+    return rounds > 1.0 ? (rounds - 1.0) / rounds * less : 0.0;
 }
 
 double plan_place_seconds(const struct plan *plan, const struct recipe *recipe,
@@ -132,7 +132,7 @@ double plan_place_seconds(const struct plan *plan, const struct recipe *recipe,
     double seconds = plan_step_seconds(plan, recipe, card);
     if (place->link != NULL) {
         seconds += plan_exchange_seconds(plan, recipe, place->link);
-        seconds -= plan_hidden_seconds(plan, card, place->link);
+        seconds -= plan_hidden_seconds(plan, plan_backward_seconds(plan, card), place->link);
     }
     return seconds;
 }

@@ -18,6 +18,7 @@
 #include "engine/base/clock.h"
 #include "engine/dataset.h"
 #include "engine/plan.h"
+#include "tests/llama.h"
 
 enum { WARMUP = 1, STEPS = 5, ROWS = 4, LENGTH = 256, COLUMNS = 96, EVENTS_MAX = 4096 };
 
@@ -79,8 +80,7 @@ static void on_phase(void *context, enum trainer_phase phase)
 
 static struct model_config make_config(int64_t layers)
 {
-    return (struct model_config){ .family = "llama",
-                                  .model_type = "llama",
+    return (struct model_config){ LLAMA_REST,
                                   .hidden_size = 256,
                                   .intermediate_size = 688,
                                   .layers = layers,
@@ -89,13 +89,7 @@ static struct model_config make_config(int64_t layers)
                                   .head_size = 32,
                                   .vocabulary = 2048,
                                   .max_positions = LENGTH,
-                                  .rms_norm_eps = 1e-5,
-                                  .rope_theta = 10000.0,
-                                  .bos = -1,
-                                  .eos = -1,
-                                  .pad = -1,
-                                  .initializer_range = 0.02,
-                                  .dtype = DTYPE_F32 };
+                                  .initializer_range = 0.02 };
 }
 
 static void make_recipe(struct recipe *recipe, const char *place, const char *directory)

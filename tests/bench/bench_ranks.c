@@ -7,8 +7,10 @@
  * The link is that of the processor's ranks: sums of 4 bytes tell the latency of a hop, sums of
  * 16 MiB the bytes a second (both the median of many). Then every rank trains alone, all at the
  * same time, and with the others, by turns; a step together is predicted to take the step alone and
- * what plan_exchange_seconds says of the link. No refresh is among the timed steps. Exit 77: there
- * are no ranks (not started by mpirun, or no module for MPI).
+ * what plan_exchange_seconds says of the link, less what plan_hidden_seconds says of the backward
+ * that was measured. A rank that trains alone updates all weights, together each updates its share
+ * of those whose states are split. No refresh is among the timed steps. Exit 77: there are no ranks
+ * (not started by mpirun, or no module for MPI).
  */
 #include <math.h>
 #include <stdio.h>
@@ -20,12 +22,12 @@
 #include "engine/comm/transport.h"
 #include "engine/dataset.h"
 #include "engine/plan.h"
+#include "tests/llama.h"
 
 enum { WARMUP = 2, STEPS_MAX = 200, ROWS = 1, LENGTH = 64, SMALL_SUMS = 400, LARGE_SUMS = 15 };
 enum { LARGE_COUNT = 4 << 20 }; /* floats */
 
-static const struct model_config config = { .family = "llama",
-                                            .model_type = "llama",
+static const struct model_config config = { LLAMA_REST,
                                             .hidden_size = 512,
                                             .intermediate_size = 1376,
                                             .layers = 4,
@@ -34,13 +36,7 @@ static const struct model_config config = { .family = "llama",
                                             .head_size = 64,
                                             .vocabulary = 4096,
                                             .max_positions = LENGTH,
-                                            .rms_norm_eps = 1e-5,
-                                            .rope_theta = 10000.0,
-                                            .bos = -1,
-                                            .eos = -1,
-                                            .pad = -1,
-                                            .initializer_range = 0.02,
-                                            .dtype = DTYPE_F32 };
+                                            .initializer_range = 0.02 };
 
 static void check(int rc, const struct error *err)
 {
@@ -139,12 +135,18 @@ static struct trainer *open_trainer(const struct recipe *recipe, struct comm *co
     return trainer;
 }
 
-/* Median steps of a trainer alone [0] and of one with the others [1], by turns, so that what else
- * the machine does hits both alike. All ranks begin each at the same time. */
-static void time_steps(const struct recipe *recipe, struct comm *comm, struct backend *be,
-                       int steps, double out[2])
+/* Seconds of a trainer alone and of one with the others, by turns, so that what else the machine
+ * does hits both alike. All ranks begin each at the same time. */
+struct times {
+    double alone, backward; /* of which in the backward */
+    double together;
+};
+
+static struct times time_steps(const struct recipe *recipe, struct comm *comm, struct backend *be,
+                               int steps)
 {
     double seconds[2][STEPS_MAX];
+    double backward[STEPS_MAX];
     struct batch batch;
     struct error err = { 0 };
     struct comm *single = comm_open_single();
@@ -160,14 +162,18 @@ static void time_steps(const struct recipe *recipe, struct comm *comm, struct ba
             if (i >= WARMUP) {
                 seconds[t][i - WARMUP] = clock_monotonic() - began;
             }
+            if (i >= WARMUP && t == 0) {
+                backward[i - WARMUP] = result.phase_ms[PHASE_BACKWARD] * 1e-3;
+            }
         }
     }
-    for (int t = 0; t < 2; t++) {
-        out[t] = median(seconds[t], (size_t)steps);
-        trainer_close(trainer[t]);
-    }
+    trainer_close(trainer[0]);
+    trainer_close(trainer[1]);
     comm_close(single);
     batch_free(&batch);
+    return (struct times){ .alone = median(seconds[0], (size_t)steps),
+                           .backward = median(backward, (size_t)steps),
+                           .together = median(seconds[1], (size_t)steps) };
 }
 
 static void bench(const char *name, const char *const *words, struct comm *comm, struct backend *be,
@@ -176,19 +182,18 @@ static void bench(const char *name, const char *const *words, struct comm *comm,
     struct recipe recipe;
     struct plan plan;
     struct error err = { 0 };
-    double seconds[2];
     make_recipe(&recipe, words);
     check(plan_make_ranks(&recipe, &config, comm->ranks, &plan, &err), &err);
     plan.refresh_wire_bytes = 0.0; /* none is timed */
     plan.refresh_hops = 0.0;
-    time_steps(&recipe, comm, be, steps, seconds);
-    double alone = seconds[0];
-    double together = seconds[1];
+    struct times times = time_steps(&recipe, comm, be, steps);
     double exchange = plan_exchange_seconds(&plan, &recipe, link);
+    double hidden = plan_hidden_seconds(&plan, times.backward, link);
+    double predicted = times.alone + exchange - hidden;
     if (comm->rank == 0) {
-        printf("| %-18s | %7.2f | %8.1f | %10.1f | %10.1f | %8.1f | %+5.0f %% |\n", name,
-               plan.step_payload_bytes / 1e6, alone * 1e3, exchange * 1e3, (alone + exchange) * 1e3,
-               together * 1e3, 100.0 * ((alone + exchange) / together - 1.0));
+        printf("| %-18s | %7.2f | %8.1f | %10.1f | %8.1f | %10.1f | %8.1f | %+5.0f %% |\n", name,
+               plan.step_payload_bytes / 1e6, times.alone * 1e3, exchange * 1e3, hidden * 1e3,
+               predicted * 1e3, times.together * 1e3, 100.0 * (predicted / times.together - 1.0));
     }
     recipe_free(&recipe);
 }
@@ -222,8 +227,8 @@ int main(int argc, char **argv)
     if (comm->rank == 0) {
         printf("%d ranks: %.2f GB/s, %.1f us a hop\n\n", comm->ranks, link.bytes / 1e9,
                link.latency_seconds * 1e6);
-        printf("| ms a step          | MB sum  | alone    | exchange   | predicted  | measured | "
-               "error   |\n|---|---:|---:|---:|---:|---:|---:|\n");
+        printf("| ms a step          | MB sum  | alone    | exchange   | hidden   | predicted  | "
+               "measured | error   |\n|---|---:|---:|---:|---:|---:|---:|---:|\n");
     }
     bench("full", (const char *const[]){ "method.name=full", NULL }, comm, be, &link, (int)steps);
     bench("grass, rank 64", (const char *const[]){ "method.name=grass", "method.rank=64", NULL },

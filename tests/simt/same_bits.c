@@ -9,27 +9,16 @@
 #include "saved_states.h"
 #include "simt/order.h"
 #include "small.h"
+#include "tests/llama.h"
 
 /* Rows are chosen in steps 1 and 4 (with method.stagger in others too). */
 enum { RUNS = 10, STEPS = 5 };
 
-static const struct model_config tiny = { .family = "llama",
-                                          .model_type = "llama",
-                                          .hidden_size = 16,
-                                          .intermediate_size = 24,
-                                          .layers = 1,
-                                          .heads = 2,
-                                          .kv_heads = 1,
-                                          .head_size = 8,
-                                          .vocabulary = 24,
-                                          .max_positions = 16,
-                                          .rms_norm_eps = 1e-5,
-                                          .rope_theta = 10000.0,
-                                          .bos = -1,
-                                          .eos = -1,
-                                          .pad = -1,
-                                          .initializer_range = 0.3,
-                                          .dtype = DTYPE_F32 };
+static const struct model_config tiny = {
+    LLAMA_REST,          .hidden_size = 16,       .intermediate_size = 24, .layers = 1,
+    .heads = 2,          .kv_heads = 1,           .head_size = 8,          .vocabulary = 24,
+    .max_positions = 16, .initializer_range = 0.3
+};
 
 struct way {
     bool eager;   /* inputs are copied as early as the streams allow */
@@ -58,14 +47,9 @@ static void make_recipe(struct recipe *recipe, const char *const *words)
                                           "schedule.warmup=0",
                                           "train.steps=20",
                                           NULL };
-    struct error err = { 0 };
     recipe_init(recipe);
-    for (int i = 0; common[i] != NULL; i++) {
-        check(recipe_set(recipe, common[i], &err), &err);
-    }
-    for (int i = 0; words[i] != NULL; i++) {
-        check(recipe_set(recipe, words[i], &err), &err);
-    }
+    lay_words(recipe, common);
+    lay_words(recipe, words);
 }
 
 static struct backend *open_device(void)

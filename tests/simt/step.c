@@ -12,26 +12,15 @@
 #include "kernels/ops.h"
 #include "simt/order.h"
 #include "small.h"
+#include "tests/llama.h"
 
 enum { STEPS = 6, CHANGE_AFTER = 4, RANK = 4, NEW_RANK = 2 };
 
-static const struct model_config shallow = { .family = "llama",
-                                             .model_type = "llama",
-                                             .hidden_size = 8,
-                                             .intermediate_size = 12,
-                                             .layers = 1,
-                                             .heads = 2,
-                                             .kv_heads = 1,
-                                             .head_size = 4,
-                                             .vocabulary = 20,
-                                             .max_positions = 32,
-                                             .rms_norm_eps = 1e-5,
-                                             .rope_theta = 10000.0,
-                                             .bos = -1,
-                                             .eos = -1,
-                                             .pad = -1,
-                                             .initializer_range = 0.3,
-                                             .dtype = DTYPE_F32 };
+static const struct model_config shallow = {
+    LLAMA_REST,          .hidden_size = 8,        .intermediate_size = 12, .layers = 1,
+    .heads = 2,          .kv_heads = 1,           .head_size = 4,          .vocabulary = 20,
+    .max_positions = 32, .initializer_range = 0.3
+};
 
 /* How the steps are run. */
 struct way {
@@ -54,12 +43,6 @@ struct outcome {
     double flops;
 };
 
-static void set(struct recipe *recipe, const char *word)
-{
-    struct error err = { 0 };
-    check(recipe_set(recipe, word, &err), &err);
-}
-
 static void make_recipe(struct recipe *recipe, const char *const *words)
 {
     static const char *const common[] = { "device=cuda",
@@ -73,12 +56,8 @@ static void make_recipe(struct recipe *recipe, const char *const *words)
                                           "train.steps=20",
                                           NULL };
     recipe_init(recipe);
-    for (int i = 0; common[i] != NULL; i++) {
-        set(recipe, common[i]);
-    }
-    for (int i = 0; words[i] != NULL; i++) {
-        set(recipe, words[i]);
-    }
+    lay_words(recipe, common);
+    lay_words(recipe, words);
 }
 
 static struct model_config config_of(const struct way *way)
@@ -320,7 +299,7 @@ static void offload_both_ways(const char *place, int layers, const char *const *
     make_recipe(&recipe, words);
     train(&recipe, &way, &plain);
     assert_true(plain.after[2].captures > 0);
-    set(&recipe, place);
+    lay_words(&recipe, WORDS(place));
     for (int eager = 0; eager < 2; eager++) {
         way.eager = eager == 1;
         memset(&other, 0, sizeof other);

@@ -56,6 +56,14 @@ static void load_weights(struct fixture *f, const char *model)
     free(directory);
 }
 
+void lay_words(struct recipe *recipe, const char *const *words)
+{
+    struct error err = { 0 };
+    for (; *words != NULL; words++) {
+        check(recipe_set(recipe, *words, &err), &err);
+    }
+}
+
 void fixture_open_config(struct fixture *f, const char *model, const char *config,
                          const char *const *words)
 {
@@ -69,12 +77,8 @@ void fixture_open_config(struct fixture *f, const char *model, const char *confi
     char why[256];
     memset(f, 0, sizeof *f);
     recipe_init(&f->recipe);
-    for (int i = 0; base[i] != NULL; i++) {
-        check(recipe_set(&f->recipe, base[i], &err), &err);
-    }
-    for (; *words != NULL; words++) {
-        check(recipe_set(&f->recipe, *words, &err), &err);
-    }
+    lay_words(&f->recipe, base);
+    lay_words(&f->recipe, words);
     char *path = xasprintf("%s/model/%s/config.json", TEST_DATA, config);
     check(config_read(path, &f->config, &err), &err);
     free(path);

@@ -36,6 +36,9 @@ void fixture_close(struct fixture *f);
 /* Fails the test with the message if `rc` is not 0. */
 void check(int rc, const struct error *err);
 
+/* Lays key=value words over a recipe, ended by NULL. */
+void lay_words(struct recipe *recipe, const char *const *words);
+
 /* Takes one step on the golden batch (and adds one to *step). */
 struct step_result fixture_step(struct fixture *f, int64_t *step);
 

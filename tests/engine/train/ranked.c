@@ -1,24 +1,14 @@
 /* See ranked.h. */
 #include "ranked.h"
+#include "tests/llama.h"
 
 #include <stdio.h>
 
-const struct model_config ranked_config = { .family = "llama",
-                                            .model_type = "llama",
-                                            .hidden_size = 16,
-                                            .intermediate_size = 24,
-                                            .layers = 2,
-                                            .heads = 4,
-                                            .kv_heads = 2,
-                                            .head_size = 4,
-                                            .vocabulary = 37,
-                                            .max_positions = 64,
-                                            .rms_norm_eps = 1e-5,
-                                            .rope_theta = 10000.0,
-                                            .bos = -1,
-                                            .eos = -1,
-                                            .pad = -1,
-                                            .initializer_range = 0.1 };
+const struct model_config ranked_config = {
+    LLAMA_REST,          .hidden_size = 16,       .intermediate_size = 24, .layers = 2,
+    .heads = 4,          .kv_heads = 2,           .head_size = 4,          .vocabulary = 37,
+    .max_positions = 64, .initializer_range = 0.1
+};
 
 int ranked_recipe(struct recipe *recipe, const char *const *words, int ranks, struct error *err)
 {

@@ -8,6 +8,7 @@
 
 #include "saved_states.h"
 #include "small.h"
+#include "tests/llama.h"
 
 static const char embedding[] = "model.embed_tokens.weight";
 static const char embedding_m[] = "optimizer/model.embed_tokens.weight/m";
@@ -17,8 +18,7 @@ static const char embedding_age[] = "optimizer/model.embed_tokens.weight/age";
 /* ---- every row in every step ----------------------------------------------------------------- */
 
 /* 70 words in 90 tokens, and 70 times 64 moments: enough for eight bits. */
-static const struct model_config config = { .family = "llama",
-                                            .model_type = "llama",
+static const struct model_config config = { LLAMA_REST,
                                             .hidden_size = 64,
                                             .intermediate_size = 40,
                                             .layers = 1,
@@ -27,11 +27,6 @@ static const struct model_config config = { .family = "llama",
                                             .head_size = 8,
                                             .vocabulary = 70,
                                             .max_positions = 64,
-                                            .rms_norm_eps = 1e-5,
-                                            .rope_theta = 10000.0,
-                                            .bos = -1,
-                                            .eos = -1,
-                                            .pad = -1,
                                             .initializer_range = 0.05 };
 
 static struct trainer *open_words(struct backend *be, const char *const *words, const char *last)

@@ -132,10 +132,9 @@ static void check_planned(const char *name, int64_t rank, double gigabytes)
                             "data.sequence_length=64",
                             "train.steps=10",
                             "train.sample_every=0",
-                            "method.projection=subspace" };
-    for (size_t i = 0; i < sizeof words / sizeof words[0]; i++) {
-        check(recipe_set(&recipe, words[i], &err), &err);
-    }
+                            "method.projection=subspace",
+                            NULL };
+    lay_words(&recipe, words);
     check(plan_make(&recipe, &config, &plan, &err), &err);
     double d = (double)config.hidden_size;
     double kv = (double)(config.kv_heads * config.head_size);

@@ -9,6 +9,7 @@
 #include "engine/method/grass_parts.h"
 #include "saved_states.h"
 #include "small.h"
+#include "tests/llama.h"
 
 static const char head[] = "lm_head.weight";
 
@@ -169,22 +170,11 @@ static void test_rows(void **state)
 /* ---- chunks ---------------------------------------------------------------------------------- */
 
 /* So many words that the logits of 20 tokens come in two chunks. */
-static const struct model_config wide = { .family = "llama",
-                                          .model_type = "llama",
-                                          .hidden_size = 2,
-                                          .intermediate_size = 3,
-                                          .layers = 1,
-                                          .heads = 1,
-                                          .kv_heads = 1,
-                                          .head_size = 2,
-                                          .vocabulary = 300000,
-                                          .max_positions = 32,
-                                          .rms_norm_eps = 1e-5,
-                                          .rope_theta = 10000.0,
-                                          .bos = -1,
-                                          .eos = -1,
-                                          .pad = -1,
-                                          .initializer_range = 0.3 };
+static const struct model_config wide = {
+    LLAMA_REST,          .hidden_size = 2,        .intermediate_size = 3, .layers = 1,
+    .heads = 1,          .kv_heads = 1,           .head_size = 2,         .vocabulary = 300000,
+    .max_positions = 32, .initializer_range = 0.3
+};
 
 static struct trainer *open_wide(struct backend *be, const char *const *words)
 {

@@ -103,7 +103,6 @@ static void check_gradient(void *context, const char *name, struct tensor *gradi
 
 static void make_recipe(struct recipe *recipe, struct dice *dice)
 {
-    struct error err = { 0 };
     char length[64];
     char rows[64];
     snprintf(length, sizeof length, "data.sequence_length=%d", (int)DICE_PICK(dice, 1, 3, 9, 12));
@@ -116,11 +115,10 @@ static void make_recipe(struct recipe *recipe, struct dice *dice)
                                   "data.validation=0.1",
                                   "train.steps=1",
                                   length,
-                                  rows };
+                                  rows,
+                                  NULL };
     recipe_init(recipe);
-    for (size_t i = 0; i < sizeof words / sizeof words[0]; i++) {
-        check(recipe_set(recipe, words[i], &err), &err);
-    }
+    lay_words(recipe, words);
 }
 
 static void check_case(int number, struct backend *be, int64_t *telling)

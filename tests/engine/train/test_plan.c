@@ -156,13 +156,12 @@ static void open_preset_model(const char *name, struct recipe *recipe, struct mo
     check(config_read(path, config, &err), &err);
     free(path);
     recipe_init(recipe);
-    const char *words[] = { "method.name=grass",      "method.rank=128",
-                            "precision.weights=bf16", "optimizer.state=bf16",
-                            "batch.micro=1",          "data.sequence_length=256",
-                            "train.steps=10",         "train.sample_every=0" };
-    for (size_t i = 0; i < sizeof words / sizeof words[0]; i++) {
-        check(recipe_set(recipe, words[i], &err), &err);
-    }
+    const char *words[] = {
+        "method.name=grass",    "method.rank=128",      "precision.weights=bf16",
+        "optimizer.state=bf16", "batch.micro=1",        "data.sequence_length=256",
+        "train.steps=10",       "train.sample_every=0", NULL
+    };
+    lay_words(recipe, words);
 }
 
 /* 7B: against sizes derived by hand from the shapes. */

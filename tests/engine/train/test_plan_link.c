@@ -99,11 +99,11 @@ static void test_hidden(void **state)
         for (double wire = 0.0; wire < 20e9; wire += 3e9) {
             plan.early_wire_bytes = wire;
             double sums = wire / 10e9 + plan.early_hops * 20e-6;
-            near(sums - plan_hidden_seconds(&plan, card, &link), wait_after(0.8, sums, rounds));
+            near(sums - plan_hidden_seconds(&plan, 0.8, &link), wait_after(0.8, sums, rounds));
         }
     }
     plan.ranks = 1;
-    assert_true(plan_hidden_seconds(&plan, card, &link) == 0.0);
+    assert_true(plan_hidden_seconds(&plan, 0.8, &link) == 0.0);
 }
 
 /* ---- 7B -------------------------------------------------------------------------------------- */
@@ -128,15 +128,11 @@ static void make_recipe(struct recipe *recipe, const char *const *more)
                                          "method.name=grass",
                                          "method.rank=128",
                                          "method.interval=200",
-                                         "device=cpu" };
-    struct error err = { 0 };
+                                         "device=cpu",
+                                         NULL };
     recipe_init(recipe);
-    for (size_t i = 0; i < sizeof words / sizeof words[0]; i++) {
-        check(recipe_set(recipe, words[i], &err), &err);
-    }
-    for (; *more != NULL; more++) {
-        check(recipe_set(recipe, *more, &err), &err);
-    }
+    lay_words(recipe, words);
+    lay_words(recipe, more);
 }
 
 struct pair {

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "small.h"
+#include "tests/llama.h"
 
 enum { STEPS = 5, MICRO = 2 };
 
@@ -14,8 +15,7 @@ enum { POLICIES = sizeof policies / sizeof policies[0] };
  * with a larger one they are made again. */
 static struct model_config model(int64_t layers, int64_t vocabulary)
 {
-    return (struct model_config){ .family = "llama",
-                                  .model_type = "llama",
+    return (struct model_config){ LLAMA_REST,
                                   .hidden_size = 32,
                                   .intermediate_size = 96,
                                   .layers = layers,
@@ -24,11 +24,6 @@ static struct model_config model(int64_t layers, int64_t vocabulary)
                                   .head_size = 8,
                                   .vocabulary = vocabulary,
                                   .max_positions = 64,
-                                  .rms_norm_eps = 1e-5,
-                                  .rope_theta = 10000.0,
-                                  .bos = -1,
-                                  .eos = -1,
-                                  .pad = -1,
                                   .initializer_range = 0.2 };
 }
 

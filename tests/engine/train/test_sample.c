@@ -9,25 +9,15 @@
 #include "engine/activation/store.h"
 #include "engine/base/xalloc.h"
 #include "small.h"
+#include "tests/llama.h"
 
 enum { ROWS = 2, LENGTH = 12, PAIRS = 16, MICRO = 2 };
 
-static const struct model_config config = { .family = "llama",
-                                            .model_type = "llama",
-                                            .hidden_size = 16,
-                                            .intermediate_size = 40,
-                                            .layers = 5,
-                                            .heads = 2,
-                                            .kv_heads = 1,
-                                            .head_size = 8,
-                                            .vocabulary = 30,
-                                            .max_positions = 32,
-                                            .rms_norm_eps = 1e-5,
-                                            .rope_theta = 10000.0,
-                                            .bos = -1,
-                                            .eos = -1,
-                                            .pad = -1,
-                                            .initializer_range = 0.3 };
+static const struct model_config config = {
+    LLAMA_REST,          .hidden_size = 16,       .intermediate_size = 40, .layers = 5,
+    .heads = 2,          .kv_heads = 1,           .head_size = 8,          .vocabulary = 30,
+    .max_positions = 32, .initializer_range = 0.3
+};
 
 struct run {
     struct recipe recipe;
@@ -46,15 +36,11 @@ static void run_open(struct run *r, const char *const *words)
                                  "batch.accumulate=2",     "data.sequence_length=12",
                                  "train.steps=9000",       "train.clip=0",
                                  "schedule.name=constant", "optimizer.lr=0.01",
-                                 "data.validation=" };
+                                 "data.validation=",       NULL };
     *r = (struct run){ .dice = { 5 } };
     recipe_init(&r->recipe);
-    for (size_t i = 0; i < sizeof base / sizeof base[0]; i++) {
-        check(recipe_set(&r->recipe, base[i], &err), &err);
-    }
-    for (; *words != NULL; words++) {
-        check(recipe_set(&r->recipe, *words, &err), &err);
-    }
+    lay_words(&r->recipe, base);
+    lay_words(&r->recipe, words);
     check(plan_make(&r->recipe, &config, &r->plan, &err), &err);
     r->be = small_backend();
     if (r->plan.offload_spans > 0) {
@@ -428,10 +414,8 @@ static void test_costs(void **state)
     const char *const words[] = { "method.name=full",          "precision.weights=bf16",
                                   "optimizer.state=bf16",      "batch.micro=1",
                                   "data.sequence_length=2048", "train.steps=10",
-                                  "train.sample_every=0" };
-    for (size_t i = 0; i < sizeof words / sizeof words[0]; i++) {
-        check(recipe_set(&recipe, words[i], &err), &err);
-    }
+                                  "train.sample_every=0",      NULL };
+    lay_words(&recipe, words);
     check(plan_make(&recipe, &seven, &exact, &err), &err);
     check(recipe_set(&recipe, "activation.sample=wta-crs", &err), &err);
     check(recipe_set(&recipe, "activation.keep=0.3", &err), &err);

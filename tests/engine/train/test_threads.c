@@ -4,12 +4,12 @@
 #include <string.h>
 
 #include "small.h"
+#include "tests/llama.h"
 
 enum { STEPS = 20, ROWS = 3, LENGTH = 70 };
 
 /* Large enough that every operation of a step is shared among threads. */
-static const struct model_config config = { .family = "llama",
-                                            .model_type = "llama",
+static const struct model_config config = { LLAMA_REST,
                                             .hidden_size = 64,
                                             .intermediate_size = 160,
                                             .layers = 2,
@@ -18,11 +18,6 @@ static const struct model_config config = { .family = "llama",
                                             .head_size = 16,
                                             .vocabulary = 300,
                                             .max_positions = 128,
-                                            .rms_norm_eps = 1e-5,
-                                            .rope_theta = 10000.0,
-                                            .bos = -1,
-                                            .eos = -1,
-                                            .pad = -1,
                                             .initializer_range = 0.05 };
 
 struct outcome {
