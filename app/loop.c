@@ -398,13 +398,13 @@ int workbench_attach(const char *run, bool choose)
     return loop_close(&loop);
 }
 
-int workbench_start_and_attach(const struct run_options *options, struct error *err)
+int workbench_start_and_attach(const struct run_options *options, int ranks, struct error *err)
 {
     struct loop loop;
     if (loop_open(&loop, err) != 0) {
         return -1;
     }
-    if (starter_start(&loop.starter, options->recipe, options->directory, 1, err) != 0) {
+    if (starter_start(&loop.starter, options->recipe, options->directory, ranks, err) != 0) {
         loop_close(&loop);
         return -1;
     }

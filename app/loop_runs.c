@@ -7,6 +7,7 @@
 
 #include "engine/base/file.h"
 #include "engine/base/xalloc.h"
+#include "engine/run.h"
 
 static struct run_reader *reader_of(struct loop *loop)
 {
@@ -79,6 +80,23 @@ static char *name_run(const struct loop *loop, const char *word)
     return xstrdup(word);
 }
 
+/* How many ranks trained a run: a fork goes on with as many. `run` may have a step behind it. */
+static int ranks_of(const char *run)
+{
+    struct run_summary summary = { 0 };
+    struct error ignored = { 0 };
+    char *name = xstrndup(run, strcspn(run, "@"));
+    char *path = run_resolve(name, &ignored);
+    int ranks = 1;
+    if (path && run_summary_read(path, &summary, &ignored) != -1) {
+        ranks = summary.ranks > 1 && summary.ranks <= LAUNCHER_RANKS_MAX ? (int)summary.ranks : 1;
+        run_summary_free(&summary);
+    }
+    free(path);
+    free(name);
+    return ranks;
+}
+
 void loop_fork(struct loop *loop, const char *words)
 {
     enum { WORDS = 64 };
@@ -100,7 +118,7 @@ void loop_fork(struct loop *loop, const char *words)
     char *run = name_run(loop, word[0]);
     word[0] = run;
     starter_free(&loop->starter);
-    if (starter_fork(&loop->starter, word, count, &err) != 0) {
+    if (starter_fork(&loop->starter, word, count, ranks_of(run), &err) != 0) {
         loop_notice(loop, true, &err);
     } else {
         free(loop->fallback);

@@ -136,17 +136,23 @@ int starter_start(struct starter *starter, const struct recipe *recipe, const ch
     return result;
 }
 
-int starter_fork(struct starter *starter, const char *const *words, size_t count, struct error *err)
+int starter_fork(struct starter *starter, const char *const *words, size_t count, int ranks,
+                 struct error *err)
 {
+    char option[32];
     memset(starter, 0, sizeof(*starter));
     int result = prepare(starter, "fork", NULL, err);
     if (result == 0) {
-        const char **arguments = xcalloc(count + 5, sizeof(arguments[0]));
+        const char **arguments = xcalloc(count + 6, sizeof(arguments[0]));
         arguments[0] = "windrow";
         arguments[1] = "fork";
         memcpy(&arguments[2], words, count * sizeof(words[0]));
         arguments[count + 2] = "--run-dir";
         arguments[count + 3] = starter->directory;
+        if (ranks > 1) {
+            snprintf(option, sizeof(option), "--gpus=%d", ranks);
+            arguments[count + 4] = option;
+        }
         result = launch(starter, arguments, err);
         free(arguments);
     }

@@ -21,7 +21,7 @@ int starter_start(struct starter *starter, const struct recipe *recipe, const ch
                   int ranks, struct error *err);
 
 /* The same for a fork: `words` are those of windrow fork, RUN[@STEP] first, `count` of them. */
-int starter_fork(struct starter *starter, const char *const *words, size_t count,
+int starter_fork(struct starter *starter, const char *const *words, size_t count, int ranks,
                  struct error *err);
 
 /* The same for a run that goes on from its last checkpoint. */

@@ -14,9 +14,9 @@ int workbench_launcher(void);
  * `choose`: the list of runs lies over it. */
 int workbench_attach(const char *run, bool choose);
 
-/* Starts the recipe of `options` (with `directory`, if given; nothing else is used) as a process of
- * its own and shows its dashboard. The exit code, or -1 with an error if it could not be started.
- */
-int workbench_start_and_attach(const struct run_options *options, struct error *err);
+/* Starts the recipe of `options` (with `directory`, if given; nothing else is used) on so many
+ * ranks as a process of its own and shows its dashboard. The exit code, or -1 with an error if it
+ * could not be started. */
+int workbench_start_and_attach(const struct run_options *options, int ranks, struct error *err);
 
 #endif

@@ -15,6 +15,7 @@ static const struct option train_options[] = {
 static const struct option fork_options[] = {
     { "run-dir", "DIR", "the directory of the new run; default: under the state directory" },
     { "accept-change", "KEY", "let a key change that must not differ silently" },
+    { "gpus", "N", "train with N processes, as windrow train does" },
     { 0 },
 };
 static const struct option plan_options[] = {

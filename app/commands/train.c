@@ -29,15 +29,7 @@ static int64_t count_ranks(const struct arguments *arguments)
 static int check_gpus(const struct arguments *arguments, struct error *err)
 {
     int64_t count = 1;
-    if (option_integer(arguments, "gpus", 1, RANKS_MAX, &count, err) == -1) {
-        return -1;
-    }
-    if (count > 1 && option_given(arguments, "attach")) {
-        fail(err, ERROR_USAGE, "--gpus starts several processes, --attach a dashboard beside one");
-        return hint(err, "windrow train ... --gpus %d in one terminal, windrow attach in another",
-                    (int)count);
-    }
-    return 0;
+    return option_integer(arguments, "gpus", 1, RANKS_MAX, &count, err) == -1 ? -1 : 0;
 }
 
 /* Values of an option that may be given several times; the caller frees the list. */
@@ -167,7 +159,8 @@ int command_train(const struct arguments *arguments)
         code = output_error(&err);
     } else if (option_given(arguments, "attach")) {
         code = check_attach(arguments, &err);
-        code = code == -1 ? -1 : workbench_start_and_attach(&options, &err);
+        code = code == -1 ? -1
+                          : workbench_start_and_attach(&options, (int)count_ranks(arguments), &err);
         code = code == -1 ? output_error(&err) : code;
     } else {
         code = train_on_ranks(arguments, &options);
@@ -180,7 +173,7 @@ int command_train(const struct arguments *arguments)
 int command_fork(const struct arguments *arguments)
 {
     struct error err = { 0 };
-    if (check_directory(arguments, &err) == -1) {
+    if (check_directory(arguments, &err) == -1 || check_gpus(arguments, &err) == -1) {
         return output_error(&err);
     }
     size_t accepted_count = 0;
@@ -193,7 +186,7 @@ int command_fork(const struct arguments *arguments)
         .accepted = accepted,
         .accepted_count = accepted_count,
     };
-    int code = train(&options, arguments->json);
+    int code = train_on_ranks(arguments, &options);
     free(accepted);
     return code;
 }

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Several ranks: a run of two is started from the launcher, watched rank by rank, stopped, and goes
-# on with as many.
+# Several ranks: a run of two is started from the launcher, watched rank by rank, stopped, goes on
+# with as many, and is forked; another one is started from the command line.
 . "$(dirname "$0")/lib.sh"
 export OMP_NUM_THREADS=1
 begin 110 30
@@ -45,9 +45,35 @@ press S
 see 'stop the run?'
 press s
 see STOPPED
+press 4
+press F
+see 'fork: RUN[@STEP]'
+say ' optimizer.lr=0.001'
+press Enter
+see RUNNING
+press 1
+see '2 ranks, '
+press :
+say 'screen log'
+press Enter
+see forked
+press S
+see 'stop the run?'
+press s
+see STOPPED
 press q
 ended 0
+# shellcheck disable=SC2086
+begin 110 30 train stories --attach --gpus 2 device=cpu $small train.steps=100000
+see RUNNING
+see '2 ranks, '
+press S
+see 'stop the run?'
+press s
+see STOPPED
+press q
+ended 0
+[ "$(cat "$XDG_STATE_HOME"/windrow/runs/*/events.jsonl | grep '"event":"start"' |
+    grep -c '"ranks":2')" = 4 ] || die 'a run had not two ranks'
 run=$("$program" runs --json | sed -n 's/.*"name": *"\([^"]*\)".*/\1/p' | head -n 1)
-[ "$(grep -c '"event":"start".*"ranks":2' "$XDG_STATE_HOME/windrow/runs/$run/events.jsonl")" = 2 ] ||
-    die 'it did not go on with two ranks'
 "$program" show "$run" | grep -q '^ \* [01] ' || die 'show does not mark the slowest'
