@@ -196,6 +196,18 @@ static void draw_numbers_row(struct canvas *canvas, struct rect row, int names,
     }
 }
 
+/* "+0.050", "1.25x"; "-" where a side of it is not known. */
+static void write_figure(char out[16], bool ratio, double value)
+{
+    if (!isfinite(value)) {
+        snprintf(out, 16, "-");
+    } else if (ratio) {
+        snprintf(out, 16, "%.2fx", value);
+    } else {
+        snprintf(out, 16, "%+.3f", value);
+    }
+}
+
 /* "a against b: loss +0.05 after the same tokens, 3.6x the memory, 1.5x the speed". */
 static void draw_verdict(const struct compare_view *view, struct canvas *canvas, struct rect line,
                          int row)
@@ -211,15 +223,19 @@ static void draw_verdict(const struct compare_view *view, struct canvas *canvas,
     if (!other) {
         return;
     }
+    char tokens[16];
+    char time[16];
+    char memory[16];
+    char speed[16];
+    write_figure(tokens, false, own->loss_equal_tokens - other->loss_equal_tokens);
+    write_figure(time, false, own->loss_equal_seconds - other->loss_equal_seconds);
+    write_figure(memory, true, (double)own->peak_total_bytes / (double)other->peak_total_bytes);
+    write_figure(speed, true, own->tokens_per_second / other->tokens_per_second);
     canvas_printf(canvas, line.x, line.y, line.width, STYLE_TEXT,
-                  line.width < 80
-                      ? "a to %c: loss %+.3f =tokens, %+.3f =time, %.2fx memory, %.2fx speed"
-                      : "a against %c: loss %+.3f at =tokens, %+.3f at =time, %.2fx memory, %.2fx "
-                        "speed",
-                  compare_letter(row), own->loss_equal_tokens - other->loss_equal_tokens,
-                  own->loss_equal_seconds - other->loss_equal_seconds,
-                  (double)own->peak_total_bytes / (double)other->peak_total_bytes,
-                  own->tokens_per_second / other->tokens_per_second);
+                  line.width < 80 ? "a to %c: loss %s =tokens, %s =time, %s memory, %s speed"
+                                  : "a against %c: loss %s at =tokens, %s at =time, %s memory, %s "
+                                    "speed",
+                  compare_letter(row), tokens, time, memory, speed);
 }
 
 static void draw_numbers(const struct workbench *workbench, struct canvas *canvas, struct rect area,

@@ -8,13 +8,14 @@ see 'DONE 12/12'
 press 5
 see 'Enter chooses runs to put beside this one'
 press Enter
-see 'compare'
-see two
+see '[ ] two'
+see '[x] one'
 press g
 press Space
+see '[x] two'
+see 'b two'
 press Enter
 press Down
-see 'b two'
 see 'settings that differ'
 see 'method.name'
 see 'a against b: loss'

@@ -1,9 +1,14 @@
 # What the journeys share: a tmux server of their own, keys in, screens out. Every wait is for a
 # state of the screen, never for an amount of time. Source it; $1 is the program, $2 the presets.
 set -u
-program=$1
-export WINDROW_PRESETS="$2"
 command -v tmux >/dev/null 2>&1 || exit 77
+program=$1
+# A build that goes on beside replaces the file; the journey stays with the one it began with.
+pinned=$(dirname "$1")/.journey-$$
+if ln "$1" "$pinned" 2>/dev/null; then
+    program=$pinned
+fi
+export WINDROW_PRESETS="$2"
 work=$(mktemp -d)
 export TMUX_TMPDIR="$work" XDG_STATE_HOME="$work/state" XDG_CONFIG_HOME="$work/config"
 export XDG_CACHE_HOME="$work/cache" XDG_RUNTIME_DIR="$work" HOME="$work" LC_ALL=C.UTF-8
@@ -25,7 +30,7 @@ stop_all() {
 leave() {
     stop_all
     t kill-server 2>/dev/null
-    rm -rf "$work"
+    rm -rf "$work" "$pinned"
 }
 trap leave EXIT
 trap 'exit 1' INT TERM
@@ -46,9 +51,9 @@ die() {
     exit 1
 }
 
-# see TEXT [TRIES]: waits for it, a minute at most (sanitizers are slow).
+# see TEXT [TRIES]: waits for it, two minutes at most (sanitizers are slow, and builds beside them).
 see() {
-    tries=${2:-600}
+    tries=${2:-1200}
     until screen | grep -qF -- "$1"; do
         tries=$((tries - 1))
         [ "$tries" -gt 0 ] || die "never saw \"$1\""
@@ -62,7 +67,7 @@ say() { t send-keys -t journey -l -- "$1"; }
 
 # ended CODE: the program is gone with that exit code.
 ended() {
-    tries=300
+    tries=1200
     until [ -s "$work/code" ]; do
         tries=$((tries - 1))
         [ "$tries" -gt 0 ] || die "it did not end"
