@@ -12,6 +12,7 @@
 #include "engine/base/file.h"
 #include "engine/base/xalloc.h"
 #include "recording.h"
+#include "screen_text.h"
 
 static const struct recording recorded = { .steps = 412, .total = 600, .layers = 2 };
 
@@ -181,6 +182,34 @@ static void test_choosing(void **state)
         deliver(&workbench, path, i % 2 ? "no such run" : NULL);
     }
     assert_int_equal(compare->count, COMPARE_OTHERS);
+    workbench_close(&workbench);
+}
+
+/* Beside a run that has told nothing yet there is nothing to say, and no number for it. */
+static void test_nothing_known(void **state)
+{
+    (void)state;
+    struct workbench workbench;
+    struct comparison_run run;
+    struct canvas canvas;
+    struct buffer text = { 0 };
+    attach(&workbench);
+    press(&workbench, '5');
+    compare_toggle(&workbench, "/runs/empty");
+    comparison_run_open(&run, "/runs/empty", "empty");
+    comparison_run_settle(&run, 0);
+    struct workbench_event event = { .kind = WORKBENCH_COMPARED,
+                                     .compared = { "/runs/empty", &run, NULL } };
+    workbench_event(&workbench, &event);
+    canvas_open(&canvas, 120, 36, GLYPHS_ASCII);
+    workbench_draw(&workbench, &canvas);
+    screen_text(&canvas, COLOR_MONO, &text);
+    assert_non_null(strstr(text.text, "a against b: loss - at =tokens, - at =time, - memory"));
+    assert_null(strstr(text.text, "nan"));
+    assert_null(strstr(text.text, "inf"));
+    buffer_free(&text);
+    canvas_close(&canvas);
+    comparison_run_free(&run);
     workbench_close(&workbench);
 }
 
@@ -397,10 +426,11 @@ static void test_no_forks(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_values),    cmocka_unit_test(test_choosing),
-        cmocka_unit_test(test_fork),      cmocka_unit_test(test_reading_again),
-        cmocka_unit_test(test_switching), cmocka_unit_test(test_prune),
-        cmocka_unit_test(test_forks),     cmocka_unit_test(test_no_forks),
+        cmocka_unit_test(test_values),        cmocka_unit_test(test_choosing),
+        cmocka_unit_test(test_fork),          cmocka_unit_test(test_nothing_known),
+        cmocka_unit_test(test_reading_again), cmocka_unit_test(test_switching),
+        cmocka_unit_test(test_prune),         cmocka_unit_test(test_forks),
+        cmocka_unit_test(test_no_forks),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
