@@ -45,7 +45,9 @@ const struct manual_fact manual_environment[] = {
     { "HF_HUB_CACHE, HUGGINGFACE_HUB_CACHE, HF_HOME",
       "Where models are looked for by name. The first that is set counts." },
     { "WINDROW_PRESETS", "The folder of presets, instead of the one that came along." },
-    { "WINDROW_NCCL", "off: GPUs of several ranks exchange through host memory, without NCCL." },
+    { "WINDROW_NCCL",
+      "off: GPUs of several ranks exchange through host memory, without NCCL. always: "
+      "they do not, and one GPU by itself goes through NCCL too, to try it." },
     { "NCCL_ALGO", "How NCCL sums; train.deterministic sets Ring where this is unset." },
     { "OMP_NUM_THREADS, OMP_WAIT_POLICY, GOMP_SPINCOUNT",
       "How many threads compute on the processor, and how they wait." },

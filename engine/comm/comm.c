@@ -119,6 +119,12 @@ static void announce(struct comm *comm, const char *what)
     }
 }
 
+/* Whether tensors go to the engine at all. */
+static bool sends(const struct comm *comm)
+{
+    return !comm->failed && (comm->ranks > 1 || comm->to_itself);
+}
+
 /* What goes around all ranks `passes` times; hops are counted by the caller. */
 static void count_bytes(struct comm *comm, double bytes, int passes)
 {
@@ -129,6 +135,9 @@ static void count_bytes(struct comm *comm, double bytes, int passes)
 static void count_ask(struct comm *comm, const struct comm_ask *ask)
 {
     double bytes = (double)ask->bytes;
+    if (comm->ranks == 1) {
+        return;
+    }
     count_bytes(comm, bytes, ask->kind == COMM_ALL_REDUCE ? 2 : 1);
     if (ask->kind == COMM_ALL_GATHER) {
         comm->counts.gathered_bytes += bytes;
@@ -226,7 +235,7 @@ static void ask(struct comm *comm, struct backend *be, enum comm_kind kind,
     struct comm_bucket *bucket = comm->bucket;
     struct comm_ask *ask = &bucket->ask[bucket->count];
     char name[COMM_NAME];
-    if (comm->ranks == 1 || comm->failed) {
+    if (!sends(comm)) {
         return;
     }
     size_t width = dtype_size(tensor->dtype);
@@ -277,7 +286,7 @@ void comm_ask_all_gather(struct comm *comm, struct backend *be, struct tensor *t
 void comm_wait(struct comm *comm, struct backend *be)
 {
     send_bucket(comm, true);
-    if (comm->ops->wait != NULL && comm->ranks > 1) {
+    if (comm->ops->wait != NULL && (comm->ranks > 1 || comm->to_itself)) {
         int part = backend_time_part(be, BACKEND_PART_EXCHANGE);
         comm->ops->wait(comm, be);
         backend_time_part(be, part);

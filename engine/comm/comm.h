@@ -53,6 +53,7 @@ struct comm {
     char first[64];       /* where rank 0 is reached, as in transport.h */
     const char *launcher; /* who started the ranks (world.h); NULL: not known */
     bool imaginary;       /* the other ranks do not exist */
+    bool to_itself;       /* one rank sends tensors all the same: a check of its engine */
     struct comm_counts counts;
     char last[128]; /* the collective under way or done last, "all-reduce of x.weight" */
     /* Told of each collective as it begins, or NULL. */

@@ -158,12 +158,12 @@ static void add_parts(const struct host *host, const struct round *round, const 
     for (size_t first = 0; first < count; first += CHUNK) {
         size_t n = count - first < CHUNK ? count - first : CHUNK;
         size_t at = piece->at + first * width;
-        memset(sum, 0, sizeof sum);
         for (int p = 0; p < ranks; p++) {
             const void *from = host->receive + (size_t)p * round->bytes + at;
             for (size_t i = 0; i < n; i++) {
-                sum[i] +=
+                float value =
                     half ? bf16_to_float(((const uint16_t *)from)[i]) : ((const float *)from)[i];
+                sum[i] = p > 0 ? sum[i] + value : value; /* a sum of -0 is -0 */
             }
         }
         void *to = host->sum + at;

@@ -22,11 +22,12 @@ struct nccl_options {
     double patience_s; /* 0: 5 s */
 };
 
-/* Takes a communicator of comm_open_host to NCCL. All ranks ask together, each with the device that
- * it trains on. First a few numbers are summed and checked. False, with a sentence in `why`, if any
- * rank has no NCCL or another version, or WINDROW_NCCL=off is in its environment: then it stays as
- * it was. Also false, with the error latched (comm_check), if NCCL did not start: the other ranks
- * may wait for this one, so there is no way back. */
+/* Takes a communicator of comm_open_host to NCCL, or one of comm_open_single, whose sums then go
+ * through NCCL for the sake of trying it: they have the bits of what is summed. All ranks ask
+ * together, each with the device that it trains on. First a few numbers are summed and checked.
+ * False, with a sentence in `why`, if any rank has no NCCL or another version, or WINDROW_NCCL=off
+ * is in its environment: then it stays as it was. Also false, with the error latched (comm_check),
+ * if NCCL did not start: the other ranks may wait for this one, so there is no way back. */
 bool comm_use_nccl(struct comm *comm, struct backend *be, const struct nccl_options *options,
                    char *why, size_t why_size);
 

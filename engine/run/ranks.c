@@ -188,11 +188,20 @@ static bool all_on_gpus(struct run *run)
     return !run->comm->failed && gpus == run->comm->ranks;
 }
 
+/* One rank has nobody to exchange with; but NCCL can be tried with it. */
+static bool wants_nccl(struct run *run, bool *always)
+{
+    const char *wish = getenv("WINDROW_NCCL");
+    *always = wish != NULL && strcmp(wish, "always") == 0 && device_is_cuda(run->be);
+    return (run->comm->ranks > 1 || *always) && all_on_gpus(run);
+}
+
 int run_use_devices(struct run *run, struct error *err)
 {
     char why[256];
+    bool always;
     struct nccl_options options = { .deterministic = run->recipe.train_deterministic };
-    if (run->comm->ranks == 1 || !all_on_gpus(run)) {
+    if (!wants_nccl(run, &always)) {
         return comm_check(run->comm, err);
     }
     if (comm_use_nccl(run->comm, run->be, &options, why, sizeof why)) {
@@ -201,6 +210,10 @@ int run_use_devices(struct run *run, struct error *err)
     }
     if (comm_check(run->comm, err) != 0) {
         return hint(err, "NCCL_DEBUG=INFO tells more; WINDROW_NCCL=off trains without NCCL");
+    }
+    if (always) {
+        fail(err, ERROR_RUNTIME, "WINDROW_NCCL=always is set, but NCCL cannot be used: %s", why);
+        return hint(err, "without WINDROW_NCCL the GPUs exchange through host memory then");
     }
     run_notice(run, "the GPUs exchange through host memory, which is slow: %s", why);
     return 0;

@@ -1,17 +1,15 @@
 /*
- * A libnccl.so.2 for tests whose ranks are threads of one process with tensors in host memory. It
- * never blocks: what is asked is done once all ranks have asked for the same, and "in progress"
- * until then. Sums are those of the ranks in order, in fp32, rounded once. FAKE_NCCL tells it what
- * to do, by words of
- *   no-id          there is no address to meet at
- *   no-init        no communicator ever comes about
- *   bad-init       none does, with an error
- *   wrong          sums are too large
- *   error-at=N     collective N (from 0) of a rank fails, and all after it
- *   stuck-abort    ncclCommAbort does not return
- *   stuck-end      ncclCommFinalize is never done
- * Built with FAKE_NCCL_OLD it lacks a function that is needed.
+ * A libnccl.so.2 for tests whose ranks are threads of one process with tensors in host memory, or
+ * in that of the emulated device, of which a program that is tested has the functions. It never
+ * blocks: what is asked is done once all ranks have asked for the same, and "in progress" until
+ * then. Sums are those of the ranks in order, in fp32, rounded once. FAKE_NCCL tells it what to do,
+ * by words of no-id          there is no address to meet at no-init        no communicator ever
+ * comes about bad-init       none does, with an error wrong          sums are too large error-at=N
+ * collective N (from 0) of a rank fails, and all after it stuck-abort    ncclCommAbort does not
+ * return stuck-end      ncclCommFinalize is never done Built with FAKE_NCCL_OLD it lacks a function
+ * that is needed.
  */
+#include <dlfcn.h>
 #include <pthread.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -179,10 +177,11 @@ static void add_all(struct world *world, long number)
     bool scatters = first->kind == REDUCE_SCATTER;
     size_t total = first->count * (size_t)(scatters ? world->ranks : 1);
     for (size_t i = 0; i < total; i++) {
-        float sum = word("wrong") != NULL ? 1.0f : 0.0f;
-        for (int p = 0; p < world->ranks; p++) {
+        float sum = element(first, i);
+        for (int p = 1; p < world->ranks; p++) {
             sum += element(asked_by(world, p, number), i);
         }
+        sum += word("wrong") != NULL ? 1.0f : 0.0f;
         for (int p = 0; p < world->ranks; p++) {
             bool gets = scatters ? i / first->count == (size_t)p
                                  : first->kind == ALL_REDUCE || first->root == p;
@@ -235,12 +234,22 @@ static void advance(struct world *world)
     }
 }
 
+/* Lets the emulated device come to the end of a stream. Tensors in host memory have none. */
+static bool reach(void *stream)
+{
+    int (*finish)(void *stream) = NULL;
+    if (stream != NULL) {
+        *(void **)&finish = dlsym(RTLD_DEFAULT, "simt_finish");
+    }
+    return stream == NULL || (finish != NULL && finish(stream) == 0);
+}
+
 /* Everything is asked for in place here. */
 static int post(struct member *member, const struct asked *asked, bool in_place, void *stream)
 {
     struct world *world = member->world;
     const char *error_at = word("error-at=");
-    if (!in_place || stream != NULL) {
+    if (!in_place || !reach(stream)) {
         return INVALID_ARGUMENT;
     }
     pthread_mutex_lock(&mutex);

@@ -2,7 +2,7 @@
 # Runs tests/gpu/run on the emulated device: every branch after the check for a device, and that a
 # stage that fails is told and hides no other.
 #
-#   try_run.sh SOURCE PROGRAM BENCH
+#   try_run.sh SOURCE PROGRAM BENCH NCCL      the folder of a library that stands in for NCCL
 set -u
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
@@ -32,12 +32,13 @@ END
 chmod +x "$work/bin/"*
 export PATH="$work/bin:$PATH" PYTHON=no-such-python OMP_WAIT_POLICY=passive
 
-sh "$1/tests/gpu/run" --quick --program "$2" --ops "$work/bin/ops" --bench "$3" "$work/out.json" \
-    >"$work/log" 2>&1
+LD_LIBRARY_PATH=$4 sh "$1/tests/gpu/run" --quick --program "$2" --ops "$work/bin/ops" --bench "$3" \
+    "$work/out.json" >"$work/log" 2>&1
 [ $? -eq 1 ] || fail "a failing sanitizer does not show in the exit code"
 for line in 'every operation against cpu *good, worst rope bf16 at 2e-1 of the bound' \
     'largest errors against fp64 *good, fp32 1e-07 (rope), bf16 2.000e-03 (rope)' \
     'ten steps of stories-full, fp32, against cpu *good' \
+    'ten steps of stories-full, fp32, over NCCL *good' \
     'ten steps of stories-full, fp32, repeat *good' 'ten steps of stories, bf16, repeat *good' \
     'ten steps of stories, bf16, against cpu *good' 'compute-sanitizer memcheck *good' \
     'compute-sanitizer racecheck *FAILED' 'compute-sanitizer initcheck *good' '^speed *good' \
@@ -55,7 +56,7 @@ grep -q '"product_flops_per_second"' "$work/out.json" || fail "the JSON has no s
 sh "$1/tests/gpu/run" --quick --program "$work/bin/none" --ops "$work/bin/ops" \
     --bench "$work/bin/none" "$work/out.json" >"$work/log2" 2>&1
 [ $? -eq 1 ] || fail "a program that fails does not show in the exit code"
-[ "$(grep -c 'FAILED, did not run' "$work/log2")" = 2 ] || fail "both trainings should have failed"
+[ "$(grep -c 'FAILED, did not run' "$work/log2")" = 3 ] || fail "all trainings should have failed"
 grep -q '^speed *FAILED' "$work/log2" || fail "a failing benchmark is not told"
 grep -q 'written to' "$work/log2" || fail "the script did not come to its end"
 

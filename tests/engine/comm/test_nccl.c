@@ -76,7 +76,7 @@ static void fill(char *data, int64_t count, enum dtype dtype, int rank)
 static void bounds_of(int ranks, int64_t rows, int64_t *bound)
 {
     for (int p = 0; p <= ranks; p++) {
-        bound[p] = p < 2 ? 0 : p == ranks ? rows : (p - 1) * (rows / 2) / (ranks - 1);
+        bound[p] = p == ranks ? rows : p < 2 ? 0 : (p - 1) * (rows / 2) / (ranks - 1);
     }
 }
 
@@ -224,7 +224,7 @@ static void test_same_as_host(void **state)
     }
 }
 
-/* As "single": nothing changes, nothing is counted. */
+/* As "single": nothing changes, nothing is counted, though NCCL is asked. */
 static void test_one_rank(void **state)
 {
     (void)state;
@@ -232,8 +232,14 @@ static void test_one_rank(void **state)
     float before[7];
     fill((char *)before, 7, DTYPE_F32, 0);
     assert_true(task->used[0] && !task->failed[0]);
+    assert_string_equal(task->engine[0], "nccl");
     assert_memory_equal(task->sum[0], before, sizeof before);
     assert_int_equal(task->counts[0].calls, 0);
+    assert_true(task->counts[0].payload_bytes == 0.0 && task->counts[0].hops == 0);
+    drop_task(task);
+    task = run_task((struct task){ .library = FAKE, .missing_rank = -1 }, 1, "error-at=3");
+    assert_true(task->failed[0]);
+    assert_non_null(strstr(task->error[0], "all-reduce of numbers did not come about: NCCL"));
     drop_task(task);
 }
 
