@@ -70,6 +70,9 @@ static int choose(const struct arguments *arguments, const char *option, const c
     return found ? 0 : -1;
 }
 
+/* The screens, and behind them the page of all ranks. */
+enum { SHOT_RANKS = SCREEN_COUNT, SHOT_COUNT };
+
 struct request {
     int screen;
     int format;
@@ -85,8 +88,10 @@ static int parse(const struct arguments *arguments, struct request *request, str
     static const char *const formats[] = { "text", "svg" };
     static const char *const grounds[] = { "dark", "light" };
     const char *size = option_text(arguments, "size");
+    const char *screens[SHOT_COUNT] = { [SHOT_RANKS] = "ranks" };
+    memcpy(screens, screen_names, sizeof screen_names);
     *request = (struct request){ .width = 120, .height = 36, .glyphs = GLYPHS_BRAILLE };
-    return choose(arguments, "screen", screen_names, SCREEN_COUNT, &request->screen, err) != 0 ||
+    return choose(arguments, "screen", screens, SHOT_COUNT, &request->screen, err) != 0 ||
                    choose(arguments, "format", formats, 2, &request->format, err) != 0 ||
                    choose(arguments, "ground", grounds, 2, &request->ground, err) != 0 ||
                    choose(arguments, "glyphs", glyph_set_names, GLYPHS_COUNT, &request->glyphs,
@@ -121,7 +126,8 @@ static int draw(const char *run, const struct request *request, struct shot *sho
                                                    .size = { request->width, request->height } });
         workbench_event(workbench, &(struct workbench_event){ .kind = WORKBENCH_TICK,
                                                               .now = workbench->history.time });
-        workbench->screen = (enum screen)request->screen;
+        workbench->ranks = request->screen == SHOT_RANKS;
+        workbench->screen = workbench->ranks ? SCREEN_MEMORY : (enum screen)request->screen;
         canvas_open(&canvas, request->width, request->height, (enum glyph_set)request->glyphs);
         workbench_draw(workbench, &canvas);
         if (request->format == 1) {

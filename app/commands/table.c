@@ -48,7 +48,7 @@ static const struct option compare_options[] = {
     { 0 },
 };
 static const struct option snapshot_options[] = {
-    { "screen", "NAME", "which screen: run (default), layers, memory, tune, samples, log" },
+    { "screen", "NAME", "which screen: run (default), layers, memory, ranks, tune, samples, log" },
     { "size", "WxH", "columns and lines (default 120x36)" },
     { "format", "NAME", "text (default) or svg" },
     { "ground", "NAME", "of an svg: dark (default) or light" },

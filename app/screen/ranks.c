@@ -43,9 +43,34 @@ static struct columns choose(const struct event_ranks *ranks, int width)
     return columns;
 }
 
-/* `shared`: devices tell what all programs use of them. */
+/* What a full bar means, the same for all ranks. */
+struct scales {
+    double step_ms;
+    double bytes; /* 0: a full bar is the limit of its rank */
+    bool shared;  /* devices tell what all programs use of them: the marks */
+    int slowest;  /* -1: unknown */
+};
+
+/* Where all take little of what they may, bars are compared with each other. */
+static struct scales choose_scales(const struct event_ranks *ranks, const struct fare *fare)
+{
+    struct scales scales = { .step_ms = isfinite(fare->step_ms) ? fare->step_ms : 0,
+                             .shared = ranks->item[0].device_used_bytes >= 0,
+                             .slowest = fare->slowest };
+    double most = (double)fare->peak_high;
+    bool limited = false;
+    for (int p = 0; p < ranks->count; p++) {
+        const struct event_rank *rank = &ranks->item[p];
+        double limit = (double)fare_limit(rank);
+        most = fmax(most, (double)rank->planned_bytes);
+        limited |= limit > 0 && (double)rank->peak_bytes > limit / 20;
+    }
+    scales.bytes = limited || scales.shared ? 0 : most * 1.02;
+    return scales;
+}
+
 static void draw_head(struct canvas *canvas, struct rect line, const struct columns *columns,
-                      bool shared)
+                      const struct scales *scales)
 {
     int x = line.x;
     canvas_text_right(canvas, x, line.y, RANK - 1, STYLE_DIM, "rank");
@@ -65,12 +90,13 @@ static void draw_head(struct canvas *canvas, struct rect line, const struct colu
     x += columns->time + (columns->time > 0);
     canvas_text_right(canvas, x, line.y, BYTES - 1, STYLE_DIM, "peak");
     x += BYTES;
-    canvas_text_right(canvas, x, line.y, columns->limit - 1, STYLE_DIM, "of");
+    canvas_text_right(canvas, x, line.y, columns->limit - 1, STYLE_DIM, "limit");
     x += columns->limit;
     canvas_text(canvas, x, line.y, columns->memory, STYLE_DIM,
-                columns->memory < 17 ? "memory"
-                : shared             ? "memory | in use by all"
-                                     : "memory | plan");
+                columns->memory < 16 ? "memory"
+                : scales->bytes > 0  ? "memory | plan"
+                : scales->shared     ? "of limit | in use"
+                                     : "of limit | plan");
     x += columns->memory;
     canvas_text_right(canvas, x, line.y, columns->load, STYLE_DIM, "load");
 }
@@ -93,11 +119,10 @@ static void draw_step(struct canvas *canvas, struct rect line, const struct even
 }
 
 static void draw_memory(struct canvas *canvas, struct rect line, const struct event_rank *rank,
-                        double most)
+                        const struct scales *scales)
 {
-    double whole = fare_limit(rank) > 0 ? (double)fare_limit(rank) : most;
-    double used = (double)rank->device_used_bytes;
-    double mark = used >= 0 ? used : (double)rank->planned_bytes;
+    double whole = scales->bytes > 0 ? scales->bytes : (double)fare_limit(rank);
+    double mark = (double)(scales->shared ? rank->device_used_bytes : rank->planned_bytes);
     if (line.width > 1 && whole > 0 && rank->peak_bytes >= 0) {
         widget_bar(canvas, line, (double)rank->peak_bytes / whole, mark >= 0 ? mark / whole : -1,
                    STYLE_SERIES_2);
@@ -117,12 +142,6 @@ static void draw_load(struct canvas *canvas, struct rect line, const struct even
     }
     canvas_text_right(canvas, line.x, line.y, line.width, STYLE_TEXT, text);
 }
-
-struct scales {
-    double step_ms;
-    double bytes;
-    int slowest;
-};
 
 static void draw_rank(struct canvas *canvas, struct rect line, const struct event_ranks *ranks,
                       int p, const struct columns *columns, const struct scales *scales)
@@ -160,7 +179,7 @@ static void draw_rank(struct canvas *canvas, struct rect line, const struct even
                           fare_limit(rank) > 0 ? text_bytes((double)fare_limit(rank)).text : "-");
         x += columns->limit;
     }
-    draw_memory(canvas, (struct rect){ x, line.y, columns->memory, 1 }, rank, scales->bytes);
+    draw_memory(canvas, (struct rect){ x, line.y, columns->memory, 1 }, rank, scales);
     x += columns->memory;
     if (columns->load > 0) {
         draw_load(canvas, (struct rect){ x, line.y, columns->load, 1 }, rank);
@@ -213,13 +232,8 @@ void screen_ranks(const struct workbench *workbench, struct canvas *canvas, stru
     draw_means(ranks, &fare, canvas, line);
     line.y++;
     struct columns columns = choose(ranks, line.width);
-    struct scales scales = { .step_ms = isfinite(fare.step_ms) ? fare.step_ms : 0,
-                             .bytes = (double)fare.peak_high,
-                             .slowest = fare.slowest };
-    for (int p = 0; p < count; p++) {
-        scales.bytes = fmax(scales.bytes, (double)ranks->item[p].planned_bytes);
-    }
-    draw_head(canvas, line, &columns, ranks->item[0].device_used_bytes >= 0);
+    struct scales scales = choose_scales(ranks, &fare);
+    draw_head(canvas, line, &columns, &scales);
     int *number = xcalloc((size_t)count, sizeof(*number));
     fare_sort(ranks, order, number);
     for (int i = first; i < last; i++) {

@@ -59,6 +59,9 @@ grep -q "^  *2 ranks, slowest [01] .* behind the mean, exchange [0-9]*% of a ste
 "$windrow" show --json "$work/two" >"$work/said" 2>&1
 grep -q '"slowest_rank":[[:space:]]*[01],' "$work/said" || bad "show --json has no slowest rank"
 [ "$(grep -c '"compute_ms":' "$work/said")" = 2 ] || bad "show --json does not tell both ranks"
+"$windrow" snapshot "$work/two" --screen ranks --size 80x24 --glyphs ascii >"$work/said" 2>&1
+grep -q "ranks =* by number, 1-2 of 2" "$work/said" || bad "the page of ranks cannot be had as text"
+grep -q "^| \*  *[01] .* CC*\.\.* " "$work/said" || bad "the page of ranks does not mark the slowest"
 "$windrow" show "$work/one" >"$work/said" 2>&1
 grep -q "^RANK\|^ranks" "$work/said" && bad "show tells of ranks where there is one"
 grep '"event":"ranks"' "$work/two/events.jsonl" | tail -n 1 >"$work/said"
