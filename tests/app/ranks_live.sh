@@ -2,39 +2,39 @@
 # Runs of two ranks that are steered, paused, slowed down, ended and gone on with; what one of them
 # cannot do, and what one of them has other than the first.
 #
-#   ranks_live.sh WINDROW PRESETS     exit 77: there is no mpirun, or no module for MPI
+#   ranks_live.sh WINDROW PRESETS
 set -u
 windrow=$1
 export WINDROW_PRESETS=$2
-command -v mpirun >/dev/null 2>&1 || exit 77
-[ -f "$(dirname "$windrow")/lib/windrow_mpi.so" ] || exit 77
 work=$(mktemp -d)
 job=
 trap '[ -z "$job" ] || kill "$job" 2>/dev/null; rm -rf "$work"' EXIT
 export XDG_STATE_HOME="$work/state" XDG_RUNTIME_DIR="$work" OMP_NUM_THREADS=1
-export OMP_WAIT_POLICY=passive OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
-# What Open MPI never frees is not ours.
-export ASAN_OPTIONS="detect_leaks=0"
+export OMP_WAIT_POLICY=passive
+unset WINDROW_RANKS WINDROW_RENDEZVOUS WORLD_SIZE RANK
 # Shorter than what ranks wait for each other here.
 limit=3
 export WINDROW_PEER_SECONDS=$limit
 count=0
 bad() {
     echo "FAILED: $*"
-    [ -f "$work/said" ] && tail -n 20 "$work/said"
+    for file in "$work"/said*; do
+        [ -f "$file" ] && tail -n 20 "$file"
+    done
     exit 1
 }
 good() {
     count=$((count + 1))
     echo "ok $count: $*"
 }
-# Two ranks of a program, which is windrow; mpirun gives those that it tells to end four seconds.
-start="mpirun --oversubscribe -np 2 --mca odls_base_sigkill_timeout 4"
-# pid RANK NAME: the process of a rank of a run.
-pid() {
-    pgrep -f "windrow [a-z]* .*$work/$2" | while read -r one; do
-        tr '\0' '\n' <"/proc/$one/environ" 2>/dev/null | grep -q "^OMPI_COMM_WORLD_RANK=$1\$" &&
-            echo "$one"
+# two COMMAND WORD ...: windrow on two ranks, the first of which is the process that is started.
+two() {
+    "$windrow" "$@" --gpus 2
+}
+# other NAME: the process of rank 1 of a run.
+other() {
+    pgrep -f "windrow [a-z]* .*$work/$1" | while read -r one; do
+        tr '\0' '\n' <"/proc/$one/environ" 2>/dev/null | grep -q '^WINDROW_RANK=1$' && echo "$one"
     done | head -n 1
 }
 # until_so WHAT COMMAND ...: waits until the command succeeds.
@@ -69,7 +69,7 @@ begin() {
     name=$1
     shift
     # shellcheck disable=SC2086
-    $start "$windrow" "$@" >"$work/said" 2>&1 &
+    "$windrow" "$@" --gpus 2 >"$work/said" 2>&1 &
     job=$!
     until_so "a step of $name" at_least 1 step "$name"
     until_so "a socket of $name" "$windrow" save "$work/$name" >/dev/null
@@ -86,7 +86,7 @@ tell() {
 ended_well() {
     wait "$job" || bad "$1: it ended with $?"
     job=
-    [ -z "$(pid 1 "$1")" ] || bad "$1: a rank is left behind"
+    [ -z "$(other "$1")" ] || bad "$1: a rank is left behind"
 }
 
 i=0
@@ -102,7 +102,7 @@ words="stories model.preset=llama-micro device=cpu model.init=random data.train=
 
 # One that diverges from the start: both go back twice, and end with its code. Rank 0 alone says so.
 # shellcheck disable=SC2086
-$start "$windrow" train $words optimizer.lr=1000 optimizer.weight_decay=1000 train.clip=0 \
+two train $words optimizer.lr=1000 optimizer.weight_decay=1000 train.clip=0 \
     train.steps=60 --run-dir "$work/diverged" >"$work/said" 2>&1
 [ $? = 5 ] || bad "a run that diverges ends otherwise"
 [ "$(events resume diverged)" = 2 ] || bad "it did not go back twice"
@@ -139,16 +139,16 @@ tell save live
 good "both ranks go back to a checkpoint"
 
 if command -v prlimit >/dev/null 2>&1; then
-    prlimit --pid "$(pid 0 live)" --fsize=$(($(wc -c <"$work/live/events.jsonl") + 65536)):unlimited
+    prlimit --pid "$job" --fsize=$(($(wc -c <"$work/live/events.jsonl") + 65536)):unlimited
     "$windrow" save "$work/live" >"$work/told" 2>&1 && bad "a full disk took a checkpoint"
     grep -q "step-\|checkpoint" "$work/told" || bad "no sentence about the disk: $(cat "$work/told")"
-    prlimit --pid "$(pid 0 live)" --fsize=unlimited:unlimited
+    prlimit --pid "$job" --fsize=unlimited:unlimited
     steps_go_on live
     tell save live
     good "a full disk of rank 0 stops nobody"
 fi
 
-slow=$(pid 1 live)
+slow=$(other live)
 kill -STOP "$slow"
 "$windrow" stop "$work/live" >"$work/told" 2>&1 &
 asked=$!
@@ -167,18 +167,20 @@ tell set live train.eval_every=$(($(last_step live) + 40))
 steps_go_on live
 kill -TERM $job
 wait "$job"
+ended=$?
 job=
+[ $ended = 143 ] || bad "SIGTERM: it ended with $ended"
 [ "$(basename "$(readlink -f "$work/live/latest")" | sed 's/step-0*//')" = "$(last_step live)" ] ||
     bad "SIGTERM: the last step was not saved"
 grep -q '"reason":"interrupted"' "$work/live/events.jsonl" || bad "it was not interrupted"
 [ "$(last_step live)" -gt "$stood" ] || bad "it did not go on"
-$start "$windrow" train --resume "$work/live" train.steps=$(($(last_step live) + 3)) \
+two train --resume "$work/live" train.steps=$(($(last_step live) + 3)) \
     >"$work/said" 2>&1 || bad "resuming after SIGTERM"
 good "a run of two ranks is interrupted, and goes on"
 
 # A fork by two ranks of what two ranks trained, with another setting.
 # shellcheck disable=SC2086
-$start "$windrow" fork "$work/live@$stood" train.steps=$((stood + 3)) optimizer.beta1=0.8 \
+two fork "$work/live@$stood" train.steps=$((stood + 3)) optimizer.beta1=0.8 \
     --run-dir "$work/forked" >"$work/said" 2>&1 || bad "a fork by two ranks"
 [ "$(events step forked)" = 3 ] || bad "a fork took other than three steps"
 "$windrow" fork "$work/live@$stood" train.steps=$((stood + 3)) --run-dir "$work/alone" \
@@ -187,7 +189,7 @@ good "a run of two ranks is forked by two, and by one"
 
 # Nobody is missed while rank 0 evaluates on a text of some length, which takes it seconds.
 # shellcheck disable=SC2086
-$start "$windrow" train $words data.train="$WINDROW_PRESETS/data/stories.txt" data.validation=0.15 \
+two train $words data.train="$WINDROW_PRESETS/data/stories.txt" data.validation=0.15 \
     train.steps=2 train.eval_every=1 train.sample_every=1 --run-dir "$work/evaluated" \
     >"$work/said" 2>&1 || bad "a long evaluation"
 [ "$(events evaluation evaluated)" = 2 ] && [ "$(events sample evaluated)" = 2 ] ||
@@ -199,21 +201,19 @@ good "the other rank waits for an evaluation of $(awk -F'"time":' '/"event":"(st
 # Another build of the program on one rank.
 cp "$windrow" "$work/other"
 printf 'x' >>"$work/other"
-mkdir "$work/lib"
-cp "$(dirname "$windrow")/lib/windrow_mpi.so" "$work/lib"
-cat >"$work/mixed" <<'END'
-#!/bin/sh
-program=$1
-[ "$OMPI_COMM_WORLD_RANK" = 1 ] && program=$2
-shift 2
-exec "$program" "$@"
-END
-chmod +x "$work/mixed"
+[ ! -d "$(dirname "$windrow")/lib" ] || cp -r "$(dirname "$windrow")/lib" "$work/lib"
+export WINDROW_RANKS=2 WINDROW_RENDEZVOUS="file:$work/place"
 # shellcheck disable=SC2086
-$start "$work/mixed" "$windrow" "$work/other" train $words train.steps=3 --run-dir "$work/refused" \
+WINDROW_RANK=1 "$work/other" train $words train.steps=3 >"$work/said.1" 2>&1 &
+job=$!
+# shellcheck disable=SC2086
+WINDROW_RANK=0 "$windrow" train $words train.steps=3 --run-dir "$work/refused" \
     >"$work/said" 2>&1 && bad "ranks of other builds were taken"
+wait "$job" && bad "the other build ended well"
+job=
 grep -q "rank 1 on [^ ]* has another build of windrow than rank 0 on " "$work/said" ||
     bad "no sentence about the build"
+[ ! -e "$work/refused/events.jsonl" ] || bad "a refused run was begun"
 good "another build of the program is refused"
 
 echo "$count checks passed"
