@@ -41,8 +41,10 @@ static void place(struct dense *dense, const struct method *method, struct param
                                             .like = &like,
                                             .whole = parameter_count(p),
                                             .dtype = method->settings.state_dtype,
-                                            .ages = by_rows ? p->dim[0] : 1 },
-                     by_rows);
+                                            .ages = by_rows ? p->dim[0] : 1 });
+    if (by_rows && dense->owned[p->id].split) {
+        token_rows_split(&dense->rows, method->comm, dense->memory, p->dim[0]);
+    }
 }
 
 int dense_attach(struct dense *dense, const struct method *method, int64_t step_tokens,
@@ -77,10 +79,11 @@ void dense_detach(struct dense *dense)
 {
     free(dense->gradient);
     free(dense->owned);
+    token_rows_free(&dense->rows);
     memset(dense, 0, sizeof *dense);
 }
 
-void dense_begin_step(struct dense *dense, int64_t tokens)
+void dense_begin_step(struct dense *dense, const int32_t *ids, int64_t tokens)
 {
     struct parameter *p;
     dense->head_asked = false;
@@ -88,8 +91,9 @@ void dense_begin_step(struct dense *dense, int64_t tokens)
         op_zero(dense->be, &dense->gradient[p->id]);
     }
     if (dense->by_rows) {
-        token_rows_settle(&dense->rows, dense->be, dense->memory, dense->model->config.vocabulary,
-                          tokens);
+        int64_t words = dense->model->config.vocabulary;
+        token_rows_settle(&dense->rows, dense->be, dense->memory, words, tokens);
+        token_rows_share_out(&dense->rows, dense->be, ids, tokens, words);
     }
 }
 
@@ -113,10 +117,17 @@ void dense_each_gradient(struct dense *dense, const struct gradient_visitor *vis
     }
 }
 
+/* Which rows of the sum of its gradient a rank needs. */
+static struct exchange_rows rows_of(const struct dense *dense, const struct parameter *p)
+{
+    return (struct exchange_rows){ .split = dense->owned[p->id].split,
+                                   .bound = is_by_rows(dense, p) ? dense->rows.bound : NULL };
+}
+
 static void ask_sum(struct dense *dense, const struct parameter *p)
 {
     dense->gradient[p->id].name = p->name;
-    owned_rows_ask_sum(&dense->owned[p->id], &dense->gradient[p->id]);
+    exchange_ask(dense->owned[p->id].exchange, &dense->gradient[p->id], rows_of(dense, p));
 }
 
 void dense_ask_sums(struct dense *dense)
@@ -133,7 +144,7 @@ void dense_take_sums(struct dense *dense)
 {
     struct parameter *p;
     for (int64_t i = 0; (p = next_trained(dense->model, &i)) != NULL;) {
-        owned_rows_take_sum(&dense->owned[p->id], &dense->gradient[p->id]);
+        exchange_take(dense->owned[p->id].exchange, &dense->gradient[p->id], rows_of(dense, p));
     }
 }
 
@@ -157,6 +168,20 @@ void dense_add_squares(struct dense *dense, struct tensor *sum)
     }
 }
 
+static void add_own_squares(struct dense *dense, const struct parameter *p, struct tensor *sum)
+{
+    const struct tensor *gradient = &dense->gradient[p->id];
+    if (!is_by_rows(dense, p)) {
+        owned_rows_add_squares(&dense->owned[p->id], gradient, sum);
+        return;
+    }
+    struct token_range own = token_rows_own(&dense->rows);
+    if (own.count > 0) {
+        struct tensor rows = tensor_row_range(gradient, own.first, own.count);
+        op_sum_squares(dense->be, sum, &rows, true);
+    }
+}
+
 bool dense_add_own_squares(struct dense *dense, struct tensor *sum)
 {
     struct parameter *p;
@@ -164,7 +189,7 @@ bool dense_add_own_squares(struct dense *dense, struct tensor *sum)
     for (int64_t i = 0; (p = next_trained(dense->model, &i)) != NULL;) {
         if (dense->owned[p->id].split) {
             any = true;
-            owned_rows_add_squares(&dense->owned[p->id], &dense->gradient[p->id], sum);
+            add_own_squares(dense, p, sum);
         }
     }
     return any;
@@ -189,9 +214,18 @@ void dense_update(struct dense *dense, double lr, const struct rule_settings *se
                                                           .settings = settings,
                                                           .target = &target },
                              &dense->owned[p->id].state);
+            token_rows_ask_weight(&dense->rows, dense->be, &p->value, &dense->gradient[p->id]);
         } else {
             owned_rows_step(&dense->owned[p->id], dense->rule, settings, &target);
         }
+    }
+}
+
+void dense_take_weights(struct dense *dense)
+{
+    struct parameter *p = dense->model->embedding;
+    if (dense->by_rows) {
+        token_rows_take_weight(&dense->rows, dense->be, &p->value, &dense->gradient[p->id]);
     }
 }
 

@@ -1,8 +1,7 @@
 /*
  * Parameters that train in full outside the linear layers, unless frozen: embedding, head, norms.
  * Of the embedding's gradient only the rows that occur may be kept: token_rows.h. With several
- * ranks the states of embedding and head are split over them (owned_rows.h), but for those of an
- * embedding of which only rows have a gradient: they are whole on every rank.
+ * ranks the states of embedding and head are split over them: owned_rows.h.
  */
 #ifndef WINDROW_ENGINE_METHOD_DENSE_H
 #define WINDROW_ENGINE_METHOD_DENSE_H
@@ -30,8 +29,8 @@ int dense_attach(struct dense *dense, const struct method *method, int64_t step_
 void dense_detach(struct dense *dense);
 
 /* Before the first micro-batch: zeroed gradients. Where dense->by_rows, the ids of the step's
- * `tokens` tokens have been uploaded into dense->rows.ids. */
-void dense_begin_step(struct dense *dense, int64_t tokens);
+ * `tokens` tokens are `ids` on the host and have been uploaded into dense->rows.ids. */
+void dense_begin_step(struct dense *dense, const int32_t *ids, int64_t tokens);
 /* What takes the place of the ids in the embedding's backward, for tokens [first, first + count) of
  * the step; of rank 0: the ids do. */
 struct tensor dense_slots(const struct dense *dense, int64_t first, int64_t count);
@@ -46,6 +45,8 @@ void dense_ask_head(struct dense *dense);
 void dense_add_squares(struct dense *dense, struct tensor *sum);
 bool dense_add_own_squares(struct dense *dense, struct tensor *sum);
 void dense_update(struct dense *dense, double lr, const struct rule_settings *settings);
+/* After the comm_wait that follows an update. */
+void dense_take_weights(struct dense *dense);
 void dense_visit(struct dense *dense, const struct state_visitor *visitor);
 int dense_restore(struct dense *dense, const struct state_source *source, struct error *err);
 

@@ -156,14 +156,15 @@ static void scatter_widened(const struct exchange *exchange, const struct tensor
 
 /* ---- both ----------------------------------------------------------------------------------- */
 
-void exchange_ask(const struct exchange *exchange, struct tensor *gradient, bool split)
+void exchange_ask(const struct exchange *exchange, struct tensor *gradient,
+                  struct exchange_rows rows)
 {
     struct tensor sent = *gradient;
     if (exchange->comm->ranks == 1) {
         return;
     }
     if (widens(exchange, gradient)) {
-        if (split) {
+        if (rows.split && rows.bound == NULL) {
             scatter_widened(exchange, gradient);
         } else {
             sum_widened(exchange, gradient);
@@ -174,29 +175,33 @@ void exchange_ask(const struct exchange *exchange, struct tensor *gradient, bool
         pack(exchange, gradient);
         sent.dtype = DTYPE_BF16;
     }
-    if (split) {
-        comm_ask_reduce_scatter(exchange->comm, exchange->be, &sent, NULL);
+    if (rows.split) {
+        comm_ask_reduce_scatter(exchange->comm, exchange->be, &sent, rows.bound);
     } else {
         comm_ask_all_reduce(exchange->comm, exchange->be, &sent);
     }
 }
 
-void exchange_take(const struct exchange *exchange, struct tensor *gradient, bool split)
+void exchange_take(const struct exchange *exchange, struct tensor *gradient,
+                   struct exchange_rows rows)
 {
     if (exchange->comm->ranks == 1 || !narrows(exchange, gradient)) {
         return;
     }
-    struct comm_share rows = { 0, tensor_rows(gradient) };
+    int rank = exchange->comm->rank;
+    struct comm_share mine = { 0, tensor_rows(gradient) };
     int64_t columns = tensor_columns(gradient);
-    if (split) {
-        rows = comm_share_of(exchange->comm, exchange->comm->rank, tensor_rows(gradient));
+    if (rows.split && rows.bound == NULL) {
+        mine = comm_share_of(exchange->comm, rank, tensor_rows(gradient));
+    } else if (rows.split) {
+        mine = (struct comm_share){ rows.bound[rank], rows.bound[rank + 1] - rows.bound[rank] };
     }
-    unpack(exchange, gradient, rows.first * columns, rows.count * columns);
+    unpack(exchange, gradient, mine.first * columns, mine.count * columns);
 }
 
 void exchange_now(const struct exchange *exchange, struct tensor *gradient)
 {
-    exchange_ask(exchange, gradient, false);
+    exchange_ask(exchange, gradient, (struct exchange_rows){ .split = false });
     comm_wait(exchange->comm, exchange->be);
-    exchange_take(exchange, gradient, false);
+    exchange_take(exchange, gradient, (struct exchange_rows){ .split = false });
 }

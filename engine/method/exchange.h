@@ -27,11 +27,18 @@ struct exchange {
     enum dtype wire; /* DTYPE_F32 or DTYPE_BF16 */
 };
 
-/* Asks for the sum of a gradient over the ranks: of all of it, or (`split`) of each rank's shares
- * of its rows (comm_share_of). After a comm_wait exchange_take completes it; nobody touches it in
- * between. Without other ranks nothing happens. */
-void exchange_ask(const struct exchange *exchange, struct tensor *gradient, bool split);
-void exchange_take(const struct exchange *exchange, struct tensor *gradient, bool split);
+/* Which rows of a sum a rank gets. */
+struct exchange_rows {
+    bool split;           /* false: all of them */
+    const int64_t *bound; /* rank p's are [bound[p], bound[p + 1]); NULL: those of comm_share_of */
+};
+
+/* Asks for the sum of a gradient over the ranks. After a comm_wait exchange_take completes it;
+ * nobody touches it in between. Without other ranks nothing happens. */
+void exchange_ask(const struct exchange *exchange, struct tensor *gradient,
+                  struct exchange_rows rows);
+void exchange_take(const struct exchange *exchange, struct tensor *gradient,
+                   struct exchange_rows rows);
 
 /* Asks, waits and takes: all of it. */
 void exchange_now(const struct exchange *exchange, struct tensor *gradient);

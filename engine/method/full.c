@@ -53,8 +53,7 @@ static void piece_place(struct method *method, struct full_piece *piece)
                                             .like = &piece->weight,
                                             .whole = tensor_count(&piece->weight),
                                             .dtype = method->settings.state_dtype,
-                                            .ages = 1 },
-                     false);
+                                            .ages = 1 });
 }
 
 static int full_attach(struct method *method, struct error *err)

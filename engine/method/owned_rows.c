@@ -4,7 +4,7 @@
 #include <stdio.h>
 
 void owned_rows_place(struct owned_rows *owned, const struct method *method,
-                      const struct rule_layout *layout, bool whole)
+                      const struct rule_layout *layout)
 {
     struct comm *comm = method->comm;
     bool matrix = layout->like->rank == 2;
@@ -14,7 +14,7 @@ void owned_rows_place(struct owned_rows *owned, const struct method *method,
     *owned = (struct owned_rows){
         .be = method->be, .comm = comm, .exchange = method->exchange, .rows = rows
     };
-    owned->split = comm->ranks > 1 && matrix && !whole && for_all;
+    owned->split = comm->ranks > 1 && matrix && for_all;
     owned->share = owned->split ? share : rows;
     owned->count = rows;
     struct rule_layout own = *layout;
@@ -25,18 +25,19 @@ void owned_rows_place(struct owned_rows *owned, const struct method *method,
         owned->count = mine.count;
         like.dim[0] = share;
         own.like = &like;
+        own.ages = own.ages > 1 ? share : 1;
     }
     rule_place(method->rule, method->be, method->memory, &own, &owned->state);
 }
 
 void owned_rows_ask_sum(struct owned_rows *owned, struct tensor *gradient)
 {
-    exchange_ask(owned->exchange, gradient, owned->split);
+    exchange_ask(owned->exchange, gradient, (struct exchange_rows){ .split = owned->split });
 }
 
 void owned_rows_take_sum(struct owned_rows *owned, struct tensor *gradient)
 {
-    exchange_take(owned->exchange, gradient, owned->split);
+    exchange_take(owned->exchange, gradient, (struct exchange_rows){ .split = owned->split });
 }
 
 static struct tensor own_rows(const struct owned_rows *owned, const struct tensor *t)
@@ -101,62 +102,97 @@ static struct here part_here(const struct owned_rows *owned, const struct owned_
     return (struct here){ begin - part->first, end - begin, begin - owned->first };
 }
 
-/* Of a vector all there is. */
-static struct tensor slot_here(const struct owned_rows *owned, int slot, const struct here *here)
+/* Of a vector all there is, but of ages of rows that are split. */
+static struct tensor tensor_here(const struct owned_rows *owned, const struct tensor *t,
+                                 const struct here *here)
 {
-    const struct tensor *t = &owned->state.slot[slot];
-    return t->rank == 2 ? tensor_row_range(t, here->at, here->count) : *t;
+    if (t->rank == 2) {
+        return tensor_row_range(t, here->at, here->count);
+    }
+    if (!owned->split) {
+        return *t;
+    }
+    struct tensor column = tensor_as_matrix(t, tensor_count(t), 1);
+    struct tensor range = tensor_row_range(&column, here->at, here->count);
+    range.rank = 1;
+    return range;
+}
+
+static void show_here(const struct owned_rows *owned, const struct state_visitor *visitor,
+                      const struct owned_part *part, int slot)
+{
+    struct here here = part_here(owned, part);
+    bool age = slot == owned->state.slot_count;
+    const struct tensor *all = age ? &owned->state.age : &owned->state.slot[slot];
+    struct state_item item = { .tensor = tensor_here(owned, all, &here) };
+    if (owned->split) {
+        item.split = (struct state_split){
+            .share = owned->share, .before = part->first, .rows = part->count, .first = here.first
+        };
+    }
+    snprintf(item.name, sizeof item.name, "optimizer/%.96s/%s", part->parameter,
+             age ? "age" : owned->state.slot_name[slot]);
+    visitor->visit(visitor->context, &item);
 }
 
 void owned_rows_show(const struct owned_rows *owned, const struct state_visitor *visitor,
                      const struct owned_part *part)
 {
-    struct here here = part_here(owned, part);
     for (int s = 0; s < owned->state.slot_count; s++) {
-        struct state_item item = { .tensor = slot_here(owned, s, &here) };
-        if (owned->split) {
-            item.split = (struct state_split){ .share = owned->share,
-                                               .before = part->first,
-                                               .rows = part->count,
-                                               .first = here.first };
-        }
-        snprintf(item.name, sizeof item.name, "optimizer/%.96s/%s", part->parameter,
-                 owned->state.slot_name[s]);
-        visitor->visit(visitor->context, &item);
+        show_here(owned, visitor, part, s);
     }
+}
+
+/* Whether every row has an age of its own, which is then split as the row is. */
+static bool has_ages(const struct owned_rows *owned)
+{
+    return owned->split && tensor_count(&owned->state.age) > 1;
 }
 
 void owned_rows_show_age(const struct owned_rows *owned, const struct state_visitor *visitor,
                          const char *parameter)
 {
-    state_show(visitor, "optimizer", parameter, "age", &owned->state.age, false);
+    if (has_ages(owned)) {
+        struct owned_part all = { .parameter = parameter, .count = owned->rows };
+        show_here(owned, visitor, &all, owned->state.slot_count);
+    } else {
+        state_show(visitor, "optimizer", parameter, "age", &owned->state.age, false);
+    }
+}
+
+static int restore_here(struct owned_rows *owned, const struct state_source *source,
+                        const struct owned_part *part, int slot, struct error *err)
+{
+    char name[STATE_NAME_SIZE];
+    struct here here = part_here(owned, part);
+    bool age = slot == owned->state.slot_count;
+    struct tensor own =
+        tensor_here(owned, age ? &owned->state.age : &owned->state.slot[slot], &here);
+    snprintf(name, sizeof name, "optimizer/%.96s/%s", part->parameter,
+             age ? "age" : owned->state.slot_name[slot]);
+    struct method_rows rows = { name, &own, part->count, here.first };
+    return owned->split ? method_restore_rows(owned->be, source, &rows, err)
+                        : method_restore_tensor(owned->be, source, name, &own, err);
 }
 
 int owned_rows_restore(struct owned_rows *owned, const struct state_source *source,
                        const struct owned_part *part, struct error *err)
 {
-    char name[STATE_NAME_SIZE];
-    struct here here = part_here(owned, part);
-    for (int s = 0; s < owned->state.slot_count; s++) {
-        struct tensor own = slot_here(owned, s, &here);
-        snprintf(name, sizeof name, "optimizer/%.96s/%s", part->parameter,
-                 owned->state.slot_name[s]);
-        int rc = owned->split
-                     ? method_restore_rows(
-                           owned->be, source,
-                           &(struct method_rows){ name, &own, part->count, here.first }, err)
-                     : method_restore_tensor(owned->be, source, name, &own, err);
-        if (rc != 0) {
-            return -1;
-        }
+    int rc = 0;
+    for (int s = 0; s < owned->state.slot_count && rc == 0; s++) {
+        rc = restore_here(owned, source, part, s, err);
     }
-    return 0;
+    return rc;
 }
 
 int owned_rows_restore_age(struct owned_rows *owned, const struct state_source *source,
                            const char *parameter, struct error *err)
 {
     char name[STATE_NAME_SIZE];
+    struct owned_part all = { .parameter = parameter, .count = owned->rows };
+    if (has_ages(owned)) {
+        return restore_here(owned, source, &all, owned->state.slot_count, err);
+    }
     snprintf(name, sizeof name, "optimizer/%.96s/age", parameter);
     return method_restore_tensor(owned->be, source, name, &owned->state.age, err);
 }

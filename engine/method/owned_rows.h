@@ -31,9 +31,9 @@ struct owned_rows {
     struct rule_state state; /* of `share` rows, the first `count` of them in use */
 };
 
-/* Places the states of a matrix or vector like layout->like. `whole`: they are not to be split. */
+/* Places the states of a matrix or vector like layout->like; layout->ages is 1, or one a row. */
 void owned_rows_place(struct owned_rows *owned, const struct method *method,
-                      const struct rule_layout *layout, bool whole);
+                      const struct rule_layout *layout);
 
 /* Asks for the sum of the gradient over the ranks, and takes it after a comm_wait: in the own rows,
  * where they are split; the others hold nothing of use afterwards. */

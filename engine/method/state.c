@@ -12,6 +12,11 @@ void state_show(const struct state_visitor *visitor, const char *group, const ch
     visitor->visit(visitor->context, &item);
 }
 
+int64_t state_row_count(const struct state_item *item)
+{
+    return item->tensor.rank > 1 ? tensor_columns(&item->tensor) : 1;
+}
+
 struct state_entry state_entry_of(const struct state_item *item)
 {
     const struct tensor *t = &item->tensor;

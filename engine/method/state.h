@@ -52,6 +52,9 @@ struct state_item {
     struct state_split split;
 };
 
+/* Elements of a row, where it is split; of a vector 1. */
+int64_t state_row_count(const struct state_item *item);
+
 /* The whole of it; `weight` is not set. */
 struct state_entry state_entry_of(const struct state_item *item);
 

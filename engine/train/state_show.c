@@ -50,7 +50,7 @@ struct range {
 static struct range next_range(const struct state_item *item, int64_t first, int64_t end)
 {
     const struct state_split *split = &item->split;
-    int64_t columns = tensor_columns(&item->tensor);
+    int64_t columns = state_row_count(item);
     int64_t owner = (split->before + first / columns) / split->share;
     int64_t owned_end = ((owner + 1) * split->share - split->before) * columns;
     return (struct range){ (int)owner, first, (owned_end < end ? owned_end : end) - first };
@@ -64,7 +64,7 @@ static int move_range(struct trainer *trainer, const struct state_item *item, st
     size_t bytes = (size_t)range.count * dtype_size(item->tensor.dtype);
     bool mine = range.owner == trainer->comm->rank;
     bool leads = trainer->comm->rank == 0;
-    int64_t skip = item->split.first * tensor_columns(&item->tensor);
+    int64_t skip = item->split.first * state_row_count(item);
     void *room = mine && !leads ? xmalloc(bytes) : NULL;
     int result = mine ? trainer_read_here(trainer, item, range.first - skip, range.count,
                                           leads ? out : room, err)

@@ -96,7 +96,7 @@ static int begin_dense(struct trainer *trainer, const struct batch *batches, int
     int64_t ranks = trainer->comm->ranks;
     struct tensor *ids = &trainer->dense.rows.ids;
     if (!trainer->dense.by_rows) {
-        dense_begin_step(&trainer->dense, 0);
+        dense_begin_step(&trainer->dense, NULL, 0);
         return 0;
     }
     if (ranks * count * tokens > tensor_count(ids)) {
@@ -110,7 +110,7 @@ static int begin_dense(struct trainer *trainer, const struct batch *batches, int
     size_t bytes = (size_t)(count * tokens) * sizeof *mine;
     comm_all_gather_bytes(trainer->comm, "token ids", mine, trainer->step_ids, bytes);
     backend_upload(trainer->be, ids->data, trainer->step_ids, (size_t)ranks * bytes);
-    dense_begin_step(&trainer->dense, ranks * count * tokens);
+    dense_begin_step(&trainer->dense, trainer->step_ids, ranks * count * tokens);
     return 0;
 }
 
@@ -244,14 +244,14 @@ static void reduce_gradient(void *context, const char *parameter, struct tensor 
 {
     struct trainer *trainer = context;
     gradient->name = parameter;
-    exchange_ask(&trainer->exchange, gradient, false);
+    exchange_ask(&trainer->exchange, gradient, (struct exchange_rows){ .split = false });
 }
 
 static void take_gradient(void *context, const char *parameter, struct tensor *gradient)
 {
     struct trainer *trainer = context;
     (void)parameter;
-    exchange_take(&trainer->exchange, gradient, false);
+    exchange_take(&trainer->exchange, gradient, (struct exchange_rows){ .split = false });
 }
 
 /* Sums loss and gradients over the ranks. */
@@ -320,6 +320,7 @@ static void update(struct trainer *trainer, double lr, const struct rule_setting
     dense_update(&trainer->dense, lr, settings);
     method->ops->update(method, lr, settings);
     comm_wait(trainer->comm, trainer->be); /* for the rows that other ranks have updated */
+    dense_take_weights(&trainer->dense);
 }
 
 /* What the device found, once it is done: the one time in a step that the host waits. */

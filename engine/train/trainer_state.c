@@ -208,7 +208,7 @@ static int snapshot_read(void *context, int64_t index, int64_t first, int64_t co
     const struct state_item *item = &snapshot->item[index];
     const struct tensor *t = &item->tensor;
     size_t width = dtype_size(t->dtype);
-    int64_t at = first - item->split.first * tensor_columns(t);
+    int64_t at = first - item->split.first * state_row_count(item);
     memcpy(out, (const char *)t->data + (size_t)at * width, (size_t)count * width);
     return 0;
 }

@@ -78,9 +78,10 @@ static void rank_work(struct comm *comm, void *context)
     };
     void *values = make_values(c, comm->rank);
     backend_upload(be, gradient.data, values, bytes);
-    exchange_ask(&exchange, &gradient, c->split);
+    const struct exchange_rows rows = { .split = c->split };
+    exchange_ask(&exchange, &gradient, rows);
     comm_wait(comm, be);
-    exchange_take(&exchange, &gradient, c->split);
+    exchange_take(&exchange, &gradient, rows);
     backend_download(be, values, gradient.data, bytes);
     keep_values(c, comm->rank, values);
     c->well[comm->rank] = !be->failed && comm_check(comm, &err) == 0;

@@ -261,8 +261,8 @@ static void take_steps(struct scenario *s, int count)
             assert_true(moves || flops <= s->plan.refresh_flops);
             planned = flops;
         }
-        if (s->comm->rank > 0) {
-            planned = flops; /* the plan is that of rank 0, which may own more rows */
+        if (s->comm->rank > 0 || s->trainer->dense.rows.comm != NULL) {
+            planned = flops; /* of rank 0, which may own more rows; of words that occur */
         }
         assert_true(result.flops == flops);
         assert_false(result.skipped);

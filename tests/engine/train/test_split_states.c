@@ -310,6 +310,7 @@ static void test_fewer_ranks(void **state)
     check_fewer(WORDS("method.name=full", "optimizer.name=sgd"), 1e-5f);
     check_fewer(WORDS("method.name=full", "method.embedding=rows"), 1e-5f);
     check_fewer(WORDS("method.name=full", "method.frozen=k_proj"), 1e-5f);
+    check_fewer(WORDS("method.name=full", "method.embedding=rows", "optimizer.state=int8"), NAN);
     check_fewer(WORDS("method.name=grass", "method.rank=4", "method.interval=2"), 1e-5f);
     check_fewer(WORDS("method.name=lora", "method.rank=2"), 1e-5f);
     check_fewer(WORDS("method.name=full", "optimizer.state=bf16"), NAN);
@@ -324,35 +325,84 @@ static size_t placed(size_t bytes)
     return (bytes + MEMORY_ALIGNMENT - 1) / MEMORY_ALIGNMENT * MEMORY_ALIGNMENT;
 }
 
-/* Two moments of a share of each matrix, two of each norm, and ages. */
-static void test_bytes_of_a_rank(void **state)
+/* Two moments of a share of each matrix, two of each norm, and ages: by rows the embedding has one
+ * for each word. */
+static void check_bytes(bool by_rows, int ranks)
 {
-    (void)state;
     static const struct {
         int64_t rows, columns, count;
     } matrices[] = {
         { 37, 16, 2 }, { 32, 16, 2 }, { 16, 16, 2 }, { 48, 16, 2 }, { 16, 24, 2 },
     };
+    const char *embedding = by_rows ? "method.embedding=rows" : "method.embedding=dense";
+    struct life life = life_of(WORDS("method.name=full", embedding), ranks, 1, 2);
+    size_t expected = 5 * (2 * placed(16 * sizeof(float)) + placed(sizeof(int32_t)));
+    size_t split = by_rows ? 37 * sizeof(int32_t) : 0;
+    run_life(&life);
+    if (by_rows) {
+        size_t share = (size_t)(37 + ranks - 1) / (size_t)ranks;
+        expected += placed(share * sizeof(int32_t)) - placed(sizeof(int32_t));
+    }
+    for (size_t i = 0; i < sizeof matrices / sizeof matrices[0]; i++) {
+        int64_t share = (matrices[i].rows + ranks - 1) / ranks;
+        size_t moments = 2 * (size_t)matrices[i].columns * sizeof(float);
+        expected += (size_t)matrices[i].count *
+                    (2 * placed((size_t)share * moments / 2) + placed(sizeof(int32_t)));
+        split += (size_t)(matrices[i].count * matrices[i].rows) * moments;
+    }
+    assert_int_equal(life.plan.bytes[MEMORY_OPTIMIZER], expected);
+    assert_int_equal(life.whole_bytes, ranks == 1 ? 0 : split);
+    size_t of_all = 0;
+    for (int p = 0; p < ranks; p++) {
+        of_all += life.split_bytes[p];
+    }
+    assert_int_equal(of_all, life.whole_bytes); /* every row is somewhere, and once */
+    free_life(&life);
+}
+
+static void test_bytes_of_a_rank(void **state)
+{
+    (void)state;
     for (int ranks = 1; ranks <= 4; ranks *= 2) {
-        struct life life = life_of(WORDS("method.name=full"), ranks, 1, 2);
-        size_t expected = 5 * (2 * placed(16 * sizeof(float)) + placed(sizeof(int32_t)));
-        size_t split = 0;
-        run_life(&life);
-        for (size_t i = 0; i < sizeof matrices / sizeof matrices[0]; i++) {
-            int64_t share = (matrices[i].rows + ranks - 1) / ranks;
-            size_t moments = 2 * (size_t)matrices[i].columns * sizeof(float);
-            expected += (size_t)matrices[i].count *
-                        (2 * placed((size_t)share * moments / 2) + placed(sizeof(int32_t)));
-            split += (size_t)(matrices[i].count * matrices[i].rows) * moments;
+        check_bytes(false, ranks);
+        check_bytes(true, ranks);
+    }
+}
+
+/* Where few words occur some ranks have none to update: all of them are of the first rank, or of
+ * the last. */
+static void test_few_words(void **state)
+{
+    (void)state;
+    for (int32_t least = 0; least <= 34; least += 34) {
+        static struct batch few[STEPS][MICRO_BATCHES];
+        struct error err = { 0 };
+        for (int s = 0; s < STEPS; s++) {
+            for (int i = 0; i < MICRO_BATCHES; i++) {
+                check(batch_init(&few[s][i], RANKED_ROWS, RANKED_SEQUENCE, &err), &err);
+                struct dice dice = { .state = (uint64_t)(100 + s * MICRO_BATCHES + i) };
+                small_batch(&dice, 3, &few[s][i]);
+                for (int t = 0; t < RANKED_ROWS * RANKED_SEQUENCE; t++) {
+                    few[s][i].ids[t] += least;
+                }
+            }
         }
-        assert_int_equal(life.plan.bytes[MEMORY_OPTIMIZER], expected);
-        assert_int_equal(life.whole_bytes, ranks == 1 ? 0 : split);
-        size_t of_all = 0;
-        for (int p = 0; p < ranks; p++) {
-            of_all += life.split_bytes[p];
+        struct life one = life_of(WORDS("method.name=full", "method.embedding=rows"), 1, 1, STEPS);
+        struct life four = life_of(WORDS("method.name=full", "method.embedding=rows"), 4, 1, STEPS);
+        one.batch = (const struct batch(*)[MICRO_BATCHES])few;
+        four.batch = one.batch;
+        run_life(&one);
+        run_life(&four);
+        for (int step = 1; step <= STEPS; step++) {
+            assert_true(fabsf(one.loss[step] - four.loss[step]) <= 1e-5f * one.loss[step]);
         }
-        assert_int_equal(of_all, life.whole_bytes); /* every row is somewhere, and once */
-        free_life(&life);
+        free_life(&one);
+        free_life(&four);
+        for (int s = 0; s < STEPS; s++) {
+            for (int i = 0; i < MICRO_BATCHES; i++) {
+                batch_free(&few[s][i]);
+            }
+        }
     }
 }
 
@@ -386,6 +436,7 @@ static void test_live_change(void **state)
         WORDS("method.name=full"),
         WORDS("method.name=full", "optimizer.state=int8"),
         WORDS("method.name=grass", "method.rank=4"),
+        WORDS("method.name=full", "method.embedding=rows"),
     };
     for (size_t i = 0; i < sizeof words / sizeof words[0]; i++) {
         struct life life = life_of(words[i], 2, 1, 3);
@@ -477,82 +528,12 @@ static void test_break_off(void **state)
     free_life(&whole);
 }
 
-/* ---- random numbers ------------------------------------------------------------------------- */
-
-/* One step on a matrix whose rows are all the same: rounded at random, the rows of two ranks must
- * not be. */
-struct rounding_case {
-    uint16_t weight[2][8 * 64];
-    bool split[2];
-};
-
-static void round_rows(struct comm *comm, void *context)
-{
-    struct rounding_case *c = context;
-    struct error err = { 0 };
-    char why[128];
-    struct backend *be = backend_open("cpu", 0, why, sizeof why);
-    size_t capacity[MEMORY_CATEGORY_COUNT];
-    for (int i = 0; i < MEMORY_CATEGORY_COUNT; i++) {
-        capacity[i] = 1 << 16;
-    }
-    struct memory *memory = memory_open(be, capacity, &err);
-    struct method method = { .be = be, .memory = memory, .comm = comm, .rule = rule_find("sgd") };
-    const int64_t dim[2] = { 8, 64 };
-    struct tensor weight = memory_matrix(memory, MEMORY_WEIGHTS, "w", DTYPE_BF16, dim);
-    struct tensor gradient = memory_matrix(memory, MEMORY_GRADIENTS, "g", DTYPE_BF16, dim);
-    struct tensor control =
-        memory_vector(memory, MEMORY_GRADIENTS, "control", DTYPE_F32, CONTROL_COUNT);
-    float controls[CONTROL_COUNT] = { 0 };
-    controls[CONTROL_FACTOR] = 1.0f;
-    backend_upload(be, control.data, controls, sizeof controls);
-    uint16_t *values = calloc(8 * 64, sizeof *values);
-    for (int i = 0; i < 8 * 64; i++) {
-        values[i] = bf16_from_float(1.0f);
-    }
-    backend_upload(be, weight.data, values, 8 * 64 * sizeof *values);
-    backend_upload(be, gradient.data, values, 8 * 64 * sizeof *values);
-    free(values);
-    struct owned_rows owned;
-    owned_rows_place(&owned, &method,
-                     &(struct rule_layout){ .name = "w", .like = &weight, .whole = 512, .ages = 1 },
-                     false);
-    owned_rows_step(
-        &owned, method.rule,
-        &(struct rule_settings){
-            .rounding = ROUNDING_STOCHASTIC, .seed = 5, .step = 1, .control = &control },
-        &(struct rule_target){
-            .weight = &weight, .gradient = &gradient, .lr = 0.003f, .scale = 1.0f });
-    comm_wait(comm, be);
-    backend_download(be, c->weight[comm->rank], weight.data, sizeof c->weight[0]);
-    c->split[comm->rank] = owned.split;
-    memory_close(memory);
-    backend_close(be);
-}
-
-static void test_rounding_of_shares(void **state)
-{
-    (void)state;
-    struct rounding_case c = { 0 };
-    loopback_run(&(struct loopback_options){ .ranks = 2, .silent_rank = -1 }, round_rows, &c);
-    assert_true(c.split[0] && c.split[1]);
-    assert_memory_equal(c.weight[0], c.weight[1], sizeof c.weight[0]);
-    int up = 0;
-    int differ = 0;
-    for (int i = 0; i < 4 * 64; i++) {
-        up += c.weight[0][i] == bf16_from_float(1.0f);
-        differ += c.weight[0][i] != c.weight[0][4 * 64 + i];
-    }
-    assert_in_range(up, 16, 240); /* both values come up */
-    assert_true(differ > 32);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_fewer_ranks), cmocka_unit_test(test_bytes_of_a_rank),
-        cmocka_unit_test(test_live_change), cmocka_unit_test(test_not_finite),
-        cmocka_unit_test(test_break_off),   cmocka_unit_test(test_rounding_of_shares),
+        cmocka_unit_test(test_few_words),   cmocka_unit_test(test_live_change),
+        cmocka_unit_test(test_not_finite),  cmocka_unit_test(test_break_off),
     };
     return cmocka_run_group_tests(tests, make_batches, free_batches);
 }
