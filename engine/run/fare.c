@@ -62,8 +62,12 @@ static void look_around(struct run *run, struct rank_report *mine)
     sampler_read(run->sampler, &sample);
     mine->device_used_bytes = sample.used_bytes;
     mine->device_total_bytes = sample.total_bytes;
-    if (mine->device_total_bytes < 0 && device_is_cuda(run->be)) {
-        mine->device_total_bytes = (int64_t)run->be->facts.memory_bytes;
+    size_t free_bytes = 0;
+    size_t total_bytes = 0;
+    if (mine->device_used_bytes < 0 && device_is_cuda(run->be) &&
+        backend_memory(run->be, &free_bytes, &total_bytes) == 0) {
+        mine->device_used_bytes = (int64_t)(total_bytes - free_bytes);
+        mine->device_total_bytes = (int64_t)total_bytes;
     }
     mine->gpu_util = sample.gpu_util;
     mine->temperature_c = sample.temperature_c;

@@ -10,10 +10,10 @@ trap 'rm -rf "$work"' EXIT
 export XDG_STATE_HOME="$work/state" WINDROW_PRESETS="$2"
 bad=0
 
-# train NAME LIBRARY WORDS: a short run with that driver; its events go to NAME.
+# train NAME LIBRARY WORDS [RANKS]: a short run with that driver; its events go to NAME.
 train() {
     LD_LIBRARY_PATH="$fake/$2" FAKE_NVML="$3" "$program" train stories --json \
-        --run-dir "$work/run-$1" device=cuda train.steps=3 train.export=false train.save_every=0 \
+        --run-dir "$work/run-$1" --gpus "${4:-1}" device=cuda:0 train.steps=3 train.export=false train.save_every=0 \
         train.eval_every=0 train.sample_every=0 model.preset=llama-micro data.sequence_length=24 \
         batch.micro=2 method.rank=8 >"$work/$1" 2>"$work/$1.err" || {
         echo "$1: the run failed"
@@ -52,6 +52,15 @@ train broken broken ""
 expect broken warning 'nvmlDeviceGetHandleByPciBusId_v2'
 expect broken telemetry '"host_bytes":[1-9]'
 expect broken stop '"reason":"done"'
+
+# Two ranks that share the device, and exchange through the host: the device tells how long it stood.
+export WINDROW_NCCL=off OMP_NUM_THREADS=1
+train ranks whole "" 2
+each='"device":"[^"]*","local_rank":[01],"step_ms":[0-9.]*,"compute_ms":[0-9.]*,"wait_ms":[0-9.]*,'
+each="$each.*\"device_used_bytes\":5368709120,\"device_total_bytes\":85899345920,.*\"gpu_util\":97"
+expect ranks ranks "\"slowest\":[01],.*\"rank\":0,.*$each.*\"rank\":1,.*$each"
+expect ranks step '"exchange_ms":[0-9]'
+unset WINDROW_NCCL OMP_NUM_THREADS
 
 LD_LIBRARY_PATH="$fake/whole" FAKE_NVML="" "$program" doctor --json >"$work/doctor" 2>&1
 for word in '"driver": *"580.65.06"' '"Fake GPU 17"' '"00000000:65:00.0"' \

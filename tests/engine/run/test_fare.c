@@ -1,4 +1,5 @@
-/* What the event about ranks says, of ranks that are threads, one of them slow. */
+/* What the event about ranks says, of ranks that are threads: one is slow, one has a device that
+ * NVML tells of. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -18,7 +19,9 @@
 #include "engine/run/parts.h"
 #include "kernels/backend_ops.h"
 
-enum { RANKS = 3, STEPS = 6, SLOW = 1, SLOW_US = 1000, EVENTS = 8 };
+enum { RANKS = 3, STEPS = 6, SLOW = 1, SAMPLED = 2, SLOW_US = 1000, EVENTS = 8 };
+
+#define NVML FAKE_NVML_FOLDER "/whole/libnvidia-ml.so.1"
 
 /* Nothing is asserted on the threads of ranks. */
 struct fare_case {
@@ -89,6 +92,14 @@ static void work(struct comm *comm, void *context)
         slow_ops.enter = take_time;
         run.be->ops = &slow_ops;
     }
+    if (result == 0 && rank == SAMPLED) {
+        struct nvml_sample sample = { .used_bytes = -1 };
+        run.sampler = sampler_open("0000:65:00.0", NVML);
+        for (int i = 0; i < 1000 && sample.used_bytes < 0; i++) {
+            sampler_read(run.sampler, &sample);
+            usleep(5000);
+        }
+    }
     if (result == 0) {
         result = rank == 0 ? lead(&run, &err) : run_follow(&run, &code, &err);
     }
@@ -124,7 +135,14 @@ static void check_event(const struct fare_case *c, const struct event_ranks *ran
         assert_true(rank->peak_bytes <= rank->planned_bytes);
         assert_true(rank->peak_bytes <= c->peak_bytes[p]);
         assert_true(rank->host_bytes > 0);
-        assert_true(isnan(rank->gpu_util) && rank->device_used_bytes == EVENT_UNKNOWN);
+        if (p == SAMPLED) {
+            assert_true(rank->gpu_util == 97 && rank->temperature_c > 0);
+            assert_int_equal(rank->device_used_bytes, (int64_t)5 << 30);
+            assert_true(rank->device_total_bytes > rank->device_used_bytes);
+        } else {
+            assert_true(isnan(rank->gpu_util) && isnan(rank->power_w));
+            assert_true(rank->device_used_bytes == EVENT_UNKNOWN);
+        }
     }
 }
 
@@ -163,6 +181,7 @@ int main(int argc, char **argv)
 {
     (void)argc;
     fixture_single_thread(argv);
+    setenv("FAKE_NVML", "no-power", 1);
     const struct CMUnitTest tests[] = {
         TEST(the_slow_one_is_named),
     };
