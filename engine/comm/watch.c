@@ -297,6 +297,8 @@ static int admit(struct watch *watch, struct error *err)
         take_beat(watch, peer);
         missing--;
     }
+    close(watch->listener); /* nobody else is expected */
+    watch->listener = -1;
     return 0;
 }
 
