@@ -45,6 +45,19 @@ const struct manual_fact manual_environment[] = {
     { "HF_HUB_CACHE, HUGGINGFACE_HUB_CACHE, HF_HOME",
       "Where models are looked for by name. The first that is set counts." },
     { "WINDROW_PRESETS", "The folder of presets, instead of the one that came along." },
+    { "WINDROW_RENDEZVOUS",
+      "Where the processes of a run on several machines meet, before what their launcher says: "
+      "tcp://HOST:PORT, where rank 0 listens, or file:/PATH, which all see and rank 0 writes." },
+    { "WINDROW_RANKS, WINDROW_RANK, WINDROW_LOCAL_RANK",
+      "How many processes train together, which of them this is, and which among those of its "
+      "machine. Without them those of mpirun (OMPI_COMM_WORLD_SIZE, ...), torchrun (WORLD_SIZE, "
+      "RANK, LOCAL_RANK, MASTER_ADDR, MASTER_PORT) and srun (SLURM_STEP_NUM_TASKS, SLURM_PROCID, "
+      "...) count." },
+    { "WINDROW_JOB",
+      "A word that the processes of a run must have in common, to keep others out." },
+    { "WINDROW_JOIN_SECONDS", "How long they wait for each other at the start: 120 if unset." },
+    { "WINDROW_PEER_SECONDS",
+      "After how long a process that says nothing is taken for hung: 60 if unset, at least 2." },
     { "WINDROW_NCCL",
       "off: GPUs of several ranks exchange through host memory, without NCCL. always: "
       "they do not, and one GPU by itself goes through NCCL too, to try it." },

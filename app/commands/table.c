@@ -9,7 +9,8 @@ static const struct option train_options[] = {
     { "accept-change", "KEY", "with --resume: let a key change that must not differ silently" },
     { "attach", NULL, "open the dashboard too; leaving it does not end the run" },
     { "gpus", "N",
-      "train with N processes, each with a GPU of its own (or a part of the processor)" },
+      "train with N processes of this machine, each with a GPU of its own (or a part of the "
+      "processor); on several machines start it with torchrun, srun or mpirun" },
     { 0 },
 };
 static const struct option fork_options[] = {

@@ -3,6 +3,7 @@
  * latency and bytes a second, here both are measured, and then steps are.
  *
  *     mpirun -np 2 bench_ranks [STEPS]        timed steps of each kind (12)
+ *     WINDROW_RENDEZVOUS=... WINDROW_RANKS=2 WINDROW_RANK=0 (and 1) bench_ranks [STEPS]
  *
  * The link is that of the processor's ranks: sums of 4 bytes tell the latency of a hop, sums of
  * 16 MiB the bytes a second (both the median of many). Then every rank trains alone, all at the
@@ -10,7 +11,7 @@
  * what plan_exchange_seconds says of the link, less what plan_hidden_seconds says of the backward
  * that was measured. A rank that trains alone updates all weights, together each updates its share
  * of those whose states are split. No refresh is among the timed steps. Exit 77: there are no ranks
- * (not started by mpirun, or no module for MPI).
+ * (one was started alone, or mpirun did and there is no module for MPI).
  */
 #include <math.h>
 #include <stdio.h>
@@ -19,7 +20,7 @@
 
 #include "engine/base/clock.h"
 #include "engine/comm/comm.h"
-#include "engine/comm/transport.h"
+#include "engine/comm/world.h"
 #include "engine/dataset.h"
 #include "engine/plan.h"
 #include "tests/llama.h"
@@ -207,14 +208,15 @@ int main(int argc, char **argv)
         fprintf(stderr, "bench_ranks: steps from 1 to %d\n", STEPS_MAX);
         return 2;
     }
-    struct transport *transport = transport_open_mpi(why, sizeof why);
-    if (transport == NULL) {
-        fprintf(stderr, "bench_ranks: %s\n", why);
+    struct error err = { 0 };
+    struct comm *comm = world_open(NULL, NULL, &err);
+    if (comm == NULL) {
+        fprintf(stderr, "bench_ranks: %s\n", err.message);
         return 77;
     }
-    struct comm *comm = comm_open_host(transport);
     if (comm->ranks == 1) {
-        fprintf(stderr, "bench_ranks: one rank exchanges nothing (mpirun -np 2)\n");
+        fprintf(stderr,
+                "bench_ranks: one rank exchanges nothing (mpirun -np 2, or WINDROW_RANKS)\n");
         comm_close(comm);
         return 77;
     }
