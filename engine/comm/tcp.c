@@ -162,7 +162,9 @@ static int check_frame(struct tcp *tcp, int rank)
                  "is at another exchange: number %u of kind %u with %u bytes, not %u, %u, %u",
                  found->number, found->kind, found->bytes, expected->number, expected->kind,
                  expected->bytes);
-        return refuse(tcp, rank, what);
+        refuse(tcp, rank, what);
+        tcp->lost = -1; /* who is wrong is not for this rank to say */
+        return -1;
     }
     return 0;
 }
@@ -223,9 +225,10 @@ static int move_some(struct tcp *tcp, bool *moved, bool *open)
     *open = false;
     for (int p = 0; p < tcp->transport.ranks; p++) {
         struct link *link = &tcp->link[p];
-        ssize_t put = link->out.done < link->out.total ? push(tcp, p) : 0;
-        ssize_t got = put >= 0 && link->in.done < link->in.total ? pull(tcp, p) : 0;
-        if (put < 0 || got < 0) {
+        /* What it said before its end tells more than that nothing can be sent to it. */
+        ssize_t got = link->in.done < link->in.total ? pull(tcp, p) : 0;
+        ssize_t put = got >= 0 && link->out.done < link->out.total ? push(tcp, p) : 0;
+        if (got < 0 || (put < 0 && got == 0)) {
             return -1;
         }
         *moved = *moved || put > 0 || got > 0;
