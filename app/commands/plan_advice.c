@@ -121,7 +121,7 @@ static void print_fastest(const struct plan_advice *advice)
     const struct plan_place *place = &advice->place;
     char where[128] = "";
     if (place->ranks > 1) {
-        snprintf(where, sizeof where, " each of %d, exchanging included", place->ranks);
+        snprintf(where, sizeof where, " on each of %d GPUs, exchanging included", place->ranks);
     }
     output_data("\nas it is, %s tokens/s are predicted for a %s%s\n",
                 text_count(tokens_per_second(advice, advice->step_seconds)).text, place->card->name,

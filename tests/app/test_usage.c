@@ -146,7 +146,7 @@ static void several_gpus_are_searched(void **state)
     assert_true(number_at(change, "total_bytes") <= number_at(small, "limit_bytes"));
     struct result text = RUN("plan", "stories", "--gpus", "4", "--limit", "1GiB", "--host", "1GiB");
     assert_int_equal(text.code, 0);
-    assert_non_null(strstr(text.output, "each of 4, exchanging included"));
+    assert_non_null(strstr(text.output, "on each of 4 GPUs, exchanging included"));
     assert_non_null(strstr(text.output, "activation.offload"));
     result_free(&text);
     cJSON_Delete(near);
