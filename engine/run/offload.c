@@ -34,13 +34,12 @@ static char *offload_directory(const struct run *run)
                                         : xstrndup(directory, (size_t)(base - directory));
 }
 
-/* Decides how many blocks stay, from the bandwidth of the place and the speed of the device, and
- * plans anew: the run remembers it as any other setting. */
-static int choose_resident(struct run *run, const char *directory, struct error *err)
+/* How many blocks stay, from the bandwidth of the place and the speed of the device. */
+static int measure_resident(struct run *run, const char *directory, int64_t *stay,
+                            struct error *err)
 {
     const struct plan *plan = &run->plan;
     int64_t layers = run->material.config.layers;
-    int64_t stay = 0;
     size_t bytes = plan->offload_span_bytes;
     struct store_rates rates;
     if (strcmp(run->recipe.activation_offload, "ssd") == 0 && bytes > 0 &&
@@ -52,9 +51,25 @@ static int choose_resident(struct run *run, const char *directory, struct error 
         double rate = rates.write < rates.read ? rates.write : rates.read;
         double micro_s = plan->step_flops / (double)run->recipe.batch_accumulate /
                          (EFFICIENCY * run->ceiling_flops);
-        stay = offload_resident(layers, (double)bytes, micro_s / 3.0 / (double)layers, rate);
+        *stay = offload_resident(layers, (double)bytes, micro_s / 3.0 / (double)layers, rate);
         run_notice(run, "%s moves %.0f MB/s: the activations of %lld of %lld blocks stay",
-                   text_show(directory).text, rate / 1e6, (long long)stay, (long long)layers);
+                   text_show(directory).text, rate / 1e6, (long long)*stay, (long long)layers);
+    }
+    return 0;
+}
+
+/* Rank 0 decides how many blocks stay, the same on all ranks, and all plan anew: the run remembers
+ * it as any other setting. */
+static int choose_resident(struct run *run, const char *directory, struct error *err)
+{
+    int64_t stay = 0;
+    int result = run_follows(run) ? 0 : measure_resident(run, directory, &stay, err);
+    if (run_agree(run, result, err) != 0) {
+        return -1;
+    }
+    comm_broadcast_bytes(run->comm, "the blocks that stay", &stay, sizeof stay);
+    if (comm_check(run->comm, err) != 0) {
+        return -1;
     }
     run->recipe.activation_resident = stay;
     run->effective.activation_resident = stay;

@@ -13,6 +13,7 @@
  *   loop.c      steps, evaluations, samples, going back
  *   commands.c  the safe point: commands and signals
  *   passport.c  what has to be the same on all ranks
+ *   agree.c     how something went, on all ranks
  *   settings.c  a live change, on all ranks or on none
  *   ranks.c     several ranks: orders of the first to the others
  *   fare.c      how the ranks fare: what each tells, and the event about it
@@ -118,6 +119,7 @@ struct run {
 
     bool stepping;       /* all ranks are in a step: the others do not wait for an order */
     bool ended_together; /* all ranks know that this is the end */
+    int end_code;        /* of the program then, where a rank failed before the first step */
     bool paused;
     bool stop_asked;
     bool save_failed; /* the last save */
@@ -271,6 +273,28 @@ int run_follow(struct run *run, int *code, struct error *err);
 
 /* Refuses ranks that differ in program, files or kind of device. */
 int run_check_ranks(struct run *run, struct error *err);
+
+/* ---- agree.c -------------------------------------------------------------------------------- */
+
+/* What a rank tells the others about something it tried. */
+struct verdict {
+    int64_t code; /* enum error_code; 0: done */
+    int64_t lost; /* and its trainer cannot be used any more */
+    char host[64];
+    char message[1024];
+    char hint[512];
+};
+/* `why` NULL: done. */
+void run_make_verdict(struct verdict *verdict, const struct error *why, bool lost);
+/* Hears of all ranks, which come here together: `verdict`, this rank's own, becomes the worst (of a
+ * lost one, or one that failed, or any), and `rank` its rank. -1: they could not be heard. */
+int run_hear_verdicts(struct run *run, const char *what, struct verdict *verdict, int *rank);
+/* The sentence of a rank as an error of this one. Always -1. */
+int run_quote_verdict(const struct run *run, const struct verdict *verdict, int rank,
+                      struct error *err);
+/* All ranks come here with how it went so far: `result`, and `err` if that is not 0. 0 if all went
+ * well; else -1 on all ranks, which end together: rank 0 with the error, the others without one. */
+int run_agree(struct run *run, int result, struct error *err);
 
 /* ---- settings.c ----------------------------------------------------------------------------- */
 

@@ -63,10 +63,7 @@ int run_make_plan(struct run *run, struct error *err)
 {
     const struct model_config *config = &run->material.config;
     run->be = run_open_device(run, &(struct device_listener){ device_notice, run }, err);
-    if (!run->be) {
-        return -1;
-    }
-    if (run_use_devices(run, err) != 0) {
+    if (run_agree(run, run->be ? 0 : -1, err) != 0 || run_use_devices(run, err) != 0) {
         return -1;
     }
     /* The plan is that of the device that was found. */

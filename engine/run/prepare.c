@@ -237,27 +237,36 @@ int run_prepare(struct run *run, struct error *err)
     run->pin = -1;
     recipe_init(&run->recipe);
     recipe_init(&run->effective);
-    if (run_find_origin(run, err) != 0 || run_share_start(run, err) != 0 ||
-        recipe_check(&run->recipe, err) != 0 || open_material(run, err) != 0) {
+    if (run_agree(run, run_find_origin(run, err), err) != 0) {
+        return -1;
+    }
+    int result = run_share_start(run, err);
+    if (result == 0) {
+        result = recipe_check(&run->recipe, err) == 0 ? open_material(run, err) : -1;
+    }
+    if (run_agree(run, result, err) != 0) {
         return -1;
     }
     if (run->resume_path && run->state.step >= run->effective.train_steps) {
         run->finished = true;
         return 0;
     }
-    if (run_make_plan(run, err) != 0 || make_batches(run, err) != 0) {
+    result = run_make_plan(run, err) == 0 ? make_batches(run, err) : -1;
+    if (run_agree(run, result, err) != 0) {
         return -1;
     }
     run->ceiling_flops = run_measure_ceiling(run->be, (enum dtype)run->recipe.precision_weights);
-    if (run_open_store(run, err) != 0 || run_build(run, run->resume_path, err) != 0) {
+    result = run_open_store(run, err) == 0 ? run_build(run, run->resume_path, err) : -1;
+    if (run_agree(run, result, err) != 0) {
         return -1;
     }
     run->seconds_before = run->state.seconds;
     run->telemetry_s = 0.0;
-    if (run_check_ranks(run, err) != 0) {
-        return -1;
+    result = run_check_ranks(run, err);
+    if (result == 0 && !run_follows(run)) {
+        result = open_directory(run, err);
     }
-    return run_follows(run) ? 0 : open_directory(run, err);
+    return run_agree(run, result, err);
 }
 
 void run_release(struct run *run)

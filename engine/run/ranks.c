@@ -111,9 +111,8 @@ static int check_own_recipe(const struct run *run, struct error *err)
         char *own = field_text(field, run->options->recipe);
         char *first = field_text(field, &run->recipe);
         if (strcmp(own, first) != 0) {
-            fail(err, ERROR_USAGE,
-                 "rank %d was started with another recipe than rank 0: %s is %s, not %s",
-                 run->comm->rank, field->key, text_show(own).text, text_show(first).text);
+            fail(err, ERROR_USAGE, "started with another recipe than rank 0: %s is %s, not %s",
+                 field->key, text_show(own).text, text_show(first).text);
             result = hint(err, "start all ranks with the same words");
         }
         free(own);

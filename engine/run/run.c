@@ -138,7 +138,9 @@ int run_train(const struct run_options *options, struct error *err)
         return err->code == ERROR_NONE ? ERROR_RUNTIME : (int)err->code;
     }
     if (run_prepare(&run, err) != 0) {
-        code = err->code == ERROR_NONE ? ERROR_RUNTIME : (int)err->code;
+        code = run.end_code              ? run.end_code
+               : err->code == ERROR_NONE ? ERROR_RUNTIME
+                                         : (int)err->code;
     } else if (run.finished) {
         const char *name = run.directory.name ? run.directory.name : options->fork;
         run_notice(&run, "%s is finished: all %lld steps are done; train.steps=N trains on",

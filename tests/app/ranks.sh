@@ -182,7 +182,7 @@ for R in 0 1; do
 done
 wait "$job0" && bad "rank 0 took a rank with other data"
 wait "$job1" && bad "rank 1 was taken with other data"
-grep -q "rank 1 was started with another recipe than rank 0: data.train" "$work/said1" ||
+grep -q "rank 1 on [^ ]*: started with another recipe than rank 0: data.train" "$work/said0" ||
     bad "no sentence about the recipe"
 [ ! -e "$work/refused/events.jsonl" ] || bad "a refused run was begun"
 rm "$work"/said?

@@ -190,13 +190,36 @@ good "a run of two ranks is forked by two, and by one"
 # Nobody is missed while rank 0 evaluates on a text of some length, which takes it seconds.
 # shellcheck disable=SC2086
 two train $words data.train="$WINDROW_PRESETS/data/stories.txt" data.validation=0.15 \
-    train.steps=2 train.eval_every=1 train.sample_every=1 --run-dir "$work/evaluated" \
-    >"$work/said" 2>&1 || bad "a long evaluation"
+    train.steps=2 train.eval_every=1 train.sample_every=1 train.save_every=2 \
+    --run-dir "$work/evaluated" >"$work/said" 2>&1 || bad "a long evaluation"
 [ "$(events evaluation evaluated)" = 2 ] && [ "$(events sample evaluated)" = 2 ] ||
     bad "no evaluations or samples"
 good "the other rank waits for an evaluation of $(awk -F'"time":' '/"event":"(step|evaluation)"/ {
     split($2, part, ","); if (/evaluation/) took = part[1] - at; at = part[1] }
     END { printf "%.1f", took }' "$work/evaluated/events.jsonl") seconds"
+
+# refused CODE SENTENCE COMMAND WORD ...: two ranks end with it, and rank 0 alone says why.
+refused() {
+    code=$1
+    sentence=$2
+    shift 2
+    two "$@" >"$work/said" 2>&1
+    found=$?
+    [ $found = "$code" ] || bad "$1: it ended with $found, not $code"
+    grep -q "windrow: error: .*$sentence" "$work/said" || bad "no sentence: $sentence"
+    [ "$(grep -c "windrow: error" "$work/said")" = 1 ] || bad "more than one error: $sentence"
+}
+# shellcheck disable=SC2086
+{
+    refused 3 "cannot open /nonexistent" train $words data.train=/nonexistent
+    refused 2 "is not empty" train $words --run-dir "$work/live"
+    refused 4 "does not fit" train $words memory.limit=100KiB
+}
+refused 2 "is not the directory of a run" train --resume "$work/nothing"
+refused 2 "has no checkpoint of step 7777777" fork "$work/live@7777777"
+two train --resume "$work/evaluated" >"$work/said" 2>&1 || bad "a finished run"
+grep -q "is finished: all" "$work/said" || bad "no sentence about a finished run"
+good "what cannot begin is refused once"
 
 # Another build of the program on one rank.
 cp "$windrow" "$work/other"

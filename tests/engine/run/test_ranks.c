@@ -33,6 +33,7 @@ struct rank_case {
     char error[RANKS][1024];
     char hint[RANKS][512];
     bool broken[RANKS];
+    int code[RANKS]; /* with which all end before the first step */
     int64_t method_rank[RANKS];
     int64_t optimizer_bytes[RANKS];
     char digest[RANKS][DIGEST_TEXT_SIZE];
@@ -140,6 +141,7 @@ static void note(struct run *run, struct rank_case *c, const struct error *err)
     snprintf(c->error[rank], sizeof c->error[rank], "%s", err->message);
     snprintf(c->hint[rank], sizeof c->hint[rank], "%s", err->hint);
     c->broken[rank] = run->broken;
+    c->code[rank] = run->end_code;
     if (run->trainer && !run->broken) {
         c->method_rank[rank] = trainer_recipe(run->trainer)->method_rank;
         c->optimizer_bytes[rank] = (int64_t)run->plan.bytes[MEMORY_OPTIMIZER];
@@ -245,7 +247,7 @@ static void a_rank_that_loses_its_memory_ends_all(void **state)
     }
 }
 
-/* All refuse, with the same sentence. */
+/* All refuse, and rank 0 says it. */
 static void other_data_behind_the_same_words_is_refused(void **state)
 {
     struct fixture *fixture = *state;
@@ -268,9 +270,11 @@ static void other_data_behind_the_same_words_is_refused(void **state)
     file_install_ops(NULL);
     for (int p = 0; p < RANKS; p++) {
         assert_int_equal(strange.answer[p], -1);
-        assert_non_null(strstr(strange.error[p], "rank 2 on "));
-        assert_non_null(strstr(strange.error[p], "has another training data than rank 0"));
+        assert_int_equal(strange.code[p], ERROR_DATA);
+        assert_int_equal(strange.error[p][0] == '\0', p > 0); /* rank 0 says it */
     }
+    assert_non_null(strstr(strange.error[0], "rank 2 on "));
+    assert_non_null(strstr(strange.error[0], "has another training data than rank 0"));
     char *run = fixture_path(fixture, "strange");
     assert_false(file_exists(run));
     free(run);
