@@ -207,6 +207,15 @@ static bool take_bounds(const struct comm *comm, const int64_t *bound, int64_t r
     return out[0] == 0 && out[comm->ranks] == rows;
 }
 
+static bool are_uneven(const struct comm *comm, const int64_t *bound)
+{
+    int64_t longest = 0;
+    for (int p = 0; p < comm->ranks; p++) {
+        longest = bound[p + 1] - bound[p] > longest ? bound[p + 1] - bound[p] : longest;
+    }
+    return longest * comm->ranks > 2 * bound[comm->ranks];
+}
+
 static void name_ask(char name[COMM_NAME], enum comm_kind kind, const struct tensor *tensor)
 {
     static const char *const verbs[] = { [COMM_ALL_REDUCE] = "all-reduce",
@@ -257,6 +266,7 @@ static void ask(struct comm *comm, struct backend *be, enum comm_kind kind,
         if (bucket->count == 0) {
             snprintf(bucket->what, sizeof bucket->what, "%s", name);
         }
+        ask->uneven = are_uneven(comm, ask->bound);
         bucket->be = be;
         bucket->count++;
         bucket->bytes += ask->bytes;

@@ -30,7 +30,8 @@ struct transport;
  * of it, and of host memory that was spread or gathered. `gathered_bytes`: of the tensors that
  * all-gathers made whole again, which are no payload: a reduce-scatter and the all-gather of the
  * same matrix together are one exchange of it, as an all-reduce is. `wire_bytes`: what each rank
- * sends at least, 2 (P - 1) / P of an all-reduce and (P - 1) / P of the others, as a ring does;
+ * sends at least, 2 (P - 1) / P of an all-reduce and (P - 1) / P of the others, as a ring does (of
+ * rows whose shares are uneven "host" sends up to twice as much);
  * `hops`: how often it sends for that, one after another: of each bucket P - 1 times if it holds
  * sums, and P - 1 times if it holds what all ranks get, as an all-reduce does.
  *

@@ -18,6 +18,7 @@ struct comm_ask {
     size_t bytes;
     size_t unit_bytes;
     int64_t *bound; /* units [bound[p], bound[p + 1]) are rank p's; ranks + 1 numbers */
+    bool uneven;    /* the longest share is more than twice the mean */
 };
 
 enum { COMM_BUCKET_ASKS = 256, COMM_WHAT = 128 };

@@ -6,7 +6,9 @@
  * the order of the ranks. Then each rank's own stream of what all shall have is handed to all, in
  * rounds too. So each rank sends 2 (P - 1) / P of a tensor that is summed for all, adds 1 / P of
  * it, and all get the same bits whatever P is and whoever is late. Parts are as long as the longest
- * stream asks for: uneven shares cost more.
+ * stream asks for. A tensor whose shares are so uneven that this would cost more than if it went to
+ * everybody goes so, in equal parts: rows that are given back pass both ways then, where a rank
+ * takes, of what it would else add, what comes from the owner.
  *
  * Where tensors lie in host memory a thread of the engine's own sends a bucket, unless the caller
  * has nothing to do but wait for it. The transport belongs to that thread until host_wait; errors
@@ -48,9 +50,11 @@ static void lost(struct comm *comm, const char *what)
 
 /* ---- streams -------------------------------------------------------------------------------- */
 
-/* Bytes [at, at + bytes) of the streams of a bucket, without tensors of the kind `but`. */
+/* Bytes [at, at + bytes) of the streams of a bucket, without tensors of the kind `but`, unless they
+ * are uneven. */
 struct round {
     const struct comm_bucket *bucket;
+    int ranks;
     enum comm_kind but;
     size_t at;
     size_t bytes;
@@ -70,22 +74,40 @@ struct cursor {
     size_t at; /* in the stream */
 };
 
+struct part {
+    size_t first; /* byte of the tensor */
+    size_t bytes;
+};
+
+static struct part part_of(const struct comm_ask *ask, int rank, int ranks)
+{
+    if (!ask->uneven) {
+        return (struct part){ comm_part_first(ask, rank), comm_part_bytes(ask, rank) };
+    }
+    size_t width = dtype_size(ask->dtype);
+    size_t count = ask->bytes / width;
+    size_t share = (count + (size_t)ranks - 1) / (size_t)ranks * width;
+    size_t first = (size_t)rank * share < ask->bytes ? (size_t)rank * share : ask->bytes;
+    return (struct part){ first, ask->bytes - first < share ? ask->bytes - first : share };
+}
+
 static bool next_piece(const struct round *round, struct cursor *cursor, struct piece *piece)
 {
     while (cursor->next < round->bucket->count) {
         const struct comm_ask *ask = &round->bucket->ask[cursor->next++];
-        if (ask->kind == round->but) {
+        if (ask->kind == round->but && !ask->uneven) {
             continue;
         }
+        struct part part = part_of(ask, cursor->rank, round->ranks);
         size_t begin = cursor->at;
-        size_t end = begin + comm_part_bytes(ask, cursor->rank);
+        size_t end = begin + part.bytes;
         size_t from = begin > round->at ? begin : round->at;
         size_t to = end < round->at + round->bytes ? end : round->at + round->bytes;
         cursor->at = (end + PIECE_ALIGNMENT - 1) / PIECE_ALIGNMENT * PIECE_ALIGNMENT;
         if (from < to) {
             *piece = (struct piece){
                 .ask = ask,
-                .data = ask->data + comm_part_first(ask, cursor->rank) + (from - begin),
+                .data = ask->data + part.first + (from - begin),
                 .at = from - round->at,
                 .bytes = to - from,
             };
@@ -100,7 +122,7 @@ static size_t stream_bytes(const struct comm_bucket *bucket, enum comm_kind but,
 {
     size_t longest = 0;
     for (int p = 0; p < ranks; p++) {
-        const struct round none = { .bucket = bucket, .but = but };
+        const struct round none = { .bucket = bucket, .ranks = ranks, .but = but };
         struct cursor cursor = { .rank = p };
         struct piece piece;
         next_piece(&none, &cursor, &piece); /* nothing is in a round of no bytes: goes to the end */
@@ -147,8 +169,7 @@ static void unpack(const struct round *round, int rank, const char *from)
 }
 
 /* Adds `bytes` at `at` of all ranks' parts, in their order, and rounds once. */
-static void add_parts(const struct host *host, const struct round *round, const struct piece *piece,
-                      int ranks)
+static void add_parts(const struct host *host, const struct round *round, const struct piece *piece)
 {
     enum { CHUNK = 1024 };
     float sum[CHUNK];
@@ -158,7 +179,7 @@ static void add_parts(const struct host *host, const struct round *round, const 
     for (size_t first = 0; first < count; first += CHUNK) {
         size_t n = count - first < CHUNK ? count - first : CHUNK;
         size_t at = piece->at + first * width;
-        for (int p = 0; p < ranks; p++) {
+        for (int p = 0; p < round->ranks; p++) {
             const void *from = host->receive + (size_t)p * round->bytes + at;
             for (size_t i = 0; i < n; i++) {
                 float value =
@@ -177,6 +198,23 @@ static void add_parts(const struct host *host, const struct round *round, const 
     }
 }
 
+/* Takes of each rank's part what it owns. */
+static void pick_parts(const struct host *host, const struct round *round,
+                       const struct piece *piece)
+{
+    size_t begin = (size_t)(piece->data - piece->ask->data);
+    for (int p = 0; p < round->ranks; p++) {
+        size_t first = comm_part_first(piece->ask, p);
+        size_t end = first + comm_part_bytes(piece->ask, p);
+        size_t from = first > begin ? first : begin;
+        size_t to = end < begin + piece->bytes ? end : begin + piece->bytes;
+        if (from < to) {
+            size_t at = piece->at + (from - begin);
+            memcpy(host->sum + at, host->receive + (size_t)p * round->bytes + at, to - from);
+        }
+    }
+}
+
 static int sum_round(struct host *host, const struct round *round)
 {
     struct transport *transport = host->transport;
@@ -189,7 +227,11 @@ static int sum_round(struct host *host, const struct round *round)
         return -1;
     }
     while (next_piece(round, &cursor, &piece)) {
-        add_parts(host, round, &piece, transport->ranks);
+        if (piece.ask->kind == COMM_ALL_GATHER) {
+            pick_parts(host, round, &piece);
+        } else {
+            add_parts(host, round, &piece);
+        }
     }
     unpack(round, transport->rank, host->sum);
     return 0;
@@ -219,6 +261,7 @@ static int go_around(struct host *host, const struct comm_bucket *bucket, enum c
         size_t left = total - at;
         result = go(host, &(struct round){
                               .bucket = bucket,
+                              .ranks = host->transport->ranks,
                               .but = but,
                               .at = at,
                               .bytes = left < TRANSPORT_PART_BYTES ? left : TRANSPORT_PART_BYTES,

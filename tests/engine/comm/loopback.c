@@ -100,9 +100,18 @@ static int begin(struct seat *seat, const void *mine)
     return meet(seat);
 }
 
+static void count(const struct seat *seat, size_t bytes)
+{
+    double *carried = seat->meeting->options->carried;
+    if (carried != NULL) {
+        carried[seat->transport.rank] += (double)bytes * (seat->transport.ranks - 1);
+    }
+}
+
 static int loop_exchange(struct transport *transport, const void *send, void *receive, size_t bytes)
 {
     struct seat *seat = seat_of(transport);
+    count(seat, bytes);
     if (begin(seat, send) != 0 ||
         copy_parts(seat, receive, (size_t)transport->rank * bytes, bytes) != 0) {
         return -1;
@@ -113,6 +122,7 @@ static int loop_exchange(struct transport *transport, const void *send, void *re
 static int loop_gather(struct transport *transport, const void *mine, void *all, size_t bytes)
 {
     struct seat *seat = seat_of(transport);
+    count(seat, bytes);
     if (begin(seat, mine) != 0 || copy_parts(seat, all, 0, bytes) != 0) {
         return -1;
     }

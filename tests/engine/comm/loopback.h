@@ -17,6 +17,8 @@ struct loopback_options {
     int64_t silent_at;
     bool tells;
     bool one_thread;
+    double
+        *carried; /* by rank: bytes that it sent to others in exchanges and gathers; may be NULL */
     bool gives;
 };
 

@@ -164,6 +164,40 @@ static void test_bounds(void **state)
     const int64_t far[] = { 0, 600, 601 };
     check_rows((struct rows_case){
         .ranks = 2, .rows = 601, .columns = 501, .dtype = DTYPE_F32, .bound = far });
+    /* So uneven that it goes in equal parts, in more than one round. */
+    const int64_t farther[] = { 0, 3, 1990, 1999, 2001 };
+    check_rows((struct rows_case){
+        .ranks = 4, .rows = 2001, .columns = 550, .dtype = DTYPE_F32, .bound = farther });
+    check_rows((struct rows_case){
+        .ranks = 4, .rows = 2001, .columns = 1101, .dtype = DTYPE_BF16, .bound = farther });
+}
+
+/* What ranks send is what is counted, but for rounding; and however uneven the shares are, not more
+ * than twice that. */
+static void test_carried(void **state)
+{
+    (void)state;
+    const int64_t bounds[][5] = { { 0, 0, 0, 0, 0 }, /* equal shares */
+                                  { 0, 30, 60, 90, 120 },
+                                  { 0, 60, 80, 100, 120 },
+                                  { 0, 61, 80, 100, 120 },
+                                  { 0, 0, 0, 0, 120 } };
+    for (size_t i = 0; i < sizeof bounds / sizeof bounds[0]; i++) {
+        double carried[LOOPBACK_RANKS_MAX] = { 0.0 };
+        struct rows_case c = { .ranks = 4,
+                               .rows = 120,
+                               .columns = 40,
+                               .dtype = i % 2 ? DTYPE_BF16 : DTYPE_F32,
+                               .bound = i > 0 ? bounds[i] : NULL };
+        loopback_run(
+            &(struct loopback_options){ .ranks = 4, .silent_rank = -1, .carried = carried },
+            rows_work, &c);
+        for (int p = 0; p < 4; p++) {
+            assert_true(c.whole[p]);
+            assert_true(carried[p] >= c.counts[p].wire_bytes);
+            assert_true(carried[p] <= (i < 2 ? 1.02 : 2.02) * c.counts[p].wire_bytes);
+        }
+    }
 }
 
 /* Bounds that are not of these rows are an error, not a wild write. */
@@ -283,9 +317,10 @@ static void test_abort(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_shares), cmocka_unit_test(test_rounds),
-        cmocka_unit_test(test_bounds), cmocka_unit_test(test_wrong_bounds),
-        cmocka_unit_test(test_fetch),  cmocka_unit_test(test_abort),
+        cmocka_unit_test(test_shares),       cmocka_unit_test(test_rounds),
+        cmocka_unit_test(test_bounds),       cmocka_unit_test(test_carried),
+        cmocka_unit_test(test_wrong_bounds), cmocka_unit_test(test_fetch),
+        cmocka_unit_test(test_abort),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
