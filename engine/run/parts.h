@@ -83,7 +83,7 @@ struct run {
     struct watch *watch;     /* over them; NULL: there is one */
     double impatient_s;      /* clock since when, told to end, it waits for another rank; or 0 */
     char impatient_for[128]; /* in which collective */
-    bool showing;            /* it shows its states to rank 0, which saves */
+    bool showing;            /* rank 0 saves, and the others show it their states */
     struct backend *be;
     double ceiling_flops;          /* a second, of a large matrix product; 0: unknown */
     struct store *store;           /* of offloaded activations; NULL: none leave */

@@ -376,9 +376,11 @@ static int save(struct run *run, struct error *err)
 
 int run_save(struct run *run, struct error *err)
 {
+    run->showing = true; /* others may take longer to look through what they have */
     run_order_show(run);
     int result = save(run, err);
     trainer_show_end(run->trainer);
+    run->showing = false;
     return result;
 }
 
