@@ -60,6 +60,23 @@ sh "$1/tests/gpu/run" --quick --program "$work/bin/none" --ops "$work/bin/ops" \
 grep -q '^speed *FAILED' "$work/log2" || fail "a failing benchmark is not told"
 grep -q 'written to' "$work/log2" || fail "the script did not come to its end"
 
+# NCCL that has to be used and cannot be is an error, not a run without it.
+export WINDROW_PRESETS="$1/presets" XDG_STATE_HOME="$work/state"
+few="stories-full device=cuda model.preset=llama-micro data.sequence_length=8 batch.micro=1 train.steps=1
+    train.export=false train.save_every=0 train.eval_every=0 train.sample_every=0"
+# shellcheck disable=SC2086
+LD_LIBRARY_PATH=$(dirname "$4")/old WINDROW_NCCL=always "$2" train $few --run-dir "$work/old" \
+    >"$work/log3" 2>&1
+[ $? -eq 1 ] || fail "a run goes on without the NCCL that it has to use"
+grep -q 'NCCL cannot be used: rank 0: NCCL has no ncclGetLastError' "$work/log3" ||
+    fail "$(tail -n 5 "$work/log3")"
+# shellcheck disable=SC2086
+LD_LIBRARY_PATH=$4 WINDROW_NCCL=always FAKE_NCCL=error-at=9 "$2" train $few --run-dir "$work/lost" \
+    >"$work/log3" 2>&1
+[ $? -eq 1 ] || fail "a run goes on after an error of NCCL"
+grep -q 'all-reduce of .* did not come about: NCCL: remote process' "$work/log3" ||
+    fail "$(tail -n 5 "$work/log3")"
+
 sh "$1/tests/gpu/run" --quick --program "$2" --ops "$work/bin/none" "$work/out.json" >/dev/null 2>&1
 [ $? -eq 77 ] || fail "no device is not told by 77"
 [ $bad -eq 0 ] || cat "$work/log" "$work/log2"

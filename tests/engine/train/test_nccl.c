@@ -28,6 +28,7 @@ struct training {
     char digest[RANKS_MAX][DIGEST_TEXT_SIZE];
     char engine[RANKS_MAX][8];
     struct comm_counts counts[RANKS_MAX];
+    int layers[RANKS_MAX]; /* sums that begin with gradients of layers */
     char error[RANKS_MAX][256];
 };
 
@@ -45,6 +46,12 @@ static int train(struct training *t, struct comm *comm, struct trainer *trainer,
         t->loss[comm->rank][step - 1] = result.loss;
     }
     return 0;
+}
+
+static void count_layers(void *context, const char *last)
+{
+    int *layers = context;
+    *layers += strncmp(last, "all-reduce of model.layers", 26) == 0;
 }
 
 static int use_nccl(struct comm *comm, struct trainer *trainer, struct error *err)
@@ -97,6 +104,8 @@ static void rank_work(struct comm *comm, void *context)
         rc = use_nccl(comm, trainer, &err);
     }
     comm->counts = (struct comm_counts){ 0 };
+    comm->begun = count_layers;
+    comm->begun_context = &t->layers[comm->rank];
     if (rc == 0) {
         rc = train(t, comm, trainer, &err);
     }
@@ -105,6 +114,7 @@ static void rank_work(struct comm *comm, void *context)
     if (rc == 0) {
         rc = digest_weights(trainer, t->digest[comm->rank], &err);
     }
+    comm->begun = NULL;
     bool planned = rc != 0 || ranked_used(trainer, &plan);
     snprintf(t->error[comm->rank], sizeof t->error[0], "%.200s%s", rc != 0 ? err.message : "",
              planned ? "" : "plan != used");
@@ -205,8 +215,10 @@ static void test_one(void **state)
     (void)state;
     for (size_t i = 0; i < CASES; i++) {
         struct training *host = run_training(cases[i], 1, false, COMM_BUCKET_BYTES);
-        struct training *nccl = run_training(cases[i], 1, true, COMM_BUCKET_BYTES);
+        struct training *nccl = run_training(cases[i], 1, true, 1);
         expect_same_bits(host, nccl, 1);
+        assert_int_equal(host->layers[0], 0);
+        assert_true(nccl->layers[0] >= STEPS * 2 * 2); /* at least their norms, two a block */
         assert_true(nccl->counts[0].payload_bytes == 0.0);
         free_training(host);
         free_training(nccl);
