@@ -312,7 +312,12 @@ static void test_fewer_ranks(void **state)
     check_fewer(WORDS("method.name=full", "method.frozen=k_proj"), 1e-5f);
     check_fewer(WORDS("method.name=full", "method.embedding=rows", "optimizer.state=int8"), NAN);
     check_fewer(WORDS("method.name=grass", "method.rank=4", "method.interval=2"), 1e-5f);
+    check_fewer(WORDS("method.name=grass", "method.rank=4", "method.interval=2", "method.head=rows",
+                      "method.embedding=rows"),
+                1e-5f);
+    check_fewer(WORDS("method.name=galore", "method.rank=4", "method.interval=2"), 1e-5f);
     check_fewer(WORDS("method.name=lora", "method.rank=2"), 1e-5f);
+    check_fewer(WORDS("method.name=full", "precision.exchange=bf16"), 2e-3f);
     check_fewer(WORDS("method.name=full", "optimizer.state=bf16"), NAN);
     check_fewer(WORDS("method.name=full", "optimizer.state=int8"), NAN);
     check_fewer(WORDS("method.name=full", "precision.weights=bf16"), NAN);
