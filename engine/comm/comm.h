@@ -4,8 +4,8 @@
  *
  * Training code says what is summed or spread; engines say how: "single" (one rank, every
  * collective is the identity), "imaginary" (N ranks of which only this one exists: what a plan
- * counts with), "host" (through host memory, over a transport of transport.h: MPI), and "nccl" (on
- * the device). All ranks ask for the same collectives in the same order.
+ * counts with), "host" (through host memory, over a transport of transport.h), and "nccl" (on the
+ * device). All ranks ask for the same collectives in the same order.
  *
  * Sums are made in the order of the ranks, in fp32, and rounded once to the tensor's dtype; every
  * rank that gets a number gets the same bits. (Of "nccl" only the latter holds.)
@@ -98,12 +98,12 @@ void comm_close(struct comm *comm);
  * caller's, whatever happened; before it, the host must not wait for the device.
  *
  * What goes on beside what the caller computes:
- *   host  Buckets of tensors that lie in host memory (the cpu backend): a thread of the engine's
- * own sends them, and shares the processor's cores with the computing. A bucket that the caller
- *         waits for at once, with none before it under way, it sends itself, with less delay.
- *         Tensors of devices are sent by the caller, before it goes on.
- *   nccl  Buckets, in a lane of the device: after the operations asked before them, beside those
- *         asked later.
+ *   host   Buckets of tensors that lie in host memory (the cpu backend). A thread of the engine's
+ *          own sends them, and shares the processor's cores with the computing. One that the
+ *          caller waits for at once, with none before it under way, it sends itself, with less
+ *          delay. Tensors of devices are sent by the caller, before it goes on.
+ *   nccl   Buckets, in a lane of the device, after the operations asked before them and beside
+ *          those asked later.
  * Collectives on host memory go on beside nothing, and come after all that was asked before them.
  *
  * A communicator belongs to one thread. `waiting` and `begun` are called, and errors are latched,
