@@ -118,6 +118,7 @@ int run_export(const char *run, int64_t step, bool adapter, const char *target, 
     if (!file_is_directory(path)) {
         fail(err, ERROR_USAGE, "%s has no checkpoint of step %lld", text_show(run).text,
              (long long)step);
+        hint(err, "windrow show lists its checkpoints; without a step the newest is exported");
     } else if (checkpoint_open(path, &checkpoint, err) == 0) {
         struct model_config config;
         char *name = path_join(path, "config.json");

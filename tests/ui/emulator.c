@@ -1,6 +1,7 @@
 /* A program in a terminal. */
 #include "emulator.h"
 
+#include <dirent.h>
 #include <locale.h>
 #include <poll.h>
 #include <pty.h>
@@ -19,6 +20,9 @@
 #include <cmocka.h>
 
 #include "engine/base/clock.h"
+
+/* Limits are those of a machine that does nothing else; builds beside the tests take their part. */
+static const double patience = 6;
 
 static void answer(const char *bytes, size_t size, void *context)
 {
@@ -134,6 +138,31 @@ bool pty_shows(const struct pty *pty, const char *text)
     return found;
 }
 
+bool pty_rests(const struct pty *pty)
+{
+    char folder[64];
+    snprintf(folder, sizeof folder, "/proc/%ld/task", (long)pty->pid);
+    DIR *threads = opendir(folder);
+    const struct dirent *entry;
+    bool asleep = true;
+    while (threads && asleep && (entry = readdir(threads))) {
+        char path[400];
+        char stat[256] = "";
+        snprintf(path, sizeof path, "%s/%s/stat", folder, entry->d_name);
+        FILE *file = entry->d_name[0] == '.' ? NULL : fopen(path, "r");
+        if (file) {
+            const char *line = fgets(stat, sizeof stat, file);
+            const char *name_end = line ? strrchr(line, ')') : NULL;
+            asleep = !name_end || name_end[2] == 'S';
+            fclose(file);
+        }
+    }
+    if (threads) {
+        closedir(threads);
+    }
+    return asleep;
+}
+
 static void dump(const struct pty *pty)
 {
     size_t from = pty->bytes.size > 400 ? pty->bytes.size - 400 : 0;
@@ -152,7 +181,7 @@ static void dump(const struct pty *pty)
 
 void pty_wait_for(struct pty *pty, const char *text, double seconds)
 {
-    double end = clock_monotonic() + seconds;
+    double end = clock_monotonic() + patience * seconds;
     while (!pty_shows(pty, text)) {
         if (clock_monotonic() > end || !pty_pump(pty, 20)) {
             dump(pty);
@@ -185,7 +214,7 @@ static int difference(const struct pty *pty, const struct canvas *canvas)
 
 void pty_wait_canvas(struct pty *pty, const struct canvas *canvas, double seconds)
 {
-    double end = clock_monotonic() + seconds;
+    double end = clock_monotonic() + patience * seconds;
     int at;
     while ((at = difference(pty, canvas)) >= 0) {
         if (clock_monotonic() > end || !pty_pump(pty, 20)) {
@@ -198,7 +227,7 @@ void pty_wait_canvas(struct pty *pty, const struct canvas *canvas, double second
 
 int pty_end(struct pty *pty, double seconds)
 {
-    double end = clock_monotonic() + seconds;
+    double end = clock_monotonic() + patience * seconds;
     int status = 0;
     while (waitpid(pty->pid, &status, WNOHANG) == 0) {
         if (clock_monotonic() > end) {

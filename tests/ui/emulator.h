@@ -34,7 +34,10 @@ void pty_resize(struct pty *pty, int width, int height);
 char *pty_row(const struct pty *pty, int row);
 /* Whether any row holds the text. */
 bool pty_shows(const struct pty *pty, const char *text);
-/* Pumps until it does; fails the test after `seconds`. */
+/* Whether all threads of the program wait for something: one that only did not get its turn yet
+ * is not done. */
+bool pty_rests(const struct pty *pty);
+/* Pumps until it does; fails the test after `seconds` of a machine with nothing else to do. */
 void pty_wait_for(struct pty *pty, const char *text, double seconds);
 /* Pumps until the emulated screen equals the canvas; fails the test after `seconds`. */
 void pty_wait_canvas(struct pty *pty, const struct canvas *canvas, double seconds);

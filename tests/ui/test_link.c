@@ -40,7 +40,7 @@ static bool wrote(const struct pty *pty, size_t from, const char *text)
 
 static void wait_bytes(struct pty *pty, size_t from, const char *text)
 {
-    double end = clock_monotonic() + 10;
+    double end = clock_monotonic() + 60;
     while (!wrote(pty, from, text)) {
         if (clock_monotonic() > end || !pty_pump(pty, 20)) {
             fail_msg("never written: %s", text + 1);
@@ -48,7 +48,7 @@ static void wait_bytes(struct pty *pty, size_t from, const char *text)
     }
 }
 
-/* Pumps until nothing has come for a while. */
+/* Pumps until nothing has come for a while, and the program has nothing to do. */
 static void settle(struct pty *pty)
 {
     size_t before;
@@ -57,7 +57,7 @@ static void settle(struct pty *pty)
         for (int i = 0; i < 5; i++) {
             pty_pump(pty, 20);
         }
-    } while (pty->bytes.size != before);
+    } while (pty->bytes.size != before || !pty_rests(pty));
 }
 
 /* ---- colours ------------------------------------------------------------------------------------

@@ -1,6 +1,5 @@
 /* Random keys, clicks, answers and sizes through a terminal: the program never falls, leaves only
  * when it is told to, and what it drew piece by piece is what it draws anew. */
-#include <dirent.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -98,33 +97,6 @@ static bool is_there(struct pty *pty)
     return false;
 }
 
-/* Whether all threads of the program wait for something: one that only did not get its turn yet is
- * not done. */
-static bool is_asleep(const struct pty *pty)
-{
-    char folder[64];
-    snprintf(folder, sizeof folder, "/proc/%ld/task", (long)pty->pid);
-    DIR *threads = opendir(folder);
-    const struct dirent *entry;
-    bool asleep = true;
-    while (threads && asleep && (entry = readdir(threads))) {
-        char path[400];
-        char stat[256] = "";
-        snprintf(path, sizeof path, "%s/%s/stat", folder, entry->d_name);
-        FILE *file = entry->d_name[0] == '.' ? NULL : fopen(path, "r");
-        if (file) {
-            const char *line = fgets(stat, sizeof stat, file);
-            const char *name_end = line ? strrchr(line, ')') : NULL;
-            asleep = !name_end || name_end[2] == 'S';
-            fclose(file);
-        }
-    }
-    if (threads) {
-        closedir(threads);
-    }
-    return asleep;
-}
-
 /* Until nothing came and nothing was at work for so long. */
 static void pump_until_quiet(struct pty *pty, double seconds)
 {
@@ -135,7 +107,7 @@ static void pump_until_quiet(struct pty *pty, double seconds)
         if (!pty_pump(pty, 20)) {
             return;
         }
-        bool busy = pty->bytes.size != before || (pty->pid > 0 && !is_asleep(pty));
+        bool busy = pty->bytes.size != before || (pty->pid > 0 && !pty_rests(pty));
         quiet = busy ? clock_monotonic() : quiet;
     }
 }
