@@ -326,7 +326,7 @@ int run_follow(struct run *run, int *code, struct error *err)
         }
         free(text);
     }
-    run->ended_together = result == 0;
+    run->ended_together = run->ended_together || result == 0;
     *code = result == 0 ? (int)order.code : (int)err->code;
     return result;
 }

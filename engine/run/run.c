@@ -112,6 +112,9 @@ static int train(struct run *run, struct error *err)
     int code = 0;
     if (run_follows(run)) {
         run_follow(run, &code, err);
+        if (run->ended_together) { /* rank 0 says why */
+            *err = (struct error){ 0 };
+        }
         return code;
     }
     begin(run);

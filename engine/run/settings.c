@@ -44,5 +44,6 @@ int run_apply(struct run *run, const struct recipe *effective, const struct plan
         }
     }
     run->broken = worst.lost || heard != 0;
+    run->ended_together = run->ended_together || (heard == 0 && worst.lost);
     return heard == 0 ? run_quote_verdict(run, &worst, rank, err) : comm_check(run->comm, err);
 }

@@ -33,7 +33,8 @@ struct rank_case {
     char error[RANKS][1024];
     char hint[RANKS][512];
     bool broken[RANKS];
-    int code[RANKS]; /* with which all end before the first step */
+    bool together[RANKS]; /* it knows that all end */
+    int code[RANKS];      /* with which all end before the first step */
     int64_t method_rank[RANKS];
     int64_t optimizer_bytes[RANKS];
     char digest[RANKS][DIGEST_TEXT_SIZE];
@@ -141,6 +142,7 @@ static void note(struct run *run, struct rank_case *c, const struct error *err)
     snprintf(c->error[rank], sizeof c->error[rank], "%s", err->message);
     snprintf(c->hint[rank], sizeof c->hint[rank], "%s", err->hint);
     c->broken[rank] = run->broken;
+    c->together[rank] = run->ended_together;
     c->code[rank] = run->end_code;
     if (run->trainer && !run->broken) {
         c->method_rank[rank] = trainer_recipe(run->trainer)->method_rank;
@@ -239,7 +241,7 @@ static void a_rank_that_loses_its_memory_ends_all(void **state)
         for (int p = 0; p < RANKS; p++) {
             char said[32];
             assert_int_equal(lost.answer[p], -1);
-            assert_true(lost.broken[p]);
+            assert_true(lost.broken[p] && lost.together[p]);
             assert_non_null(strstr(lost.error[p], "nor could the change be taken back"));
             snprintf(said, sizeof said, "rank %d on ", poor);
             assert_int_equal(strncmp(lost.error[p], said, strlen(said)) == 0, p != poor);
