@@ -56,6 +56,8 @@ const struct manual_fact manual_environment[] = {
     { "WINDROW_JOB",
       "A word that the processes of a run must have in common, to keep others out." },
     { "WINDROW_JOIN_SECONDS", "How long they wait for each other at the start: 120 if unset." },
+    { "WINDROW_SHARED_MEMORY",
+      "off: processes of one machine exchange over sockets, not through memory that they share." },
     { "WINDROW_PEER_SECONDS",
       "After how long a process that says nothing is taken for hung: 60 if unset, at least 2." },
     { "WINDROW_NCCL",

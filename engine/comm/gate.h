@@ -12,10 +12,11 @@
 #include "engine/comm/socket.h"
 
 enum note_kind {
-    NOTE_JOIN = 1,  /* to a door: here is `rank` of `ranks` */
-    NOTE_WELCOME,   /* rank 0: you are expected */
-    NOTE_REFUSED,   /* to or from rank 0: it comes to nothing, `text` says why */
-    NOTE_HERE,      /* rank 0: all are there; `number`: whether on one machine */
+    NOTE_JOIN = 1, /* to a door: here is `rank` of `ranks` */
+    NOTE_WELCOME,  /* rank 0: you are expected */
+    NOTE_REFUSED,  /* to or from rank 0: it comes to nothing, `text` says why */
+    NOTE_HERE, /* rank 0: all are there; `number`: 1 on one machine, 2 and they share memory, or 0
+                */
     NOTE_LISTENING, /* to rank 0: at port `number`; its answer is the list of all ranks */
     NOTE_READY,     /* to rank 0: connected with all */
     NOTE_GO,        /* rank 0: so is everybody */

@@ -205,6 +205,7 @@ int meet_join(struct meet *meet, struct error *err)
     if (hear_first(meet, NOTE_HERE, meet->options->wait_s + MEET_MOMENT_S, &note, err) != 0) {
         return -1;
     }
+    meet->meeting->shares = note.number == 2;
     if (open_door(meet, note.number != 0, err) != 0 ||
         tell_first(meet, NOTE_LISTENING, socket_port(meet->gate.listener), "") != 0 ||
         read_list(meet, err) != 0 || connect_lower(meet, err) != 0 ||

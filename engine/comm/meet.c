@@ -303,9 +303,10 @@ static int receive_all(struct meet *meet, struct error *err)
     gate_close(&meet->gate);
     memcpy(meet->seat[0].host, meet->host, sizeof meet->host);
     memcpy(meet->seat[0].machine, meet->machine, sizeof meet->machine);
-    bool one = on_one_machine(meet);
+    bool one = result == 0 && on_one_machine(meet);
+    meet->meeting->shares = one && !meet->options->sockets_only;
     snprintf(meet->meeting->first, sizeof meet->meeting->first, "%s", one ? "127.0.0.1" : "");
-    if (result != 0 || tell_each(meet, NOTE_HERE, one, err) != 0 ||
+    if (result != 0 || tell_each(meet, NOTE_HERE, one + meet->meeting->shares, err) != 0 ||
         hear_each(meet, NOTE_LISTENING, err) != 0 || send_list(meet, err) != 0 ||
         hear_each(meet, NOTE_READY, err) != 0 || tell_each(meet, NOTE_GO, 0, err) != 0) {
         for (int p = 1; p < meet->options->ranks; p++) {

@@ -4,7 +4,8 @@
  * Rank 0 listens at the meeting place. The others come to it and show the key of the job; those who
  * cannot are strangers, who are sent away and change nothing. Once all are there they tell each
  * other where they listen, and each pair is connected. On one machine everything stays on its
- * loopback interface.
+ * loopback interface, and once all are connected, what they exchange goes through memory that they
+ * share (shared.h), where all of them can; connections then only tell who is there.
  *
  * What is sent is neither encrypted nor signed: the key keeps runs apart and strangers out, not
  * somebody who listens on the wire.
@@ -30,8 +31,9 @@ struct tcp_options {
     struct tcp_place place;
     /* What only the ranks of this job know, any text; empty: nothing. */
     char job[256];
-    int listener;  /* of rank 0: a socket that listens at the place already; -1: none */
-    double wait_s; /* for all ranks to come */
+    int listener;      /* of rank 0: a socket that listens at the place already; -1: none */
+    bool sockets_only; /* of rank 0: nothing goes through memory that ranks of one machine share */
+    double wait_s;     /* for all ranks to come */
     /* Called again and again until all have met; false gives up. May be NULL. */
     bool (*waiting)(void *context);
     void *context;
@@ -49,6 +51,7 @@ struct tcp_peer {
 /* What a meeting comes to. */
 struct tcp_meeting {
     struct tcp_peer *peer; /* one for each rank; xmalloc'd */
+    bool shares;           /* ranks are on one machine, and rank 0 wants them to share memory */
     int local_rank;
     char first[64]; /* the address at which this rank reaches rank 0; of rank 0: its loopback
                        address if all are on one machine, else empty */

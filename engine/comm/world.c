@@ -288,6 +288,7 @@ int world_find(struct world *world, struct error *err)
     *world = (struct world){ .ranks = 1, .local_rank = -1, .tcp.listener = -1 };
     int said = 0;
     int seconds = (int)JOIN_S;
+    const char *memory = variable("WINDROW_SHARED_MEMORY");
     bool alone = false; /* one rank, said so */
     for (size_t i = 0; said == 0 && i < sizeof launchers / sizeof launchers[0]; i++) {
         said = speaks(&launchers[i], world, err);
@@ -313,6 +314,7 @@ int world_find(struct world *world, struct error *err)
     world->tcp.ranks = world->ranks;
     world->tcp.local_rank = world->local_rank;
     world->tcp.wait_s = seconds;
+    world->tcp.sockets_only = memory && strcmp(memory, "off") == 0;
     return 0;
 }
 

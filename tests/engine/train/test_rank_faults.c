@@ -278,6 +278,8 @@ static int check_fault(const struct fault *fault, char (*names)[128], int count)
             bool done = fault->signal == SIGSTOP && fault->at == count - 1 && fault->status[p] == 0;
             int expected = fault->signal == SIGKILL ? 128 + SIGKILL : 1;
             what = fault->status[p] != expected && !done ? "was struck and ended otherwise" : NULL;
+        } else if (fault->status[p] == 2 && fault->at <= 1) { /* it had not joined yet */
+            what = strstr(mark->error, lost) ? NULL : "does not say who was lost";
         } else if (fault->status[p] != 1) {
             what = "ended with another status";
         } else if (took_s > limit_s) {
