@@ -87,7 +87,9 @@ void run_tell_ranks(struct run *run)
         mine->step_s = (double)NAN;
         mine->wait_s = (double)NAN;
     }
-    if (run->fare.looked_s == 0.0 || now - run->fare.looked_s >= LOOK_EVERY_S) {
+    /* The sampler has its first sample a moment after the start: until then every step looks. */
+    bool young = now - run->began_s < LOOK_EVERY_S;
+    if (run->fare.looked_s == 0.0 || young || now - run->fare.looked_s >= LOOK_EVERY_S) {
         run->fare.looked_s = now;
         look_around(run, mine);
     }

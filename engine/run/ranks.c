@@ -315,6 +315,7 @@ int run_follow(struct run *run, int *code, struct error *err)
 {
     struct order order = { .kind = ORDER_STEP };
     int result = 0;
+    run->began_s = clock_monotonic();
     run_open_sampler(run);
     while (result == 0 && order.kind != ORDER_STOP) {
         comm_broadcast_bytes(run->comm, "an order", &order, sizeof order);
