@@ -184,6 +184,9 @@ static enum client_state after_file(struct client *client)
         if (running && !client->stopped) {
             return CLIENT_POLLING;
         }
+        if (running) { /* it has said that it ends, its process is about to */
+            snprintf(client->status, sizeof(client->status), "ended");
+        }
     }
     drop(&client->file);
     return CLIENT_ENDED;

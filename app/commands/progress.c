@@ -168,6 +168,13 @@ static void tell_stop(const struct progress *p, const struct event_stop *stop)
     if (p->run != NULL && p->run[0] != '\0') {
         output_say("  look again    windrow attach %s", p->run);
     }
+    if (p->run != NULL && p->run[0] != '\0' && stop->reason && strcmp(stop->reason, "done") != 0) {
+        char gpus[32] = "";
+        if (p->ranks.mean.count > 0) {
+            snprintf(gpus, sizeof gpus, " --gpus %d", p->ranks.mean.count);
+        }
+        output_say("  go on         windrow train --resume %s%s", p->run, gpus);
+    }
 }
 
 static void tell_message(const struct event *event)

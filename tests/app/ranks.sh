@@ -222,6 +222,7 @@ ended() {
 begin killed
 kill -9 "$victim"
 ended 10 killed "rank 1 on [^ ]* is gone; it came to this last: .*; rank 0 waits in the "
+grep -q "go on  *windrow train --resume [^ ]*killed --gpus 2$" "$work/said" || bad "killed: it does not say how to go on"
 step=$(basename "$(readlink -f "$work/killed/latest")" | sed 's/step-0*//')
 "$windrow" train --resume "$work/killed" train.steps=$((step + 2)) --gpus 2 >"$work/said" 2>&1 ||
     bad "resuming after a killed rank"
