@@ -6,10 +6,12 @@ set(target ${SOURCE}/dist/windrow)
 file(REMOVE_RECURSE ${target})
 file(MAKE_DIRECTORY ${target}/lib ${target}/tests)
 
+# Without those of the screens (ui), which a machine with a GPU tells nothing new about: carried for
+# a run of ten minutes, the folder is to stay below 64 MiB when packed.
 file(GLOB candidates ${BUILD}/tests/*)
 set(tests)
 foreach(candidate ${candidates})
-    if(candidate MATCHES "/(kernels|tokenizer|engine_[a-z]+|app|ui)_test_[a-z0-9_]+$" AND
+    if(candidate MATCHES "/(kernels|tokenizer|engine_[a-z]+|app)_test_[a-z0-9_]+$" AND
        NOT IS_DIRECTORY ${candidate})
         list(APPEND tests ${candidate})
     endif()
@@ -57,7 +59,7 @@ if(STRIP)
 endif()
 file(COPY ${SOURCE}/presets DESTINATION ${target})
 if(IS_DIRECTORY ${SOURCE}/tests/data)
-    file(COPY ${SOURCE}/tests/data DESTINATION ${target}/tests)
+    file(COPY ${SOURCE}/tests/data DESTINATION ${target}/tests PATTERN ui EXCLUDE)
 endif()
 foreach(text README.md LICENSE)
     if(EXISTS ${SOURCE}/${text})
