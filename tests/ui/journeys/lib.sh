@@ -65,6 +65,17 @@ press() { t send-keys -t journey "$@"; }
 # say TEXT: types it as it is.
 say() { t send-keys -t journey -l -- "$1"; }
 
+# told TEXT: waits until a run has written an event with it. Where events follow each other quickly
+# a line of the log may have scrolled away before anybody looks.
+told() {
+    tries=1200
+    until grep -qF -- "$1" "$XDG_STATE_HOME"/windrow/runs/*/events.jsonl 2>/dev/null; do
+        tries=$((tries - 1))
+        [ "$tries" -gt 0 ] || die "no event tells $1"
+        sleep .1
+    done
+}
+
 # ended CODE: the program is gone with that exit code.
 ended() {
     tries=1200

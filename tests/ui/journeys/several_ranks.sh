@@ -53,10 +53,7 @@ press Enter
 see RUNNING
 press 1
 see '2 ranks, '
-press :
-say 'screen log'
-press Enter
-see forked
+told '"reason":"forked"'
 press S
 see 'stop the run?'
 press s
